@@ -1,0 +1,143 @@
+"""What a text world is: pure rules, a rendered state, and the limits an episode in it obeys.
+
+The abstractions and their life cycle:
+
+- `Limits` is fixed by the preset and the user's overrides; the rollout reads it, the world only carries it.
+- `World` is one board being played once. `make_world` creates it, the rollout asks for `system_prompt`, then
+  alternates `render` (what the model sees), `parse_action` (text to action) and `step`, until `done`.
+- `StepResult` is what one action did.
+
+Worlds know neither models nor tokens: nothing here imports torch, verl or ray.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from actfocus_verl.errors import ConfigurationError
+
+Action: TypeAlias = Any
+"""Each world has its own action type; everybody else passes it from `parse_action` to `step` unread."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an episode and a reply may be, and what a malformed turn costs.
+
+    max_turns: replies an episode may hold.
+    max_actions_per_turn: actions kept of one reply; the rest is ignored.
+    max_actions_per_episode: actions executed in all.
+    max_words: the length limit a reply is told (not enforced: `max_turn_tokens` is).
+    max_turn_tokens: tokens sampled for one reply at most.
+    format_penalty: added once to the reward of a turn that does not parse or holds an invalid action; at most 0.
+    """
+
+    max_turns: int
+    max_actions_per_turn: int
+    max_actions_per_episode: int
+    max_words: int
+    max_turn_tokens: int
+    format_penalty: float
+
+    def __post_init__(self) -> None:
+        for key in ("max_turns", "max_actions_per_turn", "max_actions_per_episode", "max_words", "max_turn_tokens"):
+            require_integer(f"env.{key}", getattr(self, key), low=1)
+        require_number("env.format_penalty", self.format_penalty, low=float("-inf"), high=0.0)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one action did: its reward, whether the episode is over, whether it was solved."""
+
+    reward: float
+    done: bool
+    success: bool
+
+
+class World(ABC):
+    """One board played once. Subclasses set `name` and implement the abstract members; see `frozen_lake`."""
+
+    name: str
+    """The key `make_world` knows this world by."""
+
+    def __init__(self, *, preset: str, split: str, index: int, limits: Limits) -> None:
+        self.preset = preset
+        self.split = split
+        self.index = index
+        self.limits = limits
+
+    @classmethod
+    @abstractmethod
+    def presets(cls) -> tuple[str, ...]:
+        """Names of the presets."""
+
+    @classmethod
+    @abstractmethod
+    def create(
+        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
+    ) -> World:
+        """The world of (preset, split, index); `episode_seed` drives only what is random during play."""
+
+    @classmethod
+    @abstractmethod
+    def split_size(cls, preset: str, split: str) -> int | None:
+        """Boards in the split; None where every index from 0 upward has one."""
+
+    @abstractmethod
+    def system_prompt(self) -> str:
+        """Task, legend, actions and limits: the first message of an episode."""
+
+    @abstractmethod
+    def render(self) -> str:
+        """The state as text. Holds nothing a model wrote."""
+
+    @abstractmethod
+    def parse_action(self, text: str) -> Action | None:
+        """The action that `text` names, or None when it names none."""
+
+    @abstractmethod
+    def step(self, action: Action) -> StepResult:
+        """Perform one action. Raises RuntimeError when the episode is already over."""
+
+    @abstractmethod
+    def anchor(self) -> int:
+        """A hash of the present state in [0, 2**63): equal states of equal boards have equal anchors in any process."""
+
+    @property
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether the world takes no more actions."""
+
+    @property
+    @abstractmethod
+    def success(self) -> bool:
+        """Whether the task is solved."""
+
+    @abstractmethod
+    def optimal_return(self) -> float:
+        """The expected episode return of the best play of this board within the limits."""
+
+    @abstractmethod
+    def board_hash(self) -> str:
+        """Hexadecimal hash of the starting board, equal for boards that a symmetry turns into each other."""
+
+    @abstractmethod
+    def stratum(self) -> int:
+        """Difficulty class of the board: the length of its shortest solution."""
+
+
+def require_integer(key: str, value: object, *, low: int, high: int | None = None) -> None:
+    """Raise ConfigurationError unless `value` is an int in [low, high]."""
+    bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+        raise ConfigurationError(key, value, f"must be an integer {bounds}", f"Set {key} to a value {bounds}")
+
+
+def require_number(key: str, value: object, *, low: float, high: float) -> None:
+    """Raise ConfigurationError unless `value` is a real number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        bounds = f"at most {high:g}" if low == float("-inf") else f"between {low:g} and {high:g}"
+        raise ConfigurationError(key, value, f"must be a number {bounds}", f"Set {key} to a value {bounds}")

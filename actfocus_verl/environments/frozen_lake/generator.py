@@ -1,0 +1,194 @@
+"""Where boards come from: one function of (preset, split, index), the same in every process.
+
+`ragen` draws each index on its own: boards repeat, splits overlap, a quarter of them needs one move.
+`clean` draws until a board belongs to the split, has the solution length whose turn it is, and is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from threading import Lock
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actfocus_verl.environments.frozen_lake.config import FrozenLakeConfig
+from actfocus_verl.environments.frozen_lake.rules import Board, shortest_path_length, spread
+from actfocus_verl.environments.splits import require_index, seeded_generator, split_of
+from actfocus_verl.errors import ConfigurationError
+
+CLEAN_SPLIT_SIZES = {"train": 6000, "evaluation": 1024, "test": 1536}
+
+_ByteTables: TypeAlias = "tuple[tuple[int, ...], ...]"
+_Masks: TypeAlias = "NDArray[np.uint64]"
+_ONE = np.uint64(1)
+_MAX_DRAWS = 10_000
+_BATCHES = (64, *(1024 for _ in range(100)))
+"""Candidates drawn at a time: most boards are found among the first few, the last of the longest need thousands."""
+
+
+def make_board(config: FrozenLakeConfig, preset: str, split: str, index: int) -> Board:
+    """Board `index` of the split. Raises ConfigurationError when there is no such board."""
+    require_index(index, split, split_size(preset, split))
+    if preset == "clean":
+        return _clean_boards(config.size, config.frozen_probability, split).board(index)
+    return _ragen_board(config.size, config.frozen_probability, split, index)
+
+
+def split_size(preset: str, split: str) -> int | None:
+    """Boards in the split; None for the unbounded ones of `ragen`."""
+    return CLEAN_SPLIT_SIZES[split] if preset == "clean" else None
+
+
+def canonical(board: Board) -> str:
+    """The board's name under the 8 symmetries of the square: equal exactly for boards that are turned or mirrored."""
+    pair, images = _canonical_pair(board.size, board.start, board.goal)
+    holes = min(_permute(board.holes, tables) for tables in images)
+    return f"frozen_lake/{board.size}/{pair[0]}/{pair[1]}/{holes}"
+
+
+@cache
+def _symmetries(size: int) -> tuple[tuple[int, ...], ...]:
+    """For each of the 8 symmetries, where it sends each tile."""
+    grid = np.arange(size * size).reshape(size, size)
+    images = [np.rot90(side, turns) for side in (grid, grid.T) for turns in range(4)]
+    return tuple(tuple(int(tile) for tile in np.argsort(image.ravel())) for image in images)
+
+
+@cache
+def _byte_tables(size: int, symmetry: int) -> _ByteTables:
+    """Tables that turn a mask byte by byte: entry b of table k is the image of byte b at position k."""
+    to = _symmetries(size)[symmetry]
+    return tuple(
+        tuple(sum(1 << to[low + bit] for bit in range(min(8, len(to) - low)) if byte >> bit & 1) for byte in range(256))
+        for low in range(0, len(to), 8)
+    )
+
+
+@cache
+def _canonical_pair(size: int, start: int, goal: int) -> tuple[tuple[int, int], tuple[_ByteTables, ...]]:
+    """The least image of (start, goal), and the byte tables of the symmetries that reach it: mostly a single one."""
+    images = [(to[start], to[goal]) for to in _symmetries(size)]
+    least = min(images)
+    return least, tuple(_byte_tables(size, k) for k, image in enumerate(images) if image == least)
+
+
+def _permute(mask: int, tables: _ByteTables) -> int:
+    image = 0
+    for table in tables:
+        image |= table[mask & 255]
+        mask >>= 8
+    return image
+
+
+def _draw_holes(rng: np.random.Generator, size: int, frozen_probability: float, count: int) -> _Masks:
+    """`count` masks, each tile a hole with probability 1 - frozen_probability."""
+    holes = rng.random((count, size * size)) >= frozen_probability
+    return holes @ (_ONE << np.arange(size * size, dtype=np.uint64))
+
+
+@lru_cache(maxsize=4096)
+def _ragen_board(size: int, frozen_probability: float, split: str, index: int) -> Board:
+    rng = seeded_generator("frozen_lake", "ragen", split, index)
+    for _ in range(_MAX_DRAWS):
+        start, goal = (int(tile) for tile in rng.choice(size * size, 2, replace=False))
+        holes = int(_draw_holes(rng, size, frozen_probability, 1)[0])
+        board = Board(size, start, goal, holes & ~(1 << start | 1 << goal))
+        if shortest_path_length(board) is not None:
+            return board
+    raise _exhausted(size, frozen_probability, split, index, "a solvable board")
+
+
+@lru_cache(maxsize=64)
+def _clean_boards(size: int, frozen_probability: float, split: str) -> CleanBoards:
+    return CleanBoards(size, frozen_probability, split)
+
+
+class CleanBoards:
+    """The boards of one clean split, found in order and remembered.
+
+    Index i has solution length 1 + i % L, L = 2 (size - 1): equal shares of every length. Its own generator draws
+    candidates until one is in the split and differs from all boards of lower index, which must therefore be known
+    first; different lengths cannot collide, so each length is a sequence of its own.
+    """
+
+    def __init__(self, size: int, frozen_probability: float, split: str) -> None:
+        self._size = size
+        self._frozen_probability = frozen_probability
+        self._split = split
+        self._lengths = 2 * (size - 1)
+        self._found: list[list[Board]] = [[] for _ in range(self._lengths)]
+        self._seen: list[set[str]] = [set() for _ in range(self._lengths)]
+        self._lock = Lock()
+
+    def board(self, index: int) -> Board:
+        """Board `index` >= 0; finds those before it of the same length first. Raises ConfigurationError for none."""
+        rank, row = divmod(index, self._lengths)
+        found = self._found[row]
+        if rank >= len(found):
+            with self._lock:
+                while rank >= len(found):
+                    board = self._search(row, len(found) * self._lengths + row)
+                    if board is None:
+                        wanted = f"{rank + 1} boards of solution length {row + 1}"
+                        raise _exhausted(self._size, self._frozen_probability, self._split, index, wanted)
+                    found.append(board)
+        return found[rank]
+
+    def _search(self, row: int, index: int) -> Board | None:
+        seen = self._seen[row]
+        for board in self._candidates(row + 1, index):
+            name = canonical(board)
+            if name not in seen and split_of(name) == self._split:
+                seen.add(name)
+                return board
+        return None
+
+    def _candidates(self, length: int, index: int) -> Iterator[Board]:
+        """Random boards whose shortest solution has `length` moves, distributed as among all random boards."""
+        rng = seeded_generator("frozen_lake", "clean", self._split, index)
+        pairs = _pairs(self._size, length)
+        for count in _BATCHES:
+            starts, goals = pairs[rng.integers(len(pairs), size=count)].T
+            holes = _draw_holes(rng, self._size, self._frozen_probability, count)
+            holes &= ~(_ONE << starts | _ONE << goals)
+            for k in np.flatnonzero(_has_length(self._size, starts, goals, holes, length)):
+                yield Board(self._size, int(starts[k]), int(goals[k]), int(holes[k]))
+
+
+@cache
+def _pairs(size: int, length: int) -> _Masks:
+    """All (start, goal) that some holes may place `length` moves apart: near enough, and of the right parity."""
+    tiles = [divmod(tile, size) for tile in range(size * size)]
+    return np.array(
+        [
+            (start, goal)
+            for start, (r, c) in enumerate(tiles)
+            for goal, (x, y) in enumerate(tiles)
+            if 0 < abs(r - x) + abs(c - y) <= length and (abs(r - x) + abs(c - y) - length) % 2 == 0
+        ],
+        dtype=np.uint64,
+    )
+
+
+def _has_length(size: int, starts: _Masks, goals: _Masks, holes: _Masks, length: int) -> NDArray[np.bool_]:
+    """Which boards have a shortest solution of exactly `length` moves: `shortest_path_length`, many at a time."""
+    reached, wanted = _ONE << starts, _ONE << goals
+    exact = np.ones(len(starts), dtype=np.bool_)
+    for _ in range(length):
+        exact &= (reached & wanted) == 0
+        reached = spread(size, reached) & ~holes
+    exact &= (reached & wanted) != 0
+    return exact
+
+
+def _exhausted(size: int, frozen_probability: float, split: str, index: int, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        "env.index",
+        index,
+        f"split {split!r} has no such board: {wanted} could not be found at env.size={size}, "
+        f"env.frozen_probability={frozen_probability:g}",
+        "Use a lower index, a larger env.size or another env.frozen_probability",
+    )

@@ -1,0 +1,92 @@
+"""Scripted play with visible reasoning: what the tiny policy of the CPU platform is first taught.
+
+The reasoning says where the player, the goal and the dangers are. In `loose` demonstrations it stops there, so the
+decision is made by the action tokens; in `coupled` ones it ends by naming the moves the answer then repeats, so the
+decision is made by the reasoning. Directions are compass words in the description, so that only a coupled reply
+names a move before its answer.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from actfocus_verl.environments.base import require_number
+from actfocus_verl.environments.frozen_lake.prompt import ACTION_NAMES
+from actfocus_verl.environments.frozen_lake.rules import Move, action_values, destination
+from actfocus_verl.environments.frozen_lake.world import FrozenLake
+from actfocus_verl.environments.protocol import ACTION_SEPARATOR
+from actfocus_verl.errors import ConfigurationError
+
+Coupling = Literal["loose", "coupled"]
+COUPLINGS: tuple[Coupling, ...] = ("loose", "coupled")
+
+_COMPASS = {Move.LEFT: "west", Move.DOWN: "south", Move.RIGHT: "east", Move.UP: "north"}
+
+
+def demonstrate(
+    world: FrozenLake,
+    rng: np.random.Generator,
+    *,
+    coupling: Coupling = "loose",
+    skill: float = 0.7,
+    two_moves: float = 0.7,
+) -> str:
+    """One reply to the present state of `world`, which is left as it is.
+
+    skill: chance that a move is the best one and not drawn uniformly from all four. two_moves: chance to plan a second
+    move, where the limits allow it and the first is not meant to end the episode.
+    """
+    if coupling not in COUPLINGS:
+        raise ConfigurationError("coupling", coupling, "unknown coupling", f"Use one of: {', '.join(COUPLINGS)}")
+    require_number("skill", skill, low=0.0, high=1.0)
+    require_number("two_moves", two_moves, low=0.0, high=1.0)
+    names = [ACTION_NAMES[move] for move in _plan(world, rng, skill, two_moves)]
+    reasoning = describe(world)
+    if coupling == "coupled":
+        reasoning += f" So I go {' then '.join(names)}."
+    answer = f" {ACTION_SEPARATOR} ".join(names)
+    return f"<think> {reasoning} </think> <answer> {answer} </answer>"
+
+
+def describe(world: FrozenLake) -> str:
+    """Position, goal and the four neighbours in words: a function of the state alone."""
+    size = world.board.size
+    (row, column), (goal_row, goal_column) = divmod(world.player, size), divmod(world.board.goal, size)
+    around = ", ".join(f"{_COMPASS[move]} {_neighbour(world, move)}" for move in Move)
+    return (
+        f"I am at row {row}, column {column}. The goal is at row {goal_row}, column {goal_column}, "
+        f"{_bearing(goal_row - row, goal_column - column)} of me. Next to me: {around}."
+    )
+
+
+def _bearing(south: int, east: int) -> str:
+    parts = []
+    if south:
+        parts.append(f"{abs(south)} {'south' if south > 0 else 'north'}")
+    if east:
+        parts.append(f"{abs(east)} {'east' if east > 0 else 'west'}")
+    return " and ".join(parts)
+
+
+def _neighbour(world: FrozenLake, move: Move) -> str:
+    tile = destination(world.board.size, world.player, move)
+    if tile == world.player:
+        return "edge"
+    return "hole" if world.board.is_hole(tile) else "goal" if tile == world.board.goal else "ice"
+
+
+def _plan(world: FrozenLake, rng: np.random.Generator, skill: float, two_moves: float) -> list[Move]:
+    """One or two moves, the second for the tile that the first is meant to reach."""
+    values = action_values(world.board, world.config.success_rate, world.limits.max_actions_per_episode)
+    wanted = 2 if world.limits.max_actions_per_turn >= 2 and rng.random() < two_moves else 1
+    tile = world.player
+    moves: list[Move] = []
+    while len(moves) < wanted and not world.board.is_terminal(tile):
+        # argmax takes the first of equals: the same state always has the same best move
+        best = Move(int(np.argmax(values[tile].round(9))))
+        move = best if rng.random() < skill else Move(int(rng.integers(4)))
+        moves.append(move)
+        tile = destination(world.board.size, tile, move)
+    return moves

@@ -1,0 +1,115 @@
+"""FrozenLake as a `World`: a board, a player on it, and the slips of one episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.frozen_lake import generator, prompt
+from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeConfig, configure
+from actfocus_verl.environments.frozen_lake.rules import (
+    Board,
+    Move,
+    best_success_rate,
+    destination,
+    shortest_path_length,
+    slip_probabilities,
+)
+from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
+
+_MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}
+
+
+class FrozenLake(World):
+    """Slippery FrozenLake; reward 1 at the goal, which ends the episode like a hole does."""
+
+    name = "frozen_lake"
+
+    def __init__(
+        self, board: Board, config: FrozenLakeConfig, *, preset: str, split: str, index: int, episode_seed: int
+    ) -> None:
+        super().__init__(preset=preset, split=split, index=index, limits=config.limits())
+        self.board = board
+        self.config = config
+        self.player = board.start
+        self._episode_seed = episode_seed
+        self._slips: np.random.Generator | None = None  # made by the first step: most of a reset's cost
+
+    @classmethod
+    def presets(cls) -> tuple[str, ...]:
+        return tuple(PRESETS)
+
+    @classmethod
+    def create(
+        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
+    ) -> FrozenLake:
+        config = configure(preset, overrides)
+        board = generator.make_board(config, preset, split, index)
+        return cls(board, config, preset=preset, split=split, index=index, episode_seed=episode_seed)
+
+    @classmethod
+    def split_size(cls, preset: str, split: str) -> int | None:
+        return generator.split_size(preset, split)
+
+    def system_prompt(self) -> str:
+        flawed = self.preset == "ragen"
+        return prompt.system_prompt(self.board, self.limits, self.config.success_rate, flawed_coordinates=flawed)
+
+    def render(self) -> str:
+        return prompt.render(self.board, self.player)
+
+    def parse_action(self, text: str) -> Move | None:
+        """The move of that name, whatever its case and the whitespace around it."""
+        return _MOVES_BY_NAME.get(text.strip().lower())
+
+    def step(self, action: Action) -> StepResult:
+        if self.done:
+            raise RuntimeError("FrozenLake.step after the episode ended")
+        self.player = destination(self.board.size, self.player, self._slip(Move(action)))
+        return StepResult(reward=float(self.success), done=self.done, success=self.success)
+
+    def _slip(self, intended: Move) -> Move:
+        if self._slips is None:
+            self._slips = seeded_generator(
+                self.name, self.preset, self.split, self.index, "episode", self._episode_seed
+            )
+        drawn = self._slips.random()
+        for move, probability in slip_probabilities(intended, self.config.success_rate):
+            drawn -= probability
+            if drawn < 0.0:
+                return move
+        return intended  # rounding left nothing for the last move
+
+    def anchor(self) -> int:
+        board = self.board
+        return stable_hash(f"{self.name}/{board.size}/{board.goal}/{board.holes}/{self.player}")
+
+    @property
+    def done(self) -> bool:
+        return self.board.is_terminal(self.player)
+
+    @property
+    def success(self) -> bool:
+        return self.player == self.board.goal
+
+    def optimal_return(self) -> float:
+        """Best chance to reach the goal under the turn protocol (`rules.best_success_rate`)."""
+        limits = self.limits
+        return best_success_rate(
+            self.board,
+            self.config.success_rate,
+            limits.max_turns,
+            limits.max_actions_per_turn,
+            limits.max_actions_per_episode,
+        )
+
+    def board_hash(self) -> str:
+        return hex_digest(generator.canonical(self.board))
+
+    def stratum(self) -> int:
+        length = shortest_path_length(self.board)
+        if length is None:
+            raise RuntimeError(f"unsolvable board: {self.board}")
+        return length

@@ -1,0 +1,33 @@
+"""The turn protocol all worlds share: what frames the state in a user message.
+
+A message holds numbers and the world's own text only, never a word that a model wrote.
+"""
+
+from __future__ import annotations
+
+from actfocus_verl.environments.base import Limits, World
+
+ACTION_SEPARATOR = "||"
+
+
+def turn_message(world: World, *, turn: int, actions_left: int, last_reward: float | None = None) -> str:
+    """The user message that opens a turn.
+
+    turn: number of this turn, from 1. actions_left: actions the episode may still execute.
+    last_reward: reward of the turn before, penalty included; None on the first turn.
+    """
+    reward = "" if last_reward is None else f"Reward: {last_reward:g}\n"
+    return f"{reward}Turn {turn}\n{world.render()}\nActions left: {actions_left}. {_form(world.limits)}"
+
+
+def _form(limits: Limits) -> str:
+    return f"Reply: <think> ... </think> <answer> ... </answer> in at most {limits.max_words} words."
+
+
+def action_rules(limits: Limits) -> str:
+    """The sentence of a system prompt that says how many actions there may be and how to join them."""
+    several = limits.max_actions_per_turn > 1
+    per_turn = f"up to {limits.max_actions_per_turn} actions" if several else "1 action"
+    join = f", joined by ` {ACTION_SEPARATOR} `" if several else ""
+    episode = f"An episode has {limits.max_turns} turns and {limits.max_actions_per_episode} actions."
+    return f"Answer with {per_turn} a turn{join}. {episode}"

@@ -1,0 +1,102 @@
+"""verl's agent loop around an episode: a policy that asks verl's LLM server, and the trajectory in verl's columns."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
+
+from actfocus_verl.config import world_overrides
+from actfocus_verl.environments import make_world
+from actfocus_verl.integration.columns import TokenColumnsOutput
+from actfocus_verl.integration.dataset import AGENT_NAME
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory
+
+
+class ServerPolicy:
+    """The rollout room's policy on verl's LLM server client: token ids in, sampled ids out."""
+
+    def __init__(self, server_manager: Any, sampling_params: dict[str, Any]) -> None:
+        self._server = server_manager
+        self._sampling_params = sampling_params
+        # One id an episode keeps its turns on one server, whose prefix cache then holds the context.
+        self._request_id = uuid4().hex
+        self.seconds = 0.0
+        self.weight_versions: list[int] = []
+
+    async def generate(self, prompt_ids: list[int], *, max_new_tokens: int) -> Reply:
+        started = time.perf_counter()
+        output = await self._server.generate(
+            request_id=self._request_id,
+            prompt_ids=prompt_ids,
+            sampling_params={**self._sampling_params, "max_tokens": max_new_tokens},
+        )
+        self.seconds += time.perf_counter() - started
+        self.weight_versions.extend(
+            version
+            for version in (output.extra_fields.get("min_global_steps"), output.extra_fields.get("max_global_steps"))
+            if version is not None
+        )
+        return Reply(list(output.token_ids), output.log_probs, "abort" if output.stop_reason == "aborted" else "stop")
+
+
+@register(AGENT_NAME)
+class EpisodeAgentLoop(AgentLoopBase):
+    """Plays one episode of `config.env` on the board that the dataset row names."""
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
+        """Play the episode of row (`split`, `index`), rollout `session_id` of its group."""
+        env = self.config.env
+        session, step = int(kwargs.get("session_id", 0)), int(kwargs.get("global_steps", 0))
+        world = make_world(
+            env.name,
+            preset=env.preset,
+            split=kwargs["split"],
+            index=int(kwargs["index"]),
+            episode_seed=episode_seed(int(env.seed), kwargs["split"], step, session),
+            **world_overrides(env),
+        )
+        policy = ServerPolicy(self.server_manager, sampling_params)
+        context = self.rollout_config.prompt_length + self.rollout_config.response_length
+        trajectory = await Episode(world, ChatCodec(self.tokenizer), max_context_tokens=context).play(policy)
+        return to_output(trajectory, policy)
+
+
+def episode_seed(seed: int, split: str, step: int, session: int) -> int:
+    """Seed of an episode's own randomness: members of a group differ, training steps differ, evaluations repeat."""
+    step_part = step if split == "train" else 0
+    return int(np.random.SeedSequence([seed, step_part, session]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def to_output(trajectory: Trajectory, policy: ServerPolicy) -> TokenColumnsOutput:
+    """Return the trajectory as verl's output. The scalar reward is the episode return, on the last token."""
+    versions = policy.weight_versions
+    return TokenColumnsOutput(
+        prompt_ids=trajectory.prompt_ids,
+        response_ids=trajectory.response_ids,
+        response_mask=trajectory.response_mask,
+        response_logprobs=trajectory.log_probs,
+        reward_score=trajectory.episode_return,
+        num_turns=trajectory.turns,
+        metrics=AgentLoopMetrics(generate_sequences=policy.seconds),
+        extra_fields={
+            "min_global_steps": min(versions) if versions else None,
+            "max_global_steps": max(versions) if versions else None,
+            "texts": [asdict(text) for text in trajectory.texts],
+            "reward_extra_info": {
+                "success": float(trajectory.success),
+                "turns": float(trajectory.turns),
+                "valid_action_rate": trajectory.valid_turns / max(trajectory.turns, 1),
+                "stop_reason": trajectory.stop_reason.value,
+            },
+        },
+        token_roles=[int(role) for role in trajectory.token_roles],
+        turn_ids=trajectory.turn_ids,
+        turn_rewards=trajectory.turn_rewards,
+        anchors=trajectory.anchors,
+    )

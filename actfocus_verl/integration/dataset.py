@@ -1,0 +1,42 @@
+"""The dataset: a row is a board index. No prompt text is stored; the world renders it when the episode starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig
+from torch.utils.data import Dataset
+
+from actfocus_verl.errors import ConfigurationError
+
+AGENT_NAME = "actfocus"
+
+
+class BoardDataset(Dataset):  # type: ignore[type-arg]
+    """Boards 0..n-1 of one split of one world, for verl's `data.custom_cls`.
+
+    verl builds it from `data.train_files` or `data.val_files`, which hold here the name of a split instead of a path, and
+    from `data.boards`: {env, preset, train_size, evaluation_size}.
+    """
+
+    def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:
+        self.split = data_files if isinstance(data_files, str) else str(data_files[0])
+        boards = config.boards
+        sizes = {"train": boards.train_size, "evaluation": boards.evaluation_size, "test": boards.evaluation_size}
+        if self.split not in sizes:
+            raise ConfigurationError("data.*_files", self.split, "not a split", f"Use one of {sorted(sizes)}.")
+        self.env, self.preset = boards.env, boards.preset
+        self.size = sizes[self.split] if max_samples < 0 else min(max_samples, sizes[self.split])
+
+    def __len__(self) -> int:
+        return int(self.size)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {
+            "index": index,
+            "split": self.split,
+            "agent_name": AGENT_NAME,
+            "data_source": f"{self.env}/{self.preset}/{self.split}",
+            "raw_prompt": [],  # verl counts rows by this column; the world writes the messages
+            "reward_model": {"style": "environment", "ground_truth": None},
+        }

@@ -1,0 +1,144 @@
+"""A run's own records, written by the trainer as they happen: metrics.jsonl, evaluations.jsonl, rollouts/<step>.jsonl."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transfer_queue as tq
+from scipy.stats import binomtest
+from transfer_queue import KVBatchMeta
+
+METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+ROLLOUTS_FOLDER = "rollouts"
+_ROLLOUT_TOKEN_FIELDS = ("responses", "response_mask", "token_roles", "turn_ids", "token_weights", "energy", "advantages")
+
+
+class RunLog:
+    """Appends to the files of `config.run.dir`; a line is complete or absent, whatever kills the run."""
+
+    def __init__(self, config: Any) -> None:
+        self.folder = Path(config.run.dir)
+        self.rollouts_a_step = int(config.run.rollouts_a_step)
+        self.rollouts_every = int(config.run.rollouts_every)
+        self.seed = int(config.env.seed)
+        self.temperature = float(config.actor_rollout_ref.rollout.val_kwargs.temperature)
+
+    def continue_from(self, step: int) -> None:
+        """Forget what an earlier, interrupted start recorded after the checkpoint of `step`: those steps are run again.
+
+        An evaluation at `step` itself is forgotten too when training resumes there, because verl evaluates before it trains.
+        """
+        _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step)
+        _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] < step)
+
+    def metrics(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Append one flat object: `step` and every scalar of the step."""
+        scalars = {key: _number(value) for key, value in metrics.items() if np.isscalar(value) or np.ndim(value) == 0}
+        _append(self.folder / METRICS_FILE, {"step": step} | scalars)
+
+    def evaluations(
+        self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int
+    ) -> None:
+        """Append one object a data source (`env/preset/split`) with its success rate and 95 % Wilson interval.
+
+        The interval treats episodes as independent, so it holds for one rollout a board; `boards` says how many there were.
+        """
+        for source in sorted(set(data_sources)):
+            rows = [position for position, name in enumerate(data_sources) if name == source]
+            env, preset, split = source.split("/")
+            successes = int(sum(infos["success"][row] for row in rows))
+            interval = binomtest(successes, len(rows)).proportion_ci(0.95, method="wilson")
+            _append(
+                self.folder / EVALUATIONS_FILE,
+                {
+                    "step": step,
+                    "env": env,
+                    "preset": preset,
+                    "split": split,
+                    "episodes": len(rows),
+                    "boards": len({uids[row] for row in rows}),
+                    "successes": successes,
+                    "rate": successes / len(rows),
+                    "ci_low": interval.low,
+                    "ci_high": interval.high,
+                    "mean_return": float(np.mean([infos["reward"][row] for row in rows])),
+                    "valid_action_rate": float(np.mean([infos["valid_action_rate"][row] for row in rows])),
+                    "seed": self.seed,
+                    "temperature": self.temperature,
+                },
+            )
+
+    def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int) -> None:
+        """Write the first `run.rollouts_a_step` rows of every `run.rollouts_every`-th step, a JSON object each."""
+        if self.rollouts_a_step <= 0 or step % self.rollouts_every:
+            return
+        chosen = sorted(keys)[: self.rollouts_a_step]
+        data = tq.kv_batch_get(keys=chosen, partition_id=batch.partition_id)
+        folder = self.folder / ROLLOUTS_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{step}.jsonl").open("w") as file:
+            for row, key in enumerate(chosen):
+                file.write(json.dumps(_rollout(data, row, key, step)) + "\n")
+
+
+def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
+    uid, session, _ = key.rsplit("_", 2)
+    extra = data["extra_fields"][row]
+    extra = getattr(extra, "data", extra)
+    info = extra["reward_extra_info"]
+    entry: dict[str, Any] = {
+        "step": step,
+        "group": uid,
+        "session": int(session),
+        "return": float(data["rm_scores"][row].sum()),
+        "success": bool(info["success"]),
+        "stop_reason": info["stop_reason"],
+        "turn_rewards": _values(data["turn_rewards"][row]),
+        "prompt_ids": _values(data["prompts"][row]),
+        "texts": extra["texts"],
+    }
+    length = data["responses"][row].numel()
+    for name in _ROLLOUT_TOKEN_FIELDS:
+        if name in data.keys():
+            entry[name] = _values(data[name][row][:length])
+    return entry
+
+
+def _values(tensor: Any) -> list[Any]:
+    if tensor.is_floating_point():
+        return [round(float(value), 6) for value in tensor]
+    return [int(value) for value in tensor]
+
+
+def _number(value: Any) -> float | int | str | None:
+    if isinstance(value, str | bool):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, float) and not math.isfinite(number):
+        return None  # JSON has no NaN
+    return number
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _keep_lines(path: Path, keep: Any) -> None:
+    """Rewrite a JSON-lines file with the lines `keep` accepts; a half-written last line is dropped."""
+    if not path.exists():
+        return
+    kept = [line for line in _complete_lines(path.read_text()) if keep(json.loads(line))]
+    path.with_suffix(".tmp").write_text("".join(line + "\n" for line in kept))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _complete_lines(text: str) -> Iterable[str]:
+    return text.split("\n")[:-1]

@@ -1,0 +1,220 @@
+"""Token-level credit as a mixin over verl's v1 trainers.
+
+What it adds to a step: drop prompt groups before anything is computed on them, ask the reference pass for the energy, turn the
+columns into `token_weights` once the advantages are known, and log both. Everything else is verl's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.distillation import is_distillation_enabled
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import ActorConfig
+from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+from actfocus_verl.credit.diagnostics import credit_metrics
+from actfocus_verl.credit.registry import build_weighting
+from actfocus_verl.credit.token_weights import compute_token_weights
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.columns import TOKEN_ROLES
+from actfocus_verl.integration.engine import CALCULATE_ENERGY
+from actfocus_verl.integration.group_filter import apply_filter, build_filter
+from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
+from actfocus_verl.integration.mini_batches import mini_batch_ids
+from actfocus_verl.integration.run_log import RunLog
+
+TRAINER_PREFIX = "actfocus_"
+ENERGY_COLUMN = "energy"
+POLL_SECONDS = 0.1
+"""verl polls the replay buffer every 2 s, which no generation can then be shorter than."""
+
+_WEIGHTING_COLUMNS = (
+    TOKEN_ROLES,
+    "response_mask",
+    "advantages",
+    "old_log_probs",
+    "ref_log_prob",
+    "entropy",
+    ENERGY_COLUMN,
+)
+
+
+class TokenCreditMixin:
+    """Give a verl v1 trainer token weights. Mix in before the trainer class."""
+
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        self.weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
+        self.group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
+        self.run_log = RunLog(config)
+        super().__init__(config)  # type: ignore[call-arg]
+        self._require_reference()
+
+    # verl compares `trainer_mode` with its own names in several places; our prefix only selects the class.
+    @property
+    def trainer_mode(self) -> str:
+        return self._trainer_mode
+
+    @trainer_mode.setter
+    def trainer_mode(self, name: str) -> None:
+        self._trainer_mode = name.removeprefix(TRAINER_PREFIX)
+
+    @property
+    def needs_energy(self) -> bool:
+        return ENERGY_COLUMN in self.weighting.required_columns
+
+    def _require_reference(self) -> None:
+        if self.needs_energy and not self.use_reference_policy:  # type: ignore[attr-defined]
+            raise ConfigurationError(
+                "credit.name",
+                self.config.credit.name,
+                "needs the energy of a frozen reference, and no reference is configured",
+                "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without a "
+                "KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+            )
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()  # type: ignore[misc]
+        buffer.poll_interval = POLL_SECONDS
+        return buffer
+
+    def _setup(self) -> None:
+        super()._setup()  # type: ignore[misc]
+        if is_distillation_enabled(self.config.get("distillation")):
+            raise ConfigurationError(
+                "distillation.enabled", True, "distillation replaces the loss that token weights enter", "Switch one off."
+            )
+        actor_config: ActorConfig = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        self.actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))  # type: ignore[attr-defined]
+
+    def on_init_end(self) -> None:
+        self.run_log.continue_from(self.global_steps)  # type: ignore[attr-defined]
+        super().on_init_end()  # type: ignore[misc]
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
+        """Drop the filtered groups, then let verl pad and balance what is left."""
+        scores = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+        returns = [float(row.sum()) for row in scores["rm_scores"].unbind()]
+        positions, outcome = apply_filter(batch.keys, returns, self.group_filter)
+        metrics.update(outcome.metrics())
+        if len(positions) < len(batch.keys):
+            kept = set(positions)
+            dropped = [key for position, key in enumerate(batch.keys) if position not in kept]
+            tq.kv_clear(keys=dropped, partition_id=batch.partition_id)
+            batch = batch.select_keys([batch.keys[position] for position in positions])
+        return super()._balance_batch(batch, metrics, *args, **kwargs)  # type: ignore[misc]
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """verl's reference pass; when the weighting wants it, the same pass returns the energy."""
+        if not self.needs_energy:
+            return super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
+        batch.extra_info[CALCULATE_ENERGY] = True
+        batch = super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
+        batch.extra_info.pop(CALCULATE_ENERGY)
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=[ENERGY_COLUMN, "response_mask"]
+        )
+        data[ENERGY_COLUMN] = response_from_nested(data.pop(ENERGY_COLUMN), data["response_mask"])
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data.select(ENERGY_COLUMN))
+        return batch
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """verl's advantages, unchanged, and beside them the token weights."""
+        batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        return self._write_token_weights(batch, metrics)
+
+    def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS)
+        )
+        nested_mask = data["response_mask"]
+        columns = padded_columns(data)
+        valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+        ids = None
+        if self.weighting.normalize == "mini_batch":
+            ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
+        weights = compute_token_weights(columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids)
+        metrics.update(
+            credit_metrics(weights, columns, advantages=columns.get("advantages"), valid_rows=valid_rows)
+        )
+        fields = TensorDict({WEIGHTS_COLUMN: response_to_nested(weights, nested_mask)}, batch_size=len(batch.keys))
+        # The returned batch names the new column: the actor fetches only named ones.
+        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+    def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, **kwargs)  # type: ignore[misc]
+        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        fields = [TOKEN_ROLES, "response_mask", "extra_fields"]
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
+        metrics.update(episode_metrics([_plain(row) for row in data["extra_fields"]], data[TOKEN_ROLES]))
+        self.run_log.rollouts(batch, keys, int(metrics["training/global_step"]))
+        self.run_log.metrics(metrics, int(metrics["training/global_step"]))
+
+    def _val_metrics_update(
+        self, data_sources: list[str], sample_uids: list[str], reward_extra_infos_dict: dict[str, list[Any]], *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, float]:
+        self.run_log.evaluations(data_sources, sample_uids, reward_extra_infos_dict, self.global_steps)  # type: ignore[attr-defined]
+        return super()._val_metrics_update(  # type: ignore[misc]
+            data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
+        )
+
+
+@register_trainer(f"{TRAINER_PREFIX}sync")
+class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
+    """verl's synchronous trainer with token weights."""
+
+
+def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
+    """Return the token columns as (B, T) tensors, T the longest response; what lies outside a row's response is 0.
+
+    Columns are read row by row up to the response's own length: verl's padding rows carry a one-token response beside columns
+    cloned from a longer row.
+    """
+    lengths = [row.numel() for row in data["response_mask"].unbind()]
+    width = max(lengths)
+    columns = {}
+    for name in data.keys():
+        rows = data[name].unbind() if isinstance(data[name], torch.Tensor) else None
+        if rows is None:
+            continue
+        column = rows[0].new_zeros((len(rows), width))
+        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            kept = row[:length]
+            column[index, : kept.numel()] = kept
+        columns[name] = column
+    return columns
+
+
+def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:
+    """Return success, turns, valid-action rate, stop reasons and tokens by role of a step's episodes."""
+    infos = [row["reward_extra_info"] for row in extra_fields]
+    stops = Counter(info["stop_reason"] for info in infos)
+    metrics = {
+        "episode/success_rate": float(np.mean([info["success"] for info in infos])),
+        "episode/turns": float(np.mean([info["turns"] for info in infos])),
+        "episode/valid_action_rate": float(np.mean([info["valid_action_rate"] for info in infos])),
+    }
+    metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}
+    roles = token_roles.values()
+    for role in TokenRole:
+        metrics[f"response_tokens/{role.name.lower()}"] = float((roles == role).sum()) / len(infos)
+    return metrics
+
+
+def _plain(value: Any) -> Any:
+    """TransferQueue wraps Python objects; return what is inside."""
+    return getattr(value, "data", value)

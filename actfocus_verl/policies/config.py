@@ -1,0 +1,93 @@
+"""What a tiny policy is built from, and the key it is cached under."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Final
+
+from actfocus_verl.environments import known_presets
+from actfocus_verl.environments.base import require_integer, require_number
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.policies.demonstrations import COUPLINGS, conversation, demonstrator_of
+from actfocus_verl.policies.tokenizer import CHAT_TEMPLATE, MINIMUM_VOCABULARY
+
+FORMAT_VERSION: Final = 1
+"""Raise it whenever the same config and the same demonstrations give another folder than before."""
+
+HEAD_DIMENSIONS: Final = (32, 64)
+"""What vLLM's attention kernel for CPUs takes."""
+
+_FINGERPRINT_EPISODES = 4
+
+
+@dataclass(frozen=True)
+class TinyPolicyConfig:
+    """A tiny policy: the world it learned to play, how, and its size.
+
+    env, preset: the world; its training boards are played. coupling: see `environments.frozen_lake.scripted`.
+    seed: of demonstrations, initial weights and order of training.
+    skill: of the scripted player; low on purpose, so that reinforcement learning has something to find.
+    episodes: demonstrated, each seen `epochs` times. vocab_size: most tokens the tokenizer may have.
+    hidden_size, layers, heads, intermediate_size: of the Qwen2-shaped network.
+    batch_size (episodes), learning_rate, weight_decay: of its supervised training.
+    evaluation_episodes: played on evaluation boards once it is built, for `tiny_policy.json`; 0 for none.
+    """
+
+    env: str = "frozen_lake"
+    preset: str = "clean"
+    coupling: str = "loose"
+    seed: int = 0
+    skill: float = 0.3
+    episodes: int = 2400
+    epochs: int = 1
+    vocab_size: int = 768
+    hidden_size: int = 128
+    layers: int = 5
+    heads: int = 4
+    intermediate_size: int = 384
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    evaluation_episodes: int = 256
+
+    def __post_init__(self) -> None:
+        demonstrator_of(self.env)
+        _require_one_of("tiny.preset", self.preset, known_presets(self.env))
+        _require_one_of("tiny.coupling", self.coupling, COUPLINGS)
+        require_integer("tiny.seed", self.seed, low=0)
+        require_number("tiny.skill", self.skill, low=0.0, high=1.0)
+        for name in ("episodes", "epochs", "hidden_size", "layers", "heads", "intermediate_size", "batch_size"):
+            require_integer(f"tiny.{name}", getattr(self, name), low=1)
+        require_integer("tiny.vocab_size", self.vocab_size, low=MINIMUM_VOCABULARY)
+        require_integer("tiny.evaluation_episodes", self.evaluation_episodes, low=0)
+        require_number("tiny.learning_rate", self.learning_rate, low=0.0, high=1.0)
+        require_number("tiny.weight_decay", self.weight_decay, low=0.0, high=1.0)
+        self._require_head_dimension()
+
+    def _require_head_dimension(self) -> None:
+        if self.hidden_size not in [self.heads * dimension for dimension in HEAD_DIMENSIONS]:
+            raise ConfigurationError(
+                "tiny.hidden_size",
+                self.hidden_size,
+                f"with tiny.heads={self.heads} a head has {self.hidden_size / self.heads:g} dimensions, but vLLM's CPU "
+                f"kernel takes {' or '.join(map(str, HEAD_DIMENSIONS))}",
+                f"Use {' or '.join(str(self.heads * dimension) for dimension in HEAD_DIMENSIONS)}",
+            )
+
+
+def cache_key(config: TinyPolicyConfig) -> str:
+    """A readable, stable name of the folder that `config` gives.
+
+    It covers every field, the format version, the chat template and, through a few demonstrated episodes, the words of
+    the world's prompts and of the scripted player: when those change, the policy is built anew.
+    """
+    demonstrations = [conversation(config, episode) for episode in range(min(config.episodes, _FINGERPRINT_EPISODES))]
+    content = json.dumps([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, demonstrations], sort_keys=True)
+    return f"{config.env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
+
+
+def _require_one_of(key: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigurationError(key, value, "unknown value", f"Use one of: {', '.join(known)}")

@@ -1,0 +1,121 @@
+"""Playing episodes with a Hugging Face model, many at a time, and what such play amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments import World
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory
+
+Observer = Callable[[World, str], None]
+"""Called with the world before a reply is executed, and the reply's text."""
+
+
+def play_batch(
+    model: Any,
+    tokenizer: Any,
+    worlds: Sequence[World],
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_context_tokens: int | None = None,
+    observe: Observer | None = None,
+) -> list[Trajectory]:
+    """Play fresh `worlds` in lock step: every turn of all unfinished episodes is one batched generation.
+
+    temperature: 0 takes the likeliest token. The random state of torch is left as it was.
+    """
+    codec = ChatCodec(tokenizer)
+    limit = max_context_tokens or model.config.max_position_embeddings
+    episodes = [Episode(world, codec, max_context_tokens=limit) for world in worlds]
+    waiting = [(episode, episode.start()) for episode in episodes]
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(seed)
+        while waiting:
+            longest = max(episode.world.limits.max_turn_tokens for episode, _ in waiting)
+            replies = _generate(model, tokenizer, codec, [ids for _, ids in waiting], temperature, longest)
+            following = []
+            for (episode, _), reply in zip(waiting, replies, strict=True):
+                if observe is not None:
+                    observe(episode.world, codec.offsets(reply.token_ids)[0])
+                context = episode.receive(reply)
+                if context is not None:
+                    following.append((episode, context))
+            waiting = following
+    return [episode.trajectory() for episode in episodes]
+
+
+def _generate(
+    model: Any, tokenizer: Any, codec: ChatCodec, contexts: list[list[int]], temperature: float, max_new_tokens: int
+) -> list[Reply]:
+    batch = tokenizer.pad({"input_ids": contexts}, padding_side="left", return_tensors="pt")
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    output = model.generate(
+        **batch,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=codec.end_of_turn_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **(sampling or {"do_sample": False}),
+    )
+    return [_reply(row, codec.end_of_turn_id) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+
+def _reply(sampled: list[int], end_of_turn: int) -> Reply:
+    if end_of_turn in sampled:
+        return Reply(sampled[: sampled.index(end_of_turn) + 1], finish_reason="stop")
+    return Reply(sampled, finish_reason="length")
+
+
+@dataclass(frozen=True)
+class PlayStatistics:
+    """Means over episodes, turns or sampled tokens. interval: Wilson's, 95 %."""
+
+    episodes: int
+    successes: int
+    success_rate: float
+    interval: tuple[float, float]
+    well_formed_rate: float
+    reasoning_share: float
+    mean_return: float
+    turns: float
+    actions: float
+    prompt_tokens: float
+    response_tokens: float
+    sampled_tokens: float
+    longest_episode: int
+    longest_reply: int
+    stop_reasons: dict[str, int]
+
+
+def play_statistics(trajectories: Sequence[Trajectory]) -> PlayStatistics:
+    """Summarise at least one episode. A turn is well-formed when it parses and holds valid actions only."""
+    count = len(trajectories)
+    successes = sum(trajectory.success for trajectory in trajectories)
+    interval = binomtest(successes, count).proportion_ci(method="wilson")
+    sampled = sum(sum(trajectory.response_mask) for trajectory in trajectories)
+    reasoning = sum(trajectory.token_roles.count(int(TokenRole.REASONING)) for trajectory in trajectories)
+    turns = sum(trajectory.turns for trajectory in trajectories)
+    reasons = [trajectory.stop_reason.value for trajectory in trajectories]
+    return PlayStatistics(
+        episodes=count,
+        successes=successes,
+        success_rate=successes / count,
+        interval=(float(interval.low), float(interval.high)),
+        well_formed_rate=sum(trajectory.valid_turns for trajectory in trajectories) / turns,
+        reasoning_share=reasoning / sampled,
+        mean_return=sum(trajectory.episode_return for trajectory in trajectories) / count,
+        turns=turns / count,
+        actions=sum(trajectory.actions for trajectory in trajectories) / count,
+        prompt_tokens=sum(len(trajectory.prompt_ids) for trajectory in trajectories) / count,
+        response_tokens=sum(len(trajectory.response_ids) for trajectory in trajectories) / count,
+        sampled_tokens=sampled / count,
+        longest_episode=max(len(t.prompt_ids) + len(t.response_ids) for t in trajectories),
+        longest_reply=max(t.turn_ids.count(turn) for t in trajectories for turn in range(t.turns)),
+        stop_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+    )

@@ -1,0 +1,150 @@
+"""Building the tiny policy, and finding it again: demonstrations, tokenizer, training, a Hugging Face folder.
+
+    ensure_tiny_policy -> cached folder, or build_tiny_policy -> conversations -> tokenizer -> examples -> Trainer
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from actfocus_verl.environments import World, make_world, split_size
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
+from actfocus_verl.policies.demonstrations import Message, conversation, demonstrator_of
+from actfocus_verl.policies.playing import play_batch, play_statistics
+from actfocus_verl.policies.reproducible import reproducible
+from actfocus_verl.policies.tokenizer import train_tokenizer
+from actfocus_verl.policies.training import new_model, supervised_example, train
+from actfocus_verl.rollout import ChatCodec
+
+REPORT_NAME = "tiny_policy.json"
+"""Beside the weights: the config, seconds by phase, and the play of the finished policy."""
+
+_TOKENIZER_EPISODES = 800
+"""Conversations the tokenizer learns from: their words are few."""
+
+
+def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path) -> Path:
+    """The folder of this policy under `cache_root`, built when it is absent.
+
+    A folder is complete or not there: it is built elsewhere under `cache_root` and renamed. Processes that ask at the
+    same time build it once. Raises ConfigurationError when `cache_root` cannot be written.
+    """
+    folder = cache_root / cache_key(config)
+    if folder.is_dir():
+        return folder
+    try:
+        cache_root.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_root / f".{folder.name}.lock"):
+            if not folder.is_dir():
+                _build_and_rename(config, folder)
+    except OSError as error:
+        problem = f"the tiny policy cannot be written there ({error.strerror or error})"
+        raise ConfigurationError("cache_root", str(cache_root), problem, "Choose a writable folder") from error
+    return folder
+
+
+def _build_and_rename(config: TinyPolicyConfig, folder: Path) -> None:
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        build_tiny_policy(config, unfinished)
+        unfinished.chmod(0o755)  # mkdtemp's are private
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
+    """Build the policy into `folder`, a Hugging Face model with its tokenizer; returns what `tiny_policy.json` holds.
+
+    On one machine the same config gives the same weights to the bit. Random states and the thread count of the calling
+    process are left as they were.
+    """
+    clock = _Clock()
+    folder.mkdir(parents=True, exist_ok=True)
+    with reproducible(config.seed), tempfile.TemporaryDirectory() as scratch:
+        conversations = [conversation(config, episode) for episode in range(config.episodes)]
+        clock.lap("demonstrations")
+        tokenizer = train_tokenizer(_texts(conversations[:_TOKENIZER_EPISODES]), config.vocab_size)
+        codec = ChatCodec(tokenizer)
+        examples = [supervised_example(codec, tokenizer, messages) for messages in conversations]
+        clock.lap("tokenizer")
+        model = new_model(config, tokenizer)
+        loss = train(model, tokenizer, examples, config, Path(scratch))
+        clock.lap("training")
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        report = {
+            "config": asdict(config),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "vocabulary": len(tokenizer),
+            "training_loss": loss,
+        }
+        if config.evaluation_episodes:
+            report["evaluation"] = evaluate_policy(config, model, tokenizer)
+            clock.lap("evaluation")
+    report["seconds"] = clock.seconds
+    (folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def evaluate_policy(config: TinyPolicyConfig, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Play `config.evaluation_episodes` evaluation boards at temperature 1: statistics, and how true its reasoning is.
+
+    `grounding` is the share of replies that hold each sentence which the scripted player says of the same state.
+    """
+    true_sentences: Counter[int] = Counter()
+    replies = 0
+
+    def observe(world: World, reply: str) -> None:
+        nonlocal replies
+        replies += 1
+        for position, sentence in enumerate(_sentences(demonstrator_of(config.env).describe(world))):
+            true_sentences[position] += sentence in reply
+
+    trajectories = play_batch(model, tokenizer, _evaluation_worlds(config), seed=config.seed, observe=observe)
+    grounding = [true_sentences[position] / replies for position in sorted(true_sentences)]
+    return {**asdict(play_statistics(trajectories)), "grounding": grounding}
+
+
+def _evaluation_worlds(config: TinyPolicyConfig) -> list[World]:
+    boards = split_size(config.env, preset=config.preset, split="evaluation") or config.evaluation_episodes
+    return [
+        make_world(
+            config.env, preset=config.preset, split="evaluation", index=episode % boards, episode_seed=episode // boards
+        )
+        for episode in range(config.evaluation_episodes)
+    ]
+
+
+def _sentences(text: str) -> list[str]:
+    return [sentence.strip(".") for sentence in text.split(". ")]
+
+
+def _texts(conversations: list[list[Message]]) -> list[str]:
+    """What the tokenizer learns from: every message, and the roles' lines of the chat template."""
+    messages = [message["content"] for messages in conversations for message in messages]
+    return messages + [f"{message['role']}\n" for messages in conversations for message in messages]
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase] = round(now - self._last, 2)
+        self._last = now

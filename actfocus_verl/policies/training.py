@@ -1,0 +1,99 @@
+"""Supervised training of a Qwen2-shaped network on demonstrated conversations, with transformers' Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    DataCollatorForSeq2Seq,
+    GenerationConfig,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Trainer,
+    TrainingArguments,
+)
+
+from actfocus_verl.policies.config import TinyPolicyConfig
+from actfocus_verl.policies.demonstrations import Message
+from actfocus_verl.rollout import ChatCodec
+
+MAX_POSITIONS = 4096
+_IGNORED = -100
+
+
+def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
+    """A network with random weights, float32, and exactly as many output rows as the tokenizer has tokens.
+
+    verl masks, in vLLM only, every logit beyond the tokenizer's length: further rows would make the two disagree.
+    """
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=MAX_POSITIONS,
+            tie_word_embeddings=True,
+            dtype="float32",
+            **ids,
+        )
+    )
+    model.generation_config = GenerationConfig(**ids)
+    return model
+
+
+def supervised_example(codec: ChatCodec, tokenizer: Any, messages: Sequence[Message]) -> dict[str, list[int]]:
+    """input_ids and labels of one conversation, its ids being those an episode with these replies would have.
+
+    Labels are the ids on the assistant's tokens, the end-of-turn token included, and -100 elsewhere.
+    """
+    input_ids = codec.initial_ids(messages[:2])
+    labels = [_IGNORED] * len(input_ids)
+    for position, message in enumerate(messages[2:], start=2):
+        if message["role"] == "assistant":
+            reply = [*tokenizer.encode(message["content"], add_special_tokens=False), codec.end_of_turn_id]
+            input_ids += reply
+            labels += reply
+        else:
+            between = codec.continuation_ids(messages[position]["content"])
+            input_ids += between
+            labels += [_IGNORED] * len(between)
+    return {"input_ids": input_ids, "labels": labels}
+
+
+def train(model: Any, tokenizer: Any, examples: list[dict[str, list[int]]], config: TinyPolicyConfig, folder: Path):
+    """Train `model` in place on the CPU; `folder` is for the Trainer's own files. Returns the Trainer's metrics."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        seed=config.seed,
+        data_seed=config.seed,
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        train_sampling_strategy="group_by_length",
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        weight_decay=config.weight_decay,
+        adam_beta2=0.98,
+        save_strategy="no",
+        logging_steps=25,
+        log_level="error",
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=examples,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=_IGNORED),
+    )
+    result = trainer.train()
+    return result.metrics, trainer.state.log_history

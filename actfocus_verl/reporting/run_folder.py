@@ -1,0 +1,247 @@
+"""The folder of one run, ``outputs/<experiment>/<run>/``, read into plain objects.
+
+==========================  =======================================================================================
+``config.yaml``             the resolved configuration
+``run.json``                versions, commit, machine, start, end, exit reason
+``metrics.jsonl``           a flat object a step, with ``step``
+``evaluations.jsonl``       an :class:`Evaluation` a line
+``rollouts/<step>.jsonl``   a sample of the episodes of a step
+``figures/``                what this room draws
+==========================  =======================================================================================
+
+A run that is still going, or was killed, is readable: files that do not exist yet are empty, and a line cut short at
+the end of a file is left out. A run that was resumed from a checkpoint repeats steps: the last record of a step counts.
+Whatever was left out is told in ``RunFolder.notes``, so that no report hides it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from actfocus_verl.errors import ConfigurationError
+
+Record = dict[str, Any]
+
+_MARKERS: Final[tuple[str, ...]] = ("config.yaml", "run.json", "metrics.jsonl", "evaluations.jsonl")
+"""A folder that holds one of these is a run folder."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One line of ``evaluations.jsonl``: the policy of one step on the boards of one split."""
+
+    step: int
+    """Training steps done; 0 is before training."""
+    env: str
+    preset: str
+    split: str
+    episodes: int
+    """Boards played, one episode each."""
+    successes: int
+    rate: float
+    """successes / episodes."""
+    ci_low: float
+    """Lower end of the 95 % interval of the rate."""
+    ci_high: float
+    """Upper end."""
+    mean_return: float
+    seed: int
+    temperature: float
+    """Sampling temperature."""
+
+    @property
+    def world(self) -> str:
+        """``env/preset/split``."""
+        return f"{self.env}/{self.preset}/{self.split}"
+
+    @property
+    def series(self) -> tuple[str, float, int]:
+        """Evaluations that agree in it differ in the policy only, and form one curve over steps."""
+        return self.world, self.temperature, self.seed
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The contents of a run folder at the time it was opened."""
+
+    path: Path
+    config: Mapping[str, Any]
+    """Empty when the run stopped before writing it."""
+    info: Mapping[str, Any]
+    """``run.json``; empty when the run stopped before writing it."""
+    metrics: Sequence[Record]
+    """One flat object a step, in the order of steps."""
+    evaluations: Sequence[Evaluation]
+    """In the order of steps."""
+    notes: Sequence[str] = field(default=())
+    """What was left out of the above, a line each; empty for a run that was never killed or resumed."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Read a run folder.
+
+        Raises:
+            ConfigurationError: no such folder, not the folder of a run, or a file in it that is damaged elsewhere than
+                in its last line; names the file and the line.
+        """
+        folder = Path(path)
+        _check_is_run(folder)
+        notes: list[str] = []
+        metrics = _read_jsonl(folder / "metrics.jsonl", notes)
+        evaluations = _read_jsonl(folder / "evaluations.jsonl", notes)
+        return cls(
+            path=folder,
+            config=_read_config(folder / "config.yaml"),
+            info=_read_info(folder / "run.json", notes),
+            metrics=_last_of_each([(line, record) for line, record in _with_step(metrics)], "metrics.jsonl", notes),
+            evaluations=_last_of_each(
+                [((e.step, e.series), e) for e in map(_evaluation, evaluations)], "evaluations.jsonl", notes
+            ),
+            notes=tuple(notes),
+        )
+
+    @property
+    def figures(self) -> Path:
+        """Where figures go; it need not exist yet."""
+        return self.path / "figures"
+
+    def curves(self) -> dict[str, list[Evaluation]]:
+        """The evaluations of each series, in the order of steps, under a name for the reader.
+
+        The name is ``env/preset/split``, followed by temperature and seed where only they tell two series apart.
+        """
+        by_series: dict[tuple[str, float, int], list[Evaluation]] = {}
+        for evaluation in self.evaluations:
+            by_series.setdefault(evaluation.series, []).append(evaluation)
+        worlds = [world for world, _, _ in by_series]
+        return {
+            world if worlds.count(world) == 1 else f"{world}, temperature {temperature:g}, seed {seed}": curve
+            for (world, temperature, seed), curve in by_series.items()
+        }
+
+    def rollout_steps(self) -> list[int]:
+        """The steps of which a sample of episodes was kept, in order."""
+        return sorted(int(file.stem) for file in (self.path / "rollouts").glob("*.jsonl") if file.stem.isdecimal())
+
+    def rollouts(self, step: int) -> list[Record]:
+        """The sampled episodes of a step; a line cut short at the end is left out.
+
+        Raises:
+            ConfigurationError: no sample was kept of that step (lists those that were), or the file is damaged.
+        """
+        steps = self.rollout_steps()
+        if step not in steps:
+            known = ", ".join(map(str, steps)) or "none"
+            raise ConfigurationError("step", step, f"{self.path} keeps no episodes of it", f"Choose one of: {known}")
+        file = next(
+            file
+            for file in (self.path / "rollouts").glob("*.jsonl")
+            if file.stem.isdecimal() and int(file.stem) == step
+        )
+        return [line.record for line in _read_jsonl(file, [])]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A record and where it was read, for error messages."""
+
+    file: Path
+    number: int
+    record: Record
+
+    def error(self, problem: str) -> ConfigurationError:
+        return _damaged(self.file, f"line {self.number} {problem}")
+
+
+def _check_is_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigurationError("run", str(folder), "is no folder", "Give a run's folder: outputs/<experiment>/<run>")
+    if any((folder / name).exists() for name in _MARKERS):
+        return
+    inside = sorted({file.parent.name for name in _MARKERS for file in folder.glob(f"*/{name}")})
+    remedy = f"Give one of the runs inside it: {', '.join(inside[:5])}" if inside else "Give outputs/<experiment>/<run>"
+    raise ConfigurationError(
+        "run", str(folder), f"is not a run's folder, it holds none of {', '.join(_MARKERS)}", remedy
+    )
+
+
+def _read_config(file: Path) -> Mapping[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _damaged(file, f"is no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(config, dict):
+        raise _damaged(file, f"holds a {type(config).__name__}, not a mapping")
+    return config
+
+
+def _read_info(file: Path, notes: list[str]) -> Mapping[str, Any]:
+    """A killed run can leave half of run.json: nothing that is counted depends on it, so it is noted and left out."""
+    if not file.exists():
+        return {}
+    try:
+        info = json.loads(file.read_bytes())
+    except ValueError:
+        info = None
+    if not isinstance(info, dict):
+        notes.append("run.json is damaged and was left out")
+        return {}
+    return info
+
+
+def _read_jsonl(file: Path, notes: list[str]) -> list[_Line]:
+    """The records of a file, one JSON object a line; blank lines are skipped, and a broken last line is noted."""
+    if not file.exists():
+        return []
+    texts = file.read_bytes().splitlines()
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as error:  # not JSON, or cut inside a UTF-8 character
+            if number == len(texts):
+                notes.append(f"{file.name}: line {number}, the last one, is cut short and was left out")
+                break
+            raise _damaged(file, f"line {number} is no JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise _damaged(file, f"line {number} holds a {type(record).__name__}, not an object")
+        lines.append(_Line(file, number, record))
+    return lines
+
+
+def _with_step(lines: Iterable[_Line]) -> Iterable[tuple[tuple[int], Record]]:
+    for line in lines:
+        if not isinstance(line.record.get("step"), int):
+            raise line.error("has no integer 'step'")
+        yield (line.record["step"],), line.record
+
+
+def _evaluation(line: _Line) -> Evaluation:
+    names = [f.name for f in fields(Evaluation)]
+    missing = [name for name in names if name not in line.record]
+    if missing:
+        raise line.error(f"lacks {', '.join(missing)}")
+    return Evaluation(**{name: line.record[name] for name in names})
+
+
+def _last_of_each(keyed: Sequence[tuple[tuple[Any, ...], Any]], name: str, notes: list[str]) -> tuple[Any, ...]:
+    """The last value of each key, ordered by the step, which comes first in the key; repetitions are noted."""
+    last = dict(keyed)
+    repeated = len(keyed) - len(last)
+    if repeated:
+        notes.append(f"{name}: {repeated} earlier records of repeated steps (a resumed run) were left out")
+    return tuple(last[key] for key in sorted(last, key=lambda key: key[0]))
+
+
+def _damaged(file: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError("file", str(file), problem, "Repair or remove it, and report how it came about")

