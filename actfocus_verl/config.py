@@ -1,17 +1,40 @@
-"""What the configuration means beyond verl's keys, and every check that can be made before Ray starts."""
+"""What the configuration means beyond verl's keys: the readings of it that several rooms share.
+
+The checks made before a run starts are in `actfocus_verl.preflight`.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
+
+_GIVEN_BY_THE_REFERENCE = {"energy": "energy", "ref_log_prob": "log-probs"}
+"""Columns that only a reference pass writes, and what to call them."""
 
 
 def world_overrides(env: Mapping[str, Any]) -> dict[str, Any]:
     """Return the world's own keys of the `env` section that are set; null means the preset's value."""
     return {key: env[key] for key in env if key not in _NOT_OF_THE_WORLD and env[key] is not None}
+
+
+def has_reference(config: Any) -> bool:
+    """Whether verl runs a frozen reference: it does when a KL term is on, whatever its coefficient."""
+    return bool(config.algorithm.get("use_kl_in_reward", False) or config.actor_rollout_ref.actor.use_kl_loss)
+
+
+def require_reference(config: Any, weighting: WeightingSpec) -> None:
+    """Raise ConfigurationError when the weighting reads a column of the reference pass and there is no such pass."""
+    wanted = [name for column, name in _GIVEN_BY_THE_REFERENCE.items() if column in weighting.required_columns]
+    if wanted and not has_reference(config):
+        raise ConfigurationError(
+            "credit.name",
+            weighting.name,
+            f"needs the {' and '.join(wanted)} of a frozen reference, and no reference is configured",
+            "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
+            "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+        )

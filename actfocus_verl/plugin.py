@@ -1,20 +1,50 @@
-"""verl's entry point (`verl.plugins`): registers what we add, and can check that it is registered.
+"""verl's entry point (`verl.plugins`): registers what we add, and checks that it is registered.
 
-verl imports this module at the end of its own import, in the driver and in every Ray worker, and swallows what it raises. So
-`python -m actfocus_verl.plugin --check`, which `train` runs first, is where a missing registration becomes an error.
+    python -m actfocus_verl.plugin --check         every registration with its source; exits 1 when one is missing
+    python -m actfocus_verl.plugin --check --ray   the same in a Ray worker as well
+
+verl imports this module at the end of its own import, in the driver and in every Ray worker, and swallows what it
+raises. So a failure is logged and kept here, and `verify`, which `train` calls first, turns it into an error that says
+what happened.
+
+Everything registered can be selected by name from a plain verl command line: `registrations` lists the settings. No
+advantage estimator is among them yet: GRPO and GAE are verl's own, and a weighting is not an estimator.
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
+import inspect
+import logging
 import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
 
 PLATFORM_VARIABLE = "VERL_PLATFORM"
+ENTRY_POINT_GROUP = "verl.plugins"
+PLUGIN_MODULE = "actfocus_verl.plugin"
+
+_failure: Exception | None = None
+"""What `register` raised when this module was imported."""
 
 
 def register() -> None:
     """Register the platform, then everything that hangs on verl's registries. Idempotent."""
     _register_platform()
-    from actfocus_verl.integration import agent_loop, engine, loss, trainer  # noqa: F401  (imported to register)
+    with warnings.catch_warnings():
+        # verl's engines we do not use warn when their libraries are absent, in every process that would not import them
+        warnings.filterwarnings("ignore", message=".* engine is not available")
+        from actfocus_verl.integration import agent_loop, engine, loss, trainer  # noqa: F401  (imported to register)
+
+
+def on_cpu_platform() -> bool:
+    """Whether this process has chosen the CPU platform."""
+    return os.environ.get(PLATFORM_VARIABLE, "").strip().lower() == "cpu"
 
 
 def _register_platform() -> None:
@@ -25,7 +55,7 @@ def _register_platform() -> None:
 
     if PlatformRegistry.get(PLATFORM_NAME) is not PlatformCPU:
         PlatformRegistry.register(PLATFORM_NAME)(PlatformCPU)
-    if os.environ.get(PLATFORM_VARIABLE, "").strip().lower() != PLATFORM_NAME:
+    if not on_cpu_platform():
         return
     from actfocus_verl.platforms import process_group, vllm_metadata
 
@@ -44,4 +74,221 @@ def _load_cpu_replica() -> type:
     return CPUvLLMReplica
 
 
-register()
+def _register_at_import() -> None:
+    global _failure
+    try:
+        register()
+    except Exception as error:  # verl would swallow it unseen
+        _failure = error
+        logging.getLogger(__name__).error("actfocus_verl did not register with verl", exc_info=error)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One name of ours in one of verl's registries."""
+
+    registry: str
+    """Which registry: platform, engine, policy loss, ..."""
+    setting: str
+    """What selects it: a configuration key with its value, or an environment variable."""
+    expected: str
+    """Qualified name of the object of ours."""
+    found: str | None
+    """Qualified name of what verl's registry holds under that name; None when it holds nothing."""
+    source: str
+    """`package/module.py:line` of what was found."""
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with it, in one line."""
+        if self.found == self.expected:
+            return None
+        return f"{self.registry} ({self.setting}) is {self.found or 'not registered'}, and should be {self.expected}"
+
+
+def registrations() -> list[Registration]:
+    """Look every registration up in verl's registries, as a run of this process's platform would."""
+    import verl  # noqa: F401  (registers, through the entry point, in a process that has not)
+
+    return [_registration(*entry) for entry in _expected()]
+
+
+def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
+    """Yield registry, setting, our object's qualified name, and how to look it up."""
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.plugin.platform import PlatformRegistry
+    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+    from verl.workers.engine import EngineRegistry
+    from verl.workers.rollout.replica import RolloutReplicaRegistry
+
+    ours, engines = "actfocus_verl.integration", EngineRegistry._engines
+    lm, values = engines.get("language_model", {}), engines.get("value_model", {})
+
+    yield (
+        "platform",
+        f"{PLATFORM_VARIABLE}=cpu",
+        "actfocus_verl.platforms.cpu.PlatformCPU",
+        lambda: PlatformRegistry.get("cpu"),
+    )
+    if on_cpu_platform():
+        yield (
+            "rollout replica",
+            "actor_rollout_ref.rollout.name=vllm",
+            f"{PLUGIN_MODULE}._load_cpu_replica",
+            lambda: RolloutReplicaRegistry._registry.get("vllm"),
+        )
+    for strategy in ("fsdp", "fsdp2"):
+        for models, key, name, where in (
+            (lm, ("cuda", "nvidia"), "EnergyFSDPEngine", "actor, NVIDIA"),
+            (lm, "cpu", "CPUEnergyFSDPEngine", "actor, CPU"),
+            (values, "cpu", "CPUValueFSDPEngine", "critic, CPU"),
+        ):
+            yield (
+                "engine",
+                f"{'critic' if models is values else 'actor_rollout_ref.actor'}.strategy={strategy} ({where})",
+                f"{ours}.engine.{name}",
+                functools.partial(models.get(strategy, {}).get, key),
+            )
+    yield (
+        "policy loss",
+        "actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted",
+        f"{ours}.loss.token_weighted_policy_loss",
+        lambda: POLICY_LOSS_REGISTRY.get("token_weighted"),
+    )
+    yield (
+        "trainer",
+        "trainer.v1.trainer_mode=actfocus_sync",
+        f"{ours}.trainer.TokenCreditTrainerSync",
+        lambda: TRAINER_REGISTRY.get("actfocus_sync"),
+    )
+    yield (
+        "agent loop",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus",
+        f"{ours}.agent_loop.EpisodeAgentLoop",
+        lambda: _agent_loop_registry.get("actfocus"),
+    )
+
+
+def _registration(registry: str, setting: str, expected: str, look_up: Callable[[], Any]) -> Registration:
+    found = look_up()
+    if isinstance(found, dict):  # the agent-loop registry holds Hydra targets instead of classes
+        import hydra.utils
+
+        found = hydra.utils.get_object(found["_target_"])
+    if found is None:
+        return Registration(registry, setting, expected, None, "")
+    return Registration(registry, setting, expected, f"{found.__module__}.{found.__qualname__}", _source(found))
+
+
+def _source(found: Any) -> str:
+    """`package/module.py:line` of a class or function."""
+    file = f"{found.__module__.replace('.', '/')}.py"
+    try:
+        return f"{file}:{inspect.getsourcelines(found)[1]}"
+    except (OSError, TypeError):  # not written in Python, or its source is not installed
+        return file
+
+
+def verify() -> list[str]:
+    """Return what is wrong with this process's registrations and with the installed verl; empty when nothing is.
+
+    Imports verl, which fixes its platform, and not vLLM: `integration.contract.check_contract` looks at that as well.
+    """
+    problems = _entry_point_problems()
+    import verl  # noqa: F401
+
+    if _failure is not None:
+        problems.append(f"{PLUGIN_MODULE} failed to register: {type(_failure).__name__}: {_failure}")
+    from actfocus_verl.integration.contract import SYMBOLS, check_contract
+
+    problems += check_contract(SYMBOLS)
+    if _failure is None:
+        problems += [entry.problem for entry in registrations() if entry.problem]
+    return problems
+
+
+def _entry_point_problems() -> list[str]:
+    """Whether verl finds this module by itself, as it has to in Ray's workers."""
+    entries = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.value == PLUGIN_MODULE]
+    if not entries:
+        return [f"no entry point of group {ENTRY_POINT_GROUP} leads to {PLUGIN_MODULE}: pip install actfocus_verl"]
+    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto").strip().lower()
+    if policy != "auto" and not {entry.name for entry in entries} & {name.strip() for name in policy.split(",")}:
+        return [
+            f"VERL_USE_EXTERNAL_PLUGINS={policy} keeps verl from loading {PLUGIN_MODULE}: unset it, or add actfocus"
+        ]
+    return []
+
+
+def verify_in_worker() -> list[str]:
+    """Return what `verify` finds in a Ray worker: of the running Ray, or of a small local one that is stopped again."""
+    import ray
+
+    def probe() -> list[str]:  # nested, so that Ray sends its code and the worker imports the plugin through verl alone
+        import sys
+
+        import verl  # noqa: F401
+
+        if "actfocus_verl.plugin" not in sys.modules:
+            return ["verl did not load actfocus_verl.plugin through its entry point"]
+        from actfocus_verl.plugin import verify
+
+        return verify()
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        variables = {PLATFORM_VARIABLE: os.environ[PLATFORM_VARIABLE]} if PLATFORM_VARIABLE in os.environ else {}
+        remote = ray.remote(num_cpus=0, runtime_env={"env_vars": variables})(probe)
+        return [f"in a Ray worker: {problem}" for problem in ray.get(remote.remote())]
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table of registrations and every problem; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m actfocus_verl.plugin", description="Check what is registered with verl."
+    )
+    parser.add_argument(
+        "--check", action="store_true", required=True, help="list every registration; exit 1 when one is wrong"
+    )
+    parser.add_argument("--ray", action="store_true", help="check in a Ray worker, too")
+    options = parser.parse_args(arguments)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    problems = verify()
+    table = Table("registry", "selected by", "object", "defined in", "", box=None, pad_edge=False)
+    for entry in registrations() if _failure is None else []:
+        table.add_row(
+            entry.registry, entry.setting, entry.found or "-", entry.source, "wrong" if entry.problem else "ok"
+        )
+    if on_cpu_platform():
+        from actfocus_verl.integration.contract import CPU_ROLLOUT_SYMBOLS, check_contract
+
+        problems += check_contract(CPU_ROLLOUT_SYMBOLS)
+    if options.ray:
+        problems += verify_in_worker()
+    problems = list(dict.fromkeys(problems))
+
+    console = Console(width=None if sys.stdout.isatty() else 220, highlight=False, markup=False)
+    console.print(table)
+    for problem in problems:
+        console.print(f"problem: {problem}", soft_wrap=True)
+    where = "in this process and in a Ray worker" if options.ray else "in this process"
+    console.print(f"{len(problems)} problems" if problems else f"everything is registered {where}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    # verl imports this file under its own name; the copy that runs as __main__ must not register a second time.
+    from actfocus_verl.plugin import main as _main
+
+    sys.exit(_main())
+
+_register_at_import()

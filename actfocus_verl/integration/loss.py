@@ -2,9 +2,9 @@
 
 Eq. 6: L = -(1 / sum_t w_t) * sum_t w_t * min(rho_t A_t, clip(rho_t, 1 - eps_low, 1 + eps_high) A_t)
 
-verl's vanilla loss multiplies its per-token surrogate by `rollout_is_weights` and divides by the mini-batch's token count. Token
-weights of mean 1 over those tokens (credit.normalize) make that division the one by sum_t w_t. KL and entropy terms are added by
-verl afterwards and see no weights. Weights of exactly 1 change no bit of loss or gradient.
+verl's vanilla loss multiplies its per-token surrogate by `rollout_is_weights` and divides by the mini-batch's token
+count. Token weights of mean 1 over those tokens (credit.normalize) make that division the one by sum_t w_t. KL and
+entropy terms are added by verl afterwards and see no weights. Weights of exactly 1 change no bit of loss or gradient.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def token_weighted_policy_loss(
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """verl's clipped surrogate times a weight a token; all tensors (B, T).
 
-    The weights arrive as `rollout_is_weights`, the one per-token factor verl hands to a policy loss. Raises ValueError when
-    none arrive: then the trainer is not ours and the loss would silently be unweighted.
+    The weights arrive as `rollout_is_weights`, the one per-token factor verl hands to a policy loss. Raises ValueError
+    when none arrive: then the trainer is not ours and the loss would silently be unweighted.
     """
     if rollout_is_weights is None:
         raise ValueError(
@@ -52,11 +52,23 @@ def token_weighted_ppo_loss(
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """verl's `ppo_loss` with the column `token_weights` multiplied into the surrogate.
 
-    For `actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))`. verl's own importance weights of
-    a rollout correction, when present, are kept as a factor.
+    For `actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))`. verl's own importance
+    weights of a rollout correction, when present, are kept as a factor.
     """
-    weights = data[WEIGHTS_COLUMN]
-    importance = data.get(_IMPORTANCE_COLUMN, None)
     data = data.copy()  # shallow: the caller's micro-batch keeps its columns
-    data[_IMPORTANCE_COLUMN] = weights if importance is None else weights * importance
+    data[_IMPORTANCE_COLUMN] = _per_token_factor(data)
     return ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+
+
+def _per_token_factor(data: TensorDict) -> torch.Tensor:
+    """Return token weights times importance weights, jagged (B, T), and 0 on masked tokens: NaN there reaches nothing.
+
+    Row by row, because torch multiplies no two jagged tensors that were built apart, whatever their lengths.
+    """
+    factors = data[WEIGHTS_COLUMN].unbind()
+    if _IMPORTANCE_COLUMN in data:
+        importance = data[_IMPORTANCE_COLUMN].unbind()
+        factors = [factor * row for factor, row in zip(factors, importance, strict=True)]
+    masks = data["response_mask"].unbind()
+    masked = [torch.where(mask.bool(), factor, 0.0) for factor, mask in zip(factors, masks, strict=True)]
+    return torch.nested.as_nested_tensor(masked, layout=torch.jagged)

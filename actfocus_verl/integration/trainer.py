@@ -23,6 +23,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
+from actfocus_verl.config import require_reference
 from actfocus_verl.credit.diagnostics import credit_metrics
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_weights
@@ -59,9 +60,9 @@ class TokenCreditMixin:
     def __init__(self, config: Any) -> None:
         self.weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
         self.group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
+        require_reference(config, self.weighting)
         self.run_log = RunLog(config)
         super().__init__(config)  # type: ignore[call-arg]
-        self._require_reference()
 
     # verl compares `trainer_mode` with its own names in several places; our prefix only selects the class.
     @property
@@ -75,16 +76,6 @@ class TokenCreditMixin:
     @property
     def needs_energy(self) -> bool:
         return ENERGY_COLUMN in self.weighting.required_columns
-
-    def _require_reference(self) -> None:
-        if self.needs_energy and not self.use_reference_policy:  # type: ignore[attr-defined]
-            raise ConfigurationError(
-                "credit.name",
-                self.config.credit.name,
-                "needs the energy of a frozen reference, and no reference is configured",
-                "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without a "
-                "KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
-            )
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()  # type: ignore[misc]

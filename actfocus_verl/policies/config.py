@@ -42,13 +42,13 @@ class TinyPolicyConfig:
     skill: float = 0.3
     episodes: int = 2400
     epochs: int = 1
-    vocab_size: int = 768
+    vocab_size: int = 896
     hidden_size: int = 128
     layers: int = 5
     heads: int = 4
     intermediate_size: int = 384
-    batch_size: int = 16
-    learning_rate: float = 3e-3
+    batch_size: int = 4
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     evaluation_episodes: int = 256
 

@@ -27,15 +27,16 @@ CHAT_TEMPLATE: Final = (
 
 _PIECES: Final = "|".join(
     (
-        r"</?[a-z]+>",  # a tag
-        r" ?\(\d, \d\)",  # a place
+        r"</?[a-z]+>(?: (?=<))?",  # a tag, and what separates it from the next
+        r" ?\(\d, \d\)",  # a place: the same token wherever it is named, so that it can be copied
         r" ?\d",  # one digit
         r" ?\|\|",  # the separator of actions
         r"[_A-Z√]{2,}\n?",  # a row of a grid
         r"[.,:]?[ \n]?[A-Z][a-z]+:?",  # a capitalised word: an action among them
-        r"[.,:]?[ \n]?[a-z][a-z ]*[a-z]\n?",  # a clause
-        r"[.,:]?[ \n]?\S",  # anything else, character by character
-        r"\s",
+        r"[.,:]?[ \n]?[a-z]+(?: [a-z]+)?\n?",  # one or two words
+        r" ?[.,:]+(?:\n| (?=<))?",  # punctuation
+        r"[^\S\n]?[^\s<]",  # anything else, character by character
+        r"\s|<",
     )
 )
 

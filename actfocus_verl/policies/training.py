@@ -39,6 +39,8 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
             num_key_value_heads=config.heads,
             max_position_embeddings=MAX_POSITIONS,
             tie_word_embeddings=True,
+            initializer_range=float(__import__('os').environ.get('INIT','0.02')),
+            rope_parameters={'rope_type':'default','rope_theta':float(__import__('os').environ.get('THETA','10000'))},
             dtype="float32",
             **ids,
         )

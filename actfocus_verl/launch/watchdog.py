@@ -1,0 +1,203 @@
+"""Notice that a part of a run has died, say which, and end the run.
+
+A vLLM engine that dies leaves verl waiting for its rollouts for ever. The watchdog looks at the processes of this machine's Ray
+node every few seconds, and asks each vLLM server anywhere in the cluster for its health. A death that does not end the run by
+itself within a grace period ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import ray
+
+POLL_SECONDS = 2.0
+GRACE_SECONDS = 15.0
+"""How long a run may take to end by itself after a part of it has died: verl often raises the better error."""
+HEALTH_TIMEOUT_SECONDS = 5.0
+HEALTH_FAILURES = 3
+"""Consecutive failed health checks that count as a death; one may time out on a loaded machine."""
+LOG_LINES = 15
+
+ESSENTIAL = {
+    "TaskRunner": "verl's task runner",
+    "WorkerDict": "the training worker (actor, reference, critic)",
+    "vLLMHttpServer": "the vLLM server",
+    "VLLM::EngineCore": "the vLLM engine",
+    "VLLM::Worker": "a vLLM worker",
+    "AgentLoopWorker": "an agent-loop worker",
+    "RewardLoopWorker": "a reward worker",
+    "TransferQueueController": "TransferQueue's controller",
+    "SimpleStorageUnit": "TransferQueue's storage",
+    "raylet": "Ray's node manager (raylet)",
+    "gcs_server": "Ray's control store (gcs_server)",
+}
+"""What a process title must contain for its end to be the run's end, and what to call it."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """A part that died: its name, process id, and the last lines of its log."""
+
+    part: str
+    pid: int
+    log_tail: str
+
+    def __str__(self) -> str:
+        tail = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
+        return f"{self.part} (process {self.pid}) died, so the run was ended.{tail}"
+
+
+@dataclass(frozen=True)
+class _Watched:
+    part: str
+    process: psutil.Process
+    parent_pid: int
+
+
+def essential_part(title: str) -> str | None:
+    """Return the name of the part a process title belongs to, or None when its end means nothing."""
+    return next((name for mark, name in ESSENTIAL.items() if mark in title), None)
+
+
+class Watchdog:
+    """Watch the descendants of this process and the vLLM servers until stopped.
+
+    Args:
+        end_run: called once, from the watchdog's thread, when a death did not end the run by itself.
+        log_folders: where Ray keeps its workers' logs.
+        servers: returns the addresses `host:port` of the vLLM servers known by now.
+    """
+
+    def __init__(
+        self,
+        end_run: Callable[[], None],
+        *,
+        log_folders: Iterable[Path] = (),
+        servers: Callable[[], list[str]] = list,
+        poll_seconds: float = POLL_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self._end_run = end_run
+        self._log_folders = list(log_folders)
+        self._servers = servers
+        self._poll_seconds = poll_seconds
+        self._grace_seconds = grace_seconds
+        self._watched: dict[int, _Watched] = {}
+        self._health_failures: dict[str, int] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
+        self.death: Death | None = None
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=self._poll_seconds + HEALTH_TIMEOUT_SECONDS)
+
+    def look(self) -> Death | None:
+        """Take one look: remember new essential processes, return the first one that is gone."""
+        for process in psutil.Process().children(recursive=True):
+            if process.pid not in self._watched:
+                self._remember(process)
+        for watched in list(self._watched.values()):
+            if not _alive(watched.process):
+                return Death(watched.part, watched.process.pid, self._log_tail(watched))
+        return None
+
+    def _remember(self, process: psutil.Process) -> None:
+        try:
+            part = essential_part(" ".join(process.cmdline()) or process.name())
+            if part is not None:
+                self._watched[process.pid] = _Watched(part, process, process.ppid())
+        except psutil.Error:  # ended between the two calls
+            return
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._poll_seconds):
+            self.death = self.look() or self._unhealthy_server()
+            if self.death is not None:
+                if not self._stopping.wait(self._grace_seconds):
+                    self._end_run()
+                return
+
+    def _unhealthy_server(self) -> Death | None:
+        for address in self._servers():
+            self._health_failures[address] = 0 if _healthy(address) else self._health_failures.get(address, 0) + 1
+            if self._health_failures[address] >= HEALTH_FAILURES:
+                return Death(f"the vLLM server at {address}", 0, "")
+        return None
+
+    def _log_tail(self, watched: _Watched) -> str:
+        # vLLM's engine writes into the log of the server that started it.
+        for pid in (watched.process.pid, watched.parent_pid):
+            lines = [line for folder in self._log_folders for line in _last_lines(folder, pid)]
+            if lines:
+                return "\n".join(lines[-LOG_LINES:])
+        return ""
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{address}/health", timeout=HEALTH_TIMEOUT_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _last_lines(folder: Path, pid: int) -> list[str]:
+    """Last lines of the newest logs of a process; Ray names them `worker-<id>-<job>-<pid>.out` and `.err`."""
+    lines: list[str] = []
+    for path in sorted(folder.glob(f"*-{pid}.out")) + sorted(folder.glob(f"*-{pid}.err")):
+        text = path.read_text(errors="replace").splitlines()
+        lines.extend(line for line in text[-LOG_LINES:] if line.strip())
+    return lines
+
+
+def ray_log_folder() -> Path:
+    """Return the log folder of this machine's latest Ray session."""
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs"
+
+
+class ServerAddresses:
+    """Finds the addresses of verl's vLLM servers by their actors' names, asking each once."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, ray.ObjectRef] = {}
+        self._known: dict[str, str] = {}
+        self._started = time.monotonic()
+
+    def __call__(self) -> list[str]:
+        if not ray.is_initialized():
+            return []
+        for name in ray.util.list_named_actors():
+            if "server_" in name and name not in self._known and name not in self._pending:
+                self._pending[name] = ray.get_actor(name).get_server_address.remote()
+        for name, reference in list(self._pending.items()):
+            ready, _ = ray.wait([reference], timeout=0)
+            if not ready:
+                continue
+            del self._pending[name]
+            try:
+                host, port = ray.get(reference)
+            except (ray.exceptions.RayError, AssertionError):  # not launched yet: ask again at the next look
+                continue
+            self._known[name] = f"{host}:{port}"
+        return list(self._known.values())

@@ -1,0 +1,107 @@
+"""Sizes that must fit each other: mini-batches, processes, and tokens."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from omegaconf import DictConfig, OmegaConf
+
+from actfocus_verl.config import has_reference
+from actfocus_verl.environments.base import require_integer
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.derived import MINI_BATCH, kept_groups
+
+logger = logging.getLogger(__name__)
+
+_ACTOR: Final = "actor_rollout_ref.actor"
+_CRITIC: Final = "critic"
+_CRITIC_MINI_BATCH: Final = "critic.ppo_mini_batch_size"
+
+
+def check_batches(config: DictConfig) -> None:
+    """Mini-batches can be cut as configured; warns when rows of padding would fill them."""
+    rollout = config.actor_rollout_ref.rollout
+    processes = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    if processes % rollout.tensor_model_parallel_size:
+        raise ConfigurationError(
+            "actor_rollout_ref.rollout.tensor_model_parallel_size",
+            rollout.tensor_model_parallel_size,
+            f"does not divide the {processes} training processes, whose devices the servers use",
+            "Set it to 1, or to a divisor of that number",
+        )
+    kept = kept_groups(config)
+    _check_mini_batch(MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _ACTOR))
+    if config.critic.enable:
+        require_integer(_CRITIC_MINI_BATCH, config.critic.ppo_mini_batch_size, low=1)
+        _check_mini_batch(_CRITIC_MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _CRITIC))
+    if config.algorithm.adv_estimator == "grpo" and rollout.n == 1:
+        logger.warning(
+            "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so grpo subtracts no baseline. "
+            "Set it to 2 at least."
+        )
+
+
+def _check_mini_batch(key: str, config: DictConfig, *, kept: int, ranks: int) -> None:
+    """ranks: data-parallel processes, which share a mini-batch evenly."""
+    size, n = OmegaConf.select(config, key), config.actor_rollout_ref.rollout.n
+    if size * n % max(ranks, 1):
+        raise ConfigurationError(
+            key,
+            size,
+            f"a mini-batch of {size} x actor_rollout_ref.rollout.n={n} = {size * n} rows cannot be shared by {ranks} "
+            "data-parallel processes",
+            f"Choose it so that the number of rows is a multiple of {ranks}",
+        )
+    if kept % size:
+        logger.warning(
+            "%s=%d: a step trains on %d of data.train_batch_size=%d groups, no multiple of it, so verl adds rows of "
+            "padding. Set it to a divisor of %d.",
+            *(key, size, kept, config.data.train_batch_size, kept),
+        )
+
+
+def check_lengths(config: DictConfig) -> None:
+    """The longest episode fits the server's context and every micro-batch."""
+    rollout = config.actor_rollout_ref.rollout
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    if rollout.max_model_len is not None and rollout.max_model_len < longest:
+        raise ConfigurationError(
+            "actor_rollout_ref.rollout.max_model_len",
+            rollout.max_model_len,
+            f"an episode may have {config.data.max_prompt_length} + {config.data.max_response_length} = {longest} "
+            "tokens (data.max_prompt_length + data.max_response_length)",
+            f"Raise it to {longest} at least, or lower those",
+        )
+    for key, processes in _token_budgets(config).items():
+        budget = OmegaConf.select(config, key)
+        if budget is not None and budget * processes < longest:
+            raise ConfigurationError(
+                key,
+                budget,
+                f"a micro-batch cannot hold one episode of up to {longest} tokens (data.max_prompt_length + "
+                "data.max_response_length)",
+                f"Raise it to {-(-longest // processes)} at least",
+            )
+
+
+def _token_budgets(config: DictConfig) -> dict[str, int]:
+    """Keys that bound a micro-batch's tokens a process, and how many processes share one, in this run."""
+    parts, shared = config.actor_rollout_ref, _sequence_parallel(config, _ACTOR)
+    budgets = {}
+    if parts.actor.use_dynamic_bsz:
+        budgets[f"{_ACTOR}.ppo_max_token_len_per_gpu"] = shared
+    if parts.rollout.log_prob_use_dynamic_bsz:
+        budgets["actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu"] = shared
+    if has_reference(config) and parts.ref.log_prob_use_dynamic_bsz:
+        budgets["actor_rollout_ref.ref.log_prob_max_token_len_per_gpu"] = shared
+    if config.critic.enable and config.critic.use_dynamic_bsz:
+        # verl's v1 trainers read this key for both of the critic's passes
+        budgets["critic.ppo_infer_max_token_len_per_gpu"] = _sequence_parallel(config, _CRITIC)
+    return budgets
+
+
+def _sequence_parallel(config: DictConfig, section: str) -> int:
+    """Processes that share one sequence (Ulysses), 1 by default."""
+    keys = (f"{section}.{part}ulysses_sequence_parallel_size" for part in ("", "fsdp_config.", "fsdp."))
+    return max(int(OmegaConf.select(config, key, default=1)) for key in keys)

@@ -1,0 +1,57 @@
+"""Keys whose null means "work it out from the others": filled in before anything is checked or handed to verl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from actfocus_verl.environments import split_size
+from actfocus_verl.environments.base import require_integer
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.group_filter import build_filter
+
+MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+
+
+def fill_derived(config: DictConfig) -> None:
+    """Replace, in place, the nulls of `env.train_size`, `env.evaluation_size` and the actor's mini-batch size.
+
+    A size becomes the number of boards in the split, or in a split without end as many as the run has prompts. The
+    mini-batch becomes all groups the filter keeps: one update a step. Raises ConfigurationError for an unknown world,
+    preset or filter, and where there is nothing to work a size out from.
+    """
+    env = config.env
+    if env.train_size is None:
+        env.train_size = _boards(env, "train") or _prompts_of_the_run(config)
+    if env.evaluation_size is None:
+        env.evaluation_size = _boards(env, "evaluation") or _require_size("env.evaluation_size", env)
+    if OmegaConf.select(config, MINI_BATCH) is None:
+        OmegaConf.update(config, MINI_BATCH, kept_groups(config))
+
+
+def kept_groups(config: DictConfig) -> int:
+    """Prompt groups of a step that are trained on, as the filter says when asked with groups that all differ."""
+    groups = config.data.train_batch_size
+    require_integer("data.train_batch_size", groups, low=1)
+    group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
+    return len(group_filter({str(group): [0.0, float(group + 1)] for group in range(groups)}))
+
+
+def _boards(env: Any, split: str) -> int | None:
+    return split_size(env.name, preset=env.preset, split=split)
+
+
+def _prompts_of_the_run(config: DictConfig) -> int:
+    steps = config.trainer.total_training_steps
+    if steps is None:
+        return _require_size("env.train_size", config.env)
+    require_integer("trainer.total_training_steps", steps, low=1)
+    require_integer("data.train_batch_size", config.data.train_batch_size, low=1)
+    return int(steps * config.data.train_batch_size)
+
+
+def _require_size(key: str, env: Any) -> int:
+    raise ConfigurationError(
+        key, None, f"{env.name}/{env.preset} has boards without end, so how many to use must be said", f"Set {key}"
+    )

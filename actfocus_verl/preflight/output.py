@@ -1,0 +1,193 @@
+"""The run's folder: that it can be written, belongs to this run, and holds a checkpoint that can be loaded."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from actfocus_verl.errors import ConfigurationError
+
+CONFIG_FILE: Final = "config.yaml"
+TRACKER_FILE: Final = "latest_checkpointed_iteration.txt"
+
+_STEP_FOLDER: Final = "global_step_"
+_RECORDS: Final = ("metrics.jsonl", "evaluations.jsonl", "checkpoints")
+"""A run that got as far as one of these is a run; what stopped earlier may be started anew with other settings."""
+_IDENTITY: Final = ("env", "algorithm_name", "credit", "filter", "model.path", "tiny_policy", "run.seed")
+"""Sections and keys that make it another run when they differ."""
+_NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
+_FSDP: Final = ("fsdp", "fsdp2")
+_FILES: Final = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
+"""verl's name of a part of a checkpoint -> the start of its files' names."""
+
+
+def check_output(config: DictConfig) -> None:
+    """Create the folders the run writes to, and raise ConfigurationError unless it can start or resume there.
+
+    It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, credit, filter,
+    model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or damaged.
+    """
+    _require_writable("run.dir", Path(config.run.dir))
+    _require_same_run(config)
+    _check_checkpoint(config)  # before its folder is created: a folder given by mistake is no checkpoint
+    _require_writable("trainer.default_local_dir", Path(config.trainer.default_local_dir))
+
+
+def _require_writable(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".actfocus-"):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(
+            key, str(folder), f"cannot be written ({reason}: {error.filename or folder})", f"Choose another {key}"
+        ) from error
+
+
+def _require_same_run(config: DictConfig) -> None:
+    folder = Path(config.run.dir)
+    path = folder / CONFIG_FILE
+    if not path.is_file() or not any((folder / name).exists() for name in _RECORDS):
+        return
+    try:
+        earlier = OmegaConf.create(yaml.safe_load(path.read_text()) or {})
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(
+            "run.dir", str(folder), f"its {CONFIG_FILE} cannot be read", "Choose another run.name, or delete the folder"
+        ) from error
+    for key in _IDENTITY:
+        was, now = _identity(earlier, key), _identity(config, key)
+        if was != now:
+            raise ConfigurationError(
+                "run.dir",
+                str(folder),
+                f"holds a run with {_difference(key, was, now)}",
+                "Choose another run.name, or delete the folder",
+            )
+
+
+def _identity(config: DictConfig, key: str) -> Any:
+    value = OmegaConf.select(config, key)
+    if not isinstance(value, DictConfig):
+        return value
+    container = OmegaConf.to_container(value, resolve=True)
+    return {str(name): part for name, part in container.items() if name not in _NOT_IDENTITY}
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    """`credit.alpha=0.3, and this one has 0.1`: the first key that differs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        name = next(name for name in (*was, *now) if was.get(name) != now.get(name))
+        return _difference(f"{key}.{name}", was.get(name), now.get(name))
+    return f"{key}={was!r}, and this one has {now!r}"
+
+
+def _check_checkpoint(config: DictConfig) -> None:
+    """The checkpoint the run will resume from, if any, is whole."""
+    trainer = config.trainer
+    if trainer.resume_mode == "auto":
+        folder = _latest(Path(trainer.default_local_dir))
+    elif trainer.resume_mode == "resume_path":
+        folder = _given(trainer.resume_from_path)
+    else:
+        folder = None
+    if folder is None:
+        return
+    for file in _expected_files(config, folder):
+        _require_whole(file, folder, world_size=trainer.n_gpus_per_node * trainer.nnodes)
+    data_loader = folder / "data.pt"  # verl does without it when it is absent
+    if data_loader.exists() and not zipfile.is_zipfile(data_loader):
+        raise _damaged(data_loader, "is damaged (no complete torch file)", folder)
+
+
+def _latest(checkpoints: Path) -> Path | None:
+    """The folder of the step that the tracker file names; None without a tracker: the run starts from scratch."""
+    tracker = checkpoints / TRACKER_FILE
+    if not tracker.is_file():
+        return None
+    content = tracker.read_text(errors="replace").strip()
+    if not content.isdecimal():
+        raise _misled(checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not the number of a step")
+    folder = checkpoints / f"{_STEP_FOLDER}{int(content)}"
+    if not folder.is_dir():
+        raise _misled(checkpoints, f"{TRACKER_FILE} names step {content}, and there is no {folder.name}")
+    return folder
+
+
+def _misled(checkpoints: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        "trainer.default_local_dir",
+        str(checkpoints),
+        problem,
+        f"Write a step that is saved there into {TRACKER_FILE} ({_saved_steps(checkpoints)}), or set "
+        "trainer.resume_mode=disable to start over",
+    )
+
+
+def _given(path: Any) -> Path:
+    folder = Path(path) if isinstance(path, str) else None
+    if folder is None or not folder.is_dir() or not folder.name.removeprefix(_STEP_FOLDER).isdecimal():
+        raise ConfigurationError(
+            "trainer.resume_from_path",
+            path,
+            "is no checkpoint folder",
+            f"Give the path of a {_STEP_FOLDER}<number> folder",
+        )
+    return folder
+
+
+def _expected_files(config: DictConfig, folder: Path) -> Iterator[Path]:
+    """The files verl will load, for the strategies that keep one of each part a process."""
+    sections = {"actor": config.actor_rollout_ref.actor}
+    if config.critic.enable:
+        sections["critic"] = config.critic
+    world_size = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    for name, section in sections.items():
+        if section.strategy not in _FSDP:
+            continue
+        for part in section.checkpoint.load_contents:
+            if part in _FILES:
+                for rank in range(world_size):
+                    yield folder / name / f"{_FILES[part]}_world_size_{world_size}_rank_{rank}.pt"
+
+
+def _require_whole(file: Path, folder: Path, *, world_size: int) -> None:
+    if file.is_file() and zipfile.is_zipfile(file):
+        return
+    if file.exists():
+        raise _damaged(file, f"is damaged ({file.stat().st_size} bytes, no complete torch file)", folder)
+    others = sorted(file.parent.glob(f"{file.name.partition('_world_size_')[0]}_world_size_*_rank_0.pt"))
+    if others:
+        saved = others[0].name.partition("_world_size_")[2].partition("_")[0]
+        raise ConfigurationError(
+            "trainer.n_gpus_per_node",
+            world_size,
+            f"the checkpoint {folder} was saved by {saved} processes, and this run has {world_size} (nodes times GPUs)",
+            "Use as many as it was saved by, or set trainer.resume_mode=disable",
+        )
+    raise _damaged(file, "is missing", folder)
+
+
+def _damaged(file: Path, problem: str, folder: Path) -> ConfigurationError:
+    checkpoints = folder.parent
+    earlier = _saved_steps(checkpoints, besides=folder.name)
+    return ConfigurationError(
+        "trainer.default_local_dir",
+        str(checkpoints),
+        f"the checkpoint to resume from is corrupt: {file} {problem}",
+        f"Delete {folder} and write an earlier step into {checkpoints / TRACKER_FILE} ({earlier}), or set "
+        "trainer.resume_mode=disable to start over",
+    )
+
+
+def _saved_steps(checkpoints: Path, besides: str = "") -> str:
+    names = (path.name for path in checkpoints.glob(f"{_STEP_FOLDER}*") if path.is_dir() and path.name != besides)
+    steps = sorted(int(step) for step in (name.removeprefix(_STEP_FOLDER) for name in names) if step.isdecimal())
+    return f"saved: {', '.join(map(str, steps))}" if steps else "none is saved"

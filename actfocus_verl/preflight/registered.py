@@ -1,0 +1,95 @@
+"""Names that only verl's registries know, and verl's own validation. Importing this imports verl."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.loss import LOSS_MODE
+from actfocus_verl.integration.trainer import TRAINER_PREFIX
+
+_ESTIMATOR: Final = "algorithm.adv_estimator"
+_LOSS: Final = "actor_rollout_ref.actor.policy_loss.loss_mode"
+_MODE: Final = "trainer.v1.trainer_mode"
+_SECTIONS: Final = ("algorithm", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
+_REFUSALS: Final = (AssertionError, TypeError, ValueError, NotImplementedError, HydraException, OmegaConfBaseException)
+
+
+def check_registered(config: DictConfig) -> None:
+    """Raise ConfigurationError for an estimator, loss or trainer that is not registered, and for what verl refuses.
+
+    Call it with `platform.env_vars` in the environment, after `check_model`: verl's critic section loads the tokenizer.
+    """
+    _require_known(config, _ESTIMATOR, ADV_ESTIMATOR_REGISTRY)
+    _require_known(config, _LOSS, POLICY_LOSS_REGISTRY)
+    _require_known(config, _MODE, TRAINER_REGISTRY)
+    _require_our_trainer(config)
+    _require_accepted_by_verl(config)
+
+
+def _require_known(config: DictConfig, key: str, registry: Iterable[str]) -> None:
+    name, known = OmegaConf.select(config, key), sorted(map(str, registry))
+    if name not in known:
+        raise ConfigurationError(key, name, "is not registered with verl", f"Choose one of: {', '.join(known)}")
+
+
+def _require_our_trainer(config: DictConfig) -> None:
+    """A trainer without token weights and a configuration that asks for them would train something else, silently."""
+    mode = OmegaConf.select(config, _MODE)
+    if mode.startswith(TRAINER_PREFIX):
+        return
+    asked = {_LOSS: (LOSS_MODE, None), "credit.name": (None, "uniform"), "filter.name": (None, "none")}
+    for key, (refused, neutral) in asked.items():
+        value = OmegaConf.select(config, key)
+        if value == refused or (neutral is not None and value != neutral):
+            raise ConfigurationError(
+                _MODE, mode, f"verl's own trainer ignores {key}={value}", f"Set {_MODE}={TRAINER_PREFIX}{mode}"
+            )
+
+
+def _require_accepted_by_verl(config: DictConfig) -> None:
+    sections = [*_SECTIONS, "critic"] if need_critic(config) else list(_SECTIONS)
+    for section in sections:
+        try:
+            omega_conf_to_dataclass(OmegaConf.select(config, section))
+        except _REFUSALS as error:
+            raise _refused(config, section, error) from error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports success by printing
+            validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    except _REFUSALS as error:
+        raise ConfigurationError("config", "as composed", f"verl refuses it: {_reason(error)}", "Correct it") from error
+
+
+def _refused(config: DictConfig, section: str, error: Exception) -> ConfigurationError:
+    """Names the key, when verl's dataclass does not know it; else the section."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return ConfigurationError(
+            section, "...", f"verl refuses it: {_reason(error)}", f"Correct the keys of {section}"
+        )
+    place = re.search(r"full_key: ([\w.]+)", str(error))
+    path = place[1] if place else ""
+    if not path.startswith(section):  # Hydra names it from the section on, or from the root
+        path = f"{section}.{path}" if path else section
+    key = f"{path}.{unknown[1]}"
+    return ConfigurationError(key, OmegaConf.select(config, key), "verl has no such key", f"Remove {key}")
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the innermost error: Hydra wraps it in pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

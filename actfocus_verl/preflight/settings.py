@@ -1,0 +1,158 @@
+"""Everything the configuration itself says: names, ranges, boards; `batches` has the sizes that must fit each other."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from actfocus_verl.config import require_reference, world_overrides
+from actfocus_verl.credit.registry import build_weighting
+from actfocus_verl.environments import SPLITS, make_world, split_size
+from actfocus_verl.environments.base import require_integer, require_number
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.batches import check_batches, check_lengths
+from actfocus_verl.preflight.derived import MINI_BATCH
+
+_INTEGERS: Final = {
+    "run.seed": 0,
+    "run.rollouts_a_step": 0,
+    "run.rollouts_every": 1,
+    "env.seed": 0,
+    "env.train_size": 1,
+    "env.evaluation_size": 1,
+    "data.train_batch_size": 1,
+    "data.max_prompt_length": 1,
+    "data.max_response_length": 1,
+    "trainer.nnodes": 1,
+    "trainer.n_gpus_per_node": 1,
+    "actor_rollout_ref.actor.ppo_epochs": 1,
+    MINI_BATCH: 1,
+    "actor_rollout_ref.rollout.n": 1,
+    "actor_rollout_ref.rollout.val_kwargs.n": 1,
+    "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
+    "actor_rollout_ref.rollout.agent.num_workers": 1,
+}
+"""Keys that must be integers of at least this much."""
+
+_OPTIONAL_INTEGERS: Final = {"trainer.total_training_steps": 1, "actor_rollout_ref.rollout.max_model_len": 1}
+"""Likewise, unless null."""
+
+_TEMPERATURE: Final = "actor_rollout_ref.rollout.temperature"
+_NUMBERS: Final = {
+    _TEMPERATURE: 2.0,
+    "actor_rollout_ref.rollout.val_kwargs.temperature": 2.0,
+    "algorithm.gamma": 1.0,
+    "algorithm.lam": 1.0,
+    "actor_rollout_ref.actor.optim.lr": 1.0,
+}
+"""Keys that must be numbers from 0 to this much."""
+
+_RESUME_MODES: Final = ("auto", "disable", "resume_path")
+_LAST_BOARDS: Final = 16
+"""At least one board of every difficulty class a world deals its boards by."""
+
+
+def check_config(config: DictConfig) -> None:
+    """Raise ConfigurationError, naming key, value and remedy, for what cannot run; log a warning for what is a waste.
+
+    `fill_derived` comes first. Nothing is written, and neither Ray nor verl is imported.
+    """
+    _check_numbers(config)
+    _check_boards(config)
+    _check_credit(config)
+    _check_trainer(config)
+    check_batches(config)
+    check_lengths(config)
+
+
+def _check_numbers(config: DictConfig) -> None:
+    for key, low in _INTEGERS.items():
+        require_integer(key, OmegaConf.select(config, key), low=low)
+    for key, low in _OPTIONAL_INTEGERS.items():
+        value = OmegaConf.select(config, key)
+        if value is not None:
+            require_integer(key, value, low=low)
+    for key, high in _NUMBERS.items():
+        require_number(key, OmegaConf.select(config, key), low=0.0, high=high)
+    if config.actor_rollout_ref.rollout.temperature == 0:
+        raise ConfigurationError(
+            _TEMPERATURE, 0, "training divides logits by it, and needs samples that differ", "Set it to 1.0"
+        )
+
+
+def _check_boards(config: DictConfig) -> None:
+    """The world can be made as configured, and has the boards the run will ask for."""
+    for key, size_key in (("data.train_files", "env.train_size"), ("data.val_files", "env.evaluation_size")):
+        _check_split(config.env, _split_name(key, OmegaConf.select(config, key)), size_key)
+    if config.env.train_size < config.data.train_batch_size:
+        raise ConfigurationError(
+            "env.train_size",
+            config.env.train_size,
+            f"fewer boards than a step has prompt groups (data.train_batch_size={config.data.train_batch_size})",
+            f"Set env.train_size to {config.data.train_batch_size} at least",
+        )
+
+
+def _split_name(key: str, value: Any) -> str:
+    name = value[0] if isinstance(value, list | ListConfig) and len(value) == 1 else value
+    if name not in SPLITS:
+        raise ConfigurationError(key, value, "is no split: a row is a board, not a file", f"Use {', '.join(SPLITS)}")
+    return str(name)
+
+
+def _check_split(env: Any, split: str, size_key: str) -> None:
+    overrides, wanted = world_overrides(env), OmegaConf.select(env, size_key.removeprefix("env."))
+    make_world(env.name, preset=env.preset, split=split, **overrides)
+    present = split_size(env.name, preset=env.preset, split=split)
+    if present is not None and wanted > present:
+        raise ConfigurationError(
+            size_key,
+            wanted,
+            f"board index out of range: split {split!r} of {env.name}/{env.preset} has {present} boards",
+            f"Set {size_key} to {present} at most",
+        )
+    if not overrides:
+        return  # as many boards as split_size says are a promise of the preset
+    for index in range(max(wanted - _LAST_BOARDS, 0), wanted):
+        try:
+            make_world(env.name, preset=env.preset, split=split, index=index, **overrides)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                size_key, wanted, f"board {index}: {error.problem}", f"Lower {size_key}, or change the board's settings"
+            ) from error
+
+
+def _check_credit(config: DictConfig) -> None:
+    weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
+    require_reference(config, weighting)
+    if config.actor_rollout_ref.model.use_fused_kernels and "energy" in weighting.required_columns:
+        raise ConfigurationError(
+            "actor_rollout_ref.model.use_fused_kernels",
+            True,
+            f"fused kernels never form the logits whose energy credit.name={weighting.name} needs",
+            "Set it to false, or use credit=uniform",
+        )
+    if weighting.normalize == "mini_batch" and config.actor_rollout_ref.actor.shuffle:
+        raise ConfigurationError(
+            "credit.normalize",
+            "mini_batch",
+            "actor.shuffle=True cuts mini-batches inside the workers",
+            "Set actor_rollout_ref.actor.shuffle=False, or credit.normalize=batch",
+        )
+
+
+def _check_trainer(config: DictConfig) -> None:
+    trainer = config.trainer
+    if not trainer.use_v1:
+        raise ConfigurationError(
+            "trainer.use_v1", trainer.use_v1, "token weights live in verl's v1 trainers", "Set it to true"
+        )
+    if trainer.resume_mode not in _RESUME_MODES:
+        raise ConfigurationError(
+            "trainer.resume_mode", trainer.resume_mode, "is unknown", f"Choose one of: {', '.join(_RESUME_MODES)}"
+        )
+    if OmegaConf.select(config, "distillation.enabled"):
+        raise ConfigurationError(
+            "distillation.enabled", True, "distillation replaces the loss that token weights enter", "Set it to false"
+        )

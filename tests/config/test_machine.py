@@ -1,0 +1,63 @@
+"""What the platform needs of the machine."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import DictConfig
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight import check_machine
+from tests.config.conftest import changed, compose_config
+
+
+@pytest.fixture(scope="module")
+def gpu_config() -> DictConfig:
+    return compose_config("platform=gpu")
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Two GPUs and flash-attn, whatever this one has."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    return monkeypatch
+
+
+def failure(config: DictConfig) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        check_machine(config)
+    return str(caught.value)
+
+
+def test_a_cpu_needs_nothing(default_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
+    machine.setattr("torch.cuda.device_count", lambda: 0)
+    check_machine(default_config)
+
+
+def test_enough_gpus_pass(gpu_config: DictConfig) -> None:
+    check_machine(changed(gpu_config, **{"trainer.n_gpus_per_node": 2}))
+
+
+def test_too_few_gpus(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
+    assert failure(gpu_config) == (
+        "trainer.n_gpus_per_node=4: this machine shows 2 NVIDIA GPUs. Set trainer.n_gpus_per_node=2"
+    )
+    machine.setattr("torch.cuda.device_count", lambda: 0)
+    assert failure(gpu_config).endswith("this machine shows 0 NVIDIA GPUs. Use platform=cpu, or a machine with GPUs")
+
+
+def test_a_clusters_gpus_are_elsewhere(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
+    check_machine(changed(gpu_config, **{"trainer.nnodes": 2}))
+    machine.setenv("RAY_ADDRESS", "auto")
+    check_machine(gpu_config)
+
+
+def test_missing_attention_kernels(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
+    machine.setattr("torch.cuda.device_count", lambda: 4)
+    machine.setattr("importlib.util.find_spec", lambda name: None)
+    key = "actor_rollout_ref.model.override_config.attn_implementation"
+    assert failure(gpu_config).startswith(
+        f"{key}='flash_attention_2': the package flash-attn is not installed. Install"
+    )
+    check_machine(changed(gpu_config, **{key: "sdpa"}))

@@ -1,0 +1,174 @@
+"""The model: what is wrong with it is one line before anything is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+from transformers import AutoConfig
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight import check_model, fill_derived
+from tests.config.conftest import ModelFolder, changed
+
+PATH = "actor_rollout_ref.model.path"
+ROOMY = {"data.max_prompt_length": 700, "data.max_response_length": 1000}
+
+Check = Callable[..., None]
+
+
+@pytest.fixture
+def check(default_config: DictConfig) -> Check:
+    def run(path: Path | str | None, **values: Any) -> None:
+        config = changed(default_config, **ROOMY, **{PATH: None if path is None else str(path)})
+        config = changed(config, **values)
+        fill_derived(config)
+        check_model(config)
+
+    return run
+
+
+def failure(check: Check, path: Path | str | None, **values: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        check(path, **values)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_folder_passes(check: Check, model_folder: ModelFolder, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        check(model_folder())
+    assert not caplog.records
+
+
+class TestPath:
+    @pytest.mark.parametrize("path", ["no/such/folder", "/no/such/folder", "~/model", "Qwen/Qwen 2.5", "a/b/c"])
+    def test_neither_folder_nor_id(self, check: Check, path: str) -> None:
+        assert failure(check, path) == (
+            f"{PATH}={path!r}: is neither a folder nor a Hugging Face id (organisation/name). "
+            "Correct model.path; a ~ is not expanded, write $HOME"
+        )
+
+    def test_none(self, check: Check) -> None:
+        assert failure(check, None).startswith(f"{PATH}=None: no model is chosen. Set model.path to a folder or")
+
+    def test_a_file(self, check: Check, model_folder: ModelFolder) -> None:
+        assert "is neither a folder nor a Hugging Face id" in failure(check, model_folder() / "config.json")
+
+    @pytest.mark.parametrize(
+        ("removed", "message"),
+        [
+            ("config.json", "the folder holds no config.json (config.json). Use a complete Hugging Face folder"),
+            (
+                "model.safetensors",
+                "the folder holds no weights (*.safetensors, *.bin). Use a complete Hugging Face folder",
+            ),
+            (
+                "tokenizer*",
+                "the folder holds no tokenizer (tokenizer.json, tokenizer_config.json, vocab.json, tokenizer.mod",
+            ),
+        ],
+    )
+    def test_an_incomplete_folder(self, check: Check, model_folder: ModelFolder, removed: str, message: str) -> None:
+        folder = model_folder()
+        for file in folder.glob(removed):
+            file.unlink()
+        assert failure(check, folder).startswith(f"{PATH}={str(folder)!r}: {message}")
+
+    def test_a_damaged_config(self, check: Check, model_folder: ModelFolder) -> None:
+        folder = model_folder()
+        (folder / "config.json").write_text('{"model_type": "qwen2"')
+        message = failure(check, folder)
+        assert message.startswith(f"{PATH}={str(folder)!r}: its config.json cannot be loaded (")
+        assert message.endswith("Check the name, the network, or the folder")
+
+    def test_an_unknown_hub_id(self, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+        def offline(*_: Any, **__: Any) -> None:
+            raise OSError("We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection")
+
+        monkeypatch.setattr(AutoConfig, "from_pretrained", offline)
+        assert failure(check, "organisation/name") == (
+            f"{PATH}='organisation/name': its config.json cannot be loaded (We couldn't connect to "
+            "'https://huggingface.co' to load the files.). Check the name, the network, or the folder"
+        )
+
+    def test_a_remote_path_is_verls_to_fetch(self, check: Check) -> None:
+        check("hdfs://cluster/model")
+
+    @pytest.mark.parametrize("architectures", [[], None, ["A", "B"]])
+    def test_one_architecture(self, check: Check, model_folder: ModelFolder, architectures: Any) -> None:
+        message = failure(check, model_folder(architectures=architectures))
+        assert f"config.json names the architectures {architectures or []}, and verl needs one. Add" in message
+
+
+class TestTemplate:
+    def test_none(self, check: Check, model_folder: ModelFolder) -> None:
+        folder = model_folder(template=None)
+        assert failure(check, folder) == (
+            f"{PATH}={str(folder)!r}: its tokenizer has no chat template. Use an instruction-tuned (chat) model"
+        )
+
+    def test_one_that_refuses_the_system(self, check: Check, model_folder: ModelFolder) -> None:
+        template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}x"
+        message = failure(check, model_folder(template=template))
+        assert message.startswith(f"{PATH}=")
+        assert "its chat template refuses system, user, assistant, user (no system)" in message
+
+    def test_one_from_the_configuration_counts(self, check: Check, model_folder: ModelFolder) -> None:
+        template = (
+            "{% for message in messages %}{{ message['role'] }}{{ message['content'] }}<|im_end|>{% endfor %}"
+            "{% if add_generation_prompt %}assistant{% endif %}"
+        )
+        check(model_folder(template=None), **{"actor_rollout_ref.model.custom_chat_template": template})
+
+
+class TestRoom:
+    def test_a_prompt_that_is_too_long(self, check: Check, model_folder: ModelFolder) -> None:
+        message = failure(check, model_folder(), **{"data.max_prompt_length": 64})
+        assert message.startswith("data.max_prompt_length=64: too short for one turn: the first prompt has ")
+        tokens = int(message.partition("first prompt has ")[2].split()[0])
+        assert 400 < tokens < 700
+        assert f"and a reply up to 400 (env.max_turn_tokens), {tokens + 400} in all" in message
+        assert "there is room for data.max_prompt_length=64 and data.max_response_length=1000." in message
+        assert message.endswith(f"Raise it to {tokens} at least")
+
+    def test_a_reply_that_is_too_long(self, check: Check, model_folder: ModelFolder) -> None:
+        message = failure(check, model_folder(), **{"data.max_response_length": 399})
+        assert message.startswith("data.max_response_length=399: too short for one turn")
+        assert message.endswith("Raise it to 400 at least, or lower env.max_turn_tokens")
+
+    def test_the_exact_fit_passes(self, check: Check, model_folder: ModelFolder) -> None:
+        folder = model_folder()
+        message = failure(check, folder, **{"data.max_prompt_length": 64})
+        tokens = int(message.partition("first prompt has ")[2].split()[0])
+        check(folder, **{"data.max_prompt_length": tokens, "data.max_response_length": 400})
+
+    def test_the_models_positions(self, check: Check, model_folder: ModelFolder) -> None:
+        folder = model_folder(max_position_embeddings=1024)
+        assert failure(check, folder) == (
+            "data.max_response_length=1000: with data.max_prompt_length=700 an episode may have 1700 tokens, and the "
+            "model has 1024 positions (max_position_embeddings). Lower them to 1024 together"
+        )
+        assert failure(check, folder, **{"actor_rollout_ref.rollout.max_model_len": 2000}) == (
+            "actor_rollout_ref.rollout.max_model_len=2000: the model has 1024 positions (max_position_embeddings). "
+            "Lower it to 1024 at most"
+        )
+
+
+class TestVocabulary:
+    def test_more_rows_than_tokens_is_a_warning(
+        self, check: Check, model_folder: ModelFolder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            check(model_folder(vocab_size=1000))
+        tokens = int(caplog.text.partition("its tokenizer ")[2].split()[0])
+        assert "the model has 1000 output rows" in caplog.text
+        assert f"ln(1000/{tokens}) = " in caplog.text
+
+    def test_fewer_rows_than_tokens_is_an_error(self, check: Check, model_folder: ModelFolder) -> None:
+        message = failure(check, model_folder(vocab_size=100))
+        assert "tokens and its embedding 100 rows. Use the model's own tokenizer" in message

@@ -1,0 +1,199 @@
+"""The run's folder: unwritable, another run's, or with a checkpoint that cannot be loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight import check_output
+from tests.config.conftest import changed
+
+PARTS = ("model", "optim", "extra_state")
+
+
+@pytest.fixture
+def config(default_config: DictConfig, tmp_path: Path) -> DictConfig:
+    return changed(default_config, **{"run.dir": str(tmp_path / "run")})
+
+
+def failure(config: DictConfig) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        check_output(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def save(config: DictConfig, step: int, *, world_size: int = 1, roles: tuple[str, ...] = ("actor",)) -> Path:
+    """A checkpoint as verl's FSDP workers write it, with next to nothing in it, named by the tracker."""
+    checkpoints = Path(config.trainer.default_local_dir)
+    folder = checkpoints / f"global_step_{step}"
+    for role in roles:
+        (folder / role).mkdir(parents=True)
+        for part in PARTS:
+            for rank in range(world_size):
+                torch.save({"x": torch.zeros(64)}, folder / role / f"{part}_world_size_{world_size}_rank_{rank}.pt")
+    torch.save({}, folder / "data.pt")
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text(str(step))
+    return folder
+
+
+class TestWritable:
+    def test_the_folders_are_made_and_nothing_is_left_in_them(self, config: DictConfig) -> None:
+        check_output(config)
+        folder = Path(config.run.dir)
+        assert [path.name for path in folder.rglob("*")] == ["checkpoints"]
+
+    def test_a_file_in_the_way(self, config: DictConfig) -> None:
+        Path(config.run.dir).touch()
+        assert failure(config) == (
+            f"run.dir={config.run.dir!r}: cannot be written (File exists: {config.run.dir}). Choose another run.dir"
+        )
+
+    def test_a_place_where_nothing_can_be_made(self, config: DictConfig) -> None:
+        message = failure(changed(config, **{"run.dir": "/proc/actfocus/run"}))
+        assert message.startswith("run.dir='/proc/actfocus/run': cannot be written (No such file or directory: /proc/")
+
+    def test_a_folder_that_refuses_files(self, config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The test may run as root, whom no permission stops."""
+
+        def refuse(**_: object) -> None:
+            raise PermissionError(13, "Permission denied", str(config.run.dir))
+
+        monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+        assert f"cannot be written (Permission denied: {config.run.dir}). Choose another run.dir" in failure(config)
+
+    def test_a_checkpoint_folder_elsewhere(self, config: DictConfig, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        message = failure(changed(config, **{"trainer.default_local_dir": str(tmp_path / "file" / "checkpoints")}))
+        assert message.startswith("trainer.default_local_dir=")
+        assert "cannot be written (Not a directory" in message
+
+
+class TestCheckpoint:
+    def test_a_whole_one_passes(self, config: DictConfig) -> None:
+        save(config, 10)
+        check_output(config)
+
+    def test_a_whole_one_of_two_processes_and_a_critic_passes(self, config: DictConfig) -> None:
+        config = changed(config, **{"critic.enable": True, "trainer.n_gpus_per_node": 2})
+        save(config, 10, world_size=2, roles=("actor", "critic"))
+        check_output(config)
+
+    @pytest.mark.parametrize("part", PARTS)
+    @pytest.mark.parametrize("size", [0, 40, -30])
+    def test_a_file_cut_short(self, config: DictConfig, part: str, size: int) -> None:
+        save(config, 10)
+        folder = save(config, 20)
+        file = folder / "actor" / f"{part}_world_size_1_rank_0.pt"
+        file.write_bytes(file.read_bytes()[:size])
+        message = failure(config)
+        assert message == (
+            f"trainer.default_local_dir={config.trainer.default_local_dir!r}: the checkpoint to resume from is "
+            f"corrupt: {file} is damaged ({file.stat().st_size} bytes, no complete torch file). Delete {folder} and "
+            f"write an earlier step into {folder.parent / 'latest_checkpointed_iteration.txt'} (saved: 10), or set "
+            "trainer.resume_mode=disable to start over"
+        )
+
+    def test_a_missing_file(self, config: DictConfig) -> None:
+        folder = save(config, 10)
+        (folder / "actor" / "optim_world_size_1_rank_0.pt").unlink()
+        assert "optim_world_size_1_rank_0.pt is missing. Delete" in failure(config)
+        assert "(none is saved)" in failure(config)
+
+    def test_a_missing_critic(self, config: DictConfig) -> None:
+        save(config, 10)
+        message = failure(changed(config, **{"critic.enable": True}))
+        assert "critic/model_world_size_1_rank_0.pt is missing" in message
+
+    def test_a_damaged_position_in_the_data(self, config: DictConfig) -> None:
+        (save(config, 10) / "data.pt").write_bytes(b"PK")
+        assert "data.pt is damaged" in failure(config)
+
+    def test_another_number_of_processes(self, config: DictConfig) -> None:
+        folder = save(config, 10, world_size=2)
+        assert failure(config) == (
+            f"trainer.n_gpus_per_node=1: the checkpoint {folder} was saved by 2 processes, and this run has 1 (nodes "
+            "times GPUs). Use as many as it was saved by, or set trainer.resume_mode=disable"
+        )
+
+    @pytest.mark.parametrize("content", ["", "ten", "-1", "1.5"])
+    def test_a_tracker_without_a_number(self, config: DictConfig, content: str) -> None:
+        folder = save(config, 10)
+        (folder.parent / "latest_checkpointed_iteration.txt").write_text(content)
+        message = failure(config)
+        assert f"latest_checkpointed_iteration.txt holds {content!r}, not the number of a step. Write a step" in message
+        assert "(saved: 10), or set trainer.resume_mode=disable to start over" in message
+
+    def test_a_tracker_that_names_nothing(self, config: DictConfig) -> None:
+        """verl would say so on stdout and start from scratch."""
+        folder = save(config, 10)
+        (folder.parent / "latest_checkpointed_iteration.txt").write_text("20\n")
+        assert "latest_checkpointed_iteration.txt names step 20, and there is no global_step_20. " in failure(config)
+
+    def test_disable_looks_at_none(self, config: DictConfig) -> None:
+        (save(config, 10) / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"")
+        check_output(changed(config, **{"trainer.resume_mode": "disable"}))
+
+    def test_a_given_path(self, config: DictConfig, tmp_path: Path) -> None:
+        folder = save(config, 10)
+        config = changed(config, **{"trainer.resume_mode": "resume_path", "run.dir": str(tmp_path / "other")})
+        check_output(changed(config, **{"trainer.resume_from_path": str(folder)}))
+        (folder / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"")
+        assert "is corrupt" in failure(changed(config, **{"trainer.resume_from_path": str(folder)}))
+        for path in (None, str(folder.parent), str(tmp_path / "global_step_3")):
+            message = failure(changed(config, **{"trainer.resume_from_path": path}))
+            assert message.startswith(f"trainer.resume_from_path={path!r}: is no checkpoint folder. Give the path of a")
+
+    def test_other_strategies_keep_other_files(self, config: DictConfig) -> None:
+        (save(config, 10) / "actor" / "model_world_size_1_rank_0.pt").unlink()
+        check_output(changed(config, **{"actor_rollout_ref.actor.strategy": "megatron"}))
+
+    def test_what_is_not_loaded_need_not_be_there(self, config: DictConfig) -> None:
+        (save(config, 10) / "actor" / "optim_world_size_1_rank_0.pt").unlink()
+        check_output(changed(config, **{"actor_rollout_ref.actor.checkpoint.load_contents": ["model", "extra"]}))
+
+
+class TestAnotherRun:
+    @pytest.fixture
+    def earlier(self, config: DictConfig) -> DictConfig:
+        """The configuration of a run whose records are in the folder."""
+        folder = Path(config.run.dir)
+        folder.mkdir()
+        (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+        (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+        return config
+
+    def test_the_same_one_may_go_on(self, earlier: DictConfig) -> None:
+        """Longer, with more evaluation, and with what is worked out at the start still null."""
+        sizes = {"env.train_size": 100, "env.evaluation_size": 64, "trainer.total_training_steps": 80}
+        check_output(changed(earlier, **sizes, **{"tiny_policy.cache": "/elsewhere"}))
+
+    @pytest.mark.parametrize(
+        ("values", "difference"),
+        [
+            ({"env.preset": "ragen"}, "env.preset='clean', and this one has 'ragen'"),
+            ({"env.size": 5}, "env.size=None, and this one has 5"),
+            ({"algorithm_name": "ppo"}, "algorithm_name='grpo', and this one has 'ppo'"),
+            ({"credit.alpha": 0.3}, "credit.alpha=0.1, and this one has 0.3"),
+            ({"filter.ratio": 0.5}, "filter.ratio=1.0, and this one has 0.5"),
+            ({"model.path": "org/name"}, "model.path=None, and this one has 'org/name'"),
+            ({"tiny_policy.coupling": "coupled"}, "tiny_policy.coupling='loose', and this one has 'coupled'"),
+            ({"run.seed": 1}, "env.seed=0, and this one has 1"),
+        ],
+    )
+    def test_another_one_may_not(self, earlier: DictConfig, values: dict[str, object], difference: str) -> None:
+        assert failure(changed(earlier, **values)) == (
+            f"run.dir={earlier.run.dir!r}: holds a run with {difference}. Choose another run.name, or delete the folder"
+        )
+
+    def test_a_start_that_got_nowhere_is_no_run(self, earlier: DictConfig) -> None:
+        (Path(earlier.run.dir) / "metrics.jsonl").unlink()
+        check_output(changed(earlier, **{"credit.alpha": 0.3}))
+
+    def test_an_unreadable_configuration(self, earlier: DictConfig) -> None:
+        (Path(earlier.run.dir) / "config.yaml").write_text("a: [")
+        assert "its config.yaml cannot be read. Choose another run.name" in failure(earlier)

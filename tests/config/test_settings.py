@@ -1,0 +1,264 @@
+"""What the configuration itself says: every mistake is one line with its key, its value and the remedy."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from actfocus_verl.config import has_reference, require_reference, world_overrides
+from actfocus_verl.credit.registry import build_weighting
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight import check_config, fill_derived
+from tests.config.conftest import changed, compose_config
+
+NO_REFERENCE = {"actor_rollout_ref.actor.use_kl_loss": False}
+MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+ROLLOUT = "actor_rollout_ref.rollout"
+
+
+def check(config: DictConfig) -> None:
+    fill_derived(config)
+    check_config(config)
+
+
+def failure(config: DictConfig) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        check(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -> None:
+    for config in (default_config, ppo_config):
+        copy = config.copy()
+        fill_derived(copy)
+        check_config(copy)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"env.name": "sokobann"}, "env.name='sokobann': unknown world. Use one of: frozen_lake"),
+        ({"env.preset": "dirty"}, "env.preset='dirty': unknown preset of frozen_lake. Use one of: clean, ragen"),
+        ({"env.size": 2}, "env.size=2: must be an integer between 3 and 8. Set env.size to a value between 3 and 8"),
+        ({"env.success_rate": 1.2}, "env.success_rate=1.2: must be a number between 0 and 1"),
+        ({"env.max_turns": 0}, "env.max_turns=0: must be an integer at least 1"),
+        ({"env.format_penalty": 0.1}, "env.format_penalty=0.1: must be a number at most 0"),
+        ({"env.slippery": 1}, "env.slippery=1: unknown key of frozen_lake. Known: size, "),
+        (
+            {"env.train_size": 6001},
+            "env.train_size=6001: board index out of range: split 'train' of frozen_lake/clean has 6000 boards. "
+            "Set env.train_size to 6000 at most",
+        ),
+        (
+            {"env.evaluation_size": 2000},
+            "env.evaluation_size=2000: board index out of range: split 'evaluation' of frozen_lake/clean has 1024 "
+            "boards. Set env.evaluation_size to 1024 at most",
+        ),
+        (
+            {
+                "env.evaluation_size": 1200,
+                "data.val_files": "test",
+                "env.frozen_probability": 1.0,
+                "env.train_size": 12,
+            },
+            "board",  # without holes there is a handful of boards, in whichever split
+        ),
+        ({"env.evaluation_size": 0}, "env.evaluation_size=0: must be an integer at least 1"),
+        ({"env.train_size": 11}, "env.train_size=11: fewer boards than a step has prompt groups"),
+        (
+            {"env.preset": "ragen", "env.evaluation_size": None},
+            "env.evaluation_size=None: frozen_lake/ragen has boards with",
+        ),
+        (
+            {"env.preset": "ragen", "trainer.total_training_steps": None},
+            "env.train_size=None: frozen_lake/ragen has boards",
+        ),
+        ({"env.seed": -1}, "env.seed=-1: must be an integer at least 0. Set env.seed to a value at least 0"),
+        ({"data.train_files": "train.parquet"}, "data.train_files='train.parquet': is no split"),
+        ({"data.val_files": ["evaluation", "test"]}, "data.val_files=['evaluation', 'test']: is no split"),
+        (
+            {"credit.name": "actfocuss"},
+            "credit.name='actfocuss': is no known weighting. Choose one of actfocus, uniform",
+        ),
+        ({"credit.alpha": 1.5}, "credit.alpha=1.5: is out of range. Choose a number in [0, 1]"),
+        ({"credit.alpha": -0.1}, "credit.alpha=-0.1: is out of range. Choose a number in [0, 1]"),
+        ({"credit.beta": -1}, "credit.beta=-1: is out of range. Choose a number of at least 0"),
+        (
+            {"credit.gamma": 1},
+            "credit.gamma=1: is no parameter of the weighting actfocus. Known keys: name, normalize, ",
+        ),
+        ({"credit.normalize": "token"}, "credit.normalize='token': is unknown. Choose one of batch, mini_batch"),
+        (
+            {"credit.normalize": "mini_batch", "actor_rollout_ref.actor.shuffle": True},
+            "credit.normalize='mini_batch': actor.shuffle=True cuts mini-batches inside the workers. Set ",
+        ),
+        (
+            NO_REFERENCE,
+            "credit.name='actfocus': needs the energy of a frozen reference, and no reference is configured. "
+            "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
+            "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+        ),
+        (
+            {"actor_rollout_ref.model.use_fused_kernels": True},
+            "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits whose energy "
+            "credit.name=actfocus needs. Set it to false, or use credit=uniform",
+        ),
+        ({"filter.name": "topp"}, "filter.name='topp': unknown filter. Choose one of ['none', 'reward_variance']."),
+        ({"filter.ratio": 0}, "filter.ratio=0: not in (0, 1]. It is the fraction of groups to keep."),
+        ({"filter.ratio": 1.5}, "filter.ratio=1.5: not in (0, 1]."),
+        (
+            {"trainer.resume_mode": "always"},
+            "trainer.resume_mode='always': is unknown. Choose one of: auto, disable, resume_",
+        ),
+        ({"trainer.use_v1": False}, "trainer.use_v1=False: token weights live in verl's v1 trainers. Set it to true"),
+        (
+            {"distillation.enabled": True},
+            "distillation.enabled=True: distillation replaces the loss that token weights enter",
+        ),
+        ({"data.train_batch_size": 0}, "data.train_batch_size=0: must be an integer at least 1"),
+        ({"data.train_batch_size": "twelve"}, "data.train_batch_size='twelve': must be an integer at least 1"),
+        ({f"{ROLLOUT}.n": 0}, f"{ROLLOUT}.n=0: must be an integer at least 1. Set {ROLLOUT}.n to a value at least 1"),
+        ({f"{ROLLOUT}.val_kwargs.n": -1}, f"{ROLLOUT}.val_kwargs.n=-1: must be an integer at least 1"),
+        ({MINI_BATCH: 0}, f"{MINI_BATCH}=0: must be an integer at least 1"),
+        ({"trainer.total_training_steps": 0}, "trainer.total_training_steps=0: must be an integer at least 1"),
+        ({"run.rollouts_every": 0}, "run.rollouts_every=0: must be an integer at least 1"),
+        ({f"{ROLLOUT}.temperature": 0.0}, f"{ROLLOUT}.temperature=0: training divides logits by it"),
+        ({f"{ROLLOUT}.temperature": -1.0}, f"{ROLLOUT}.temperature=-1.0: must be a number between 0 and 2"),
+        ({f"{ROLLOUT}.val_kwargs.temperature": "warm"}, f"{ROLLOUT}.val_kwargs.temperature='warm': must be a number"),
+        ({"algorithm.gamma": 1.1}, "algorithm.gamma=1.1: must be a number between 0 and 1"),
+        (
+            {"trainer.n_gpus_per_node": 5},
+            f"{MINI_BATCH}=12: a mini-batch of 12 x {ROLLOUT}.n=8 = 96 rows cannot be shared by 5 data-parallel "
+            "processes. Choose it so that the number of rows is a multiple of 5",
+        ),
+        (
+            {f"{ROLLOUT}.tensor_model_parallel_size": 2},
+            f"{ROLLOUT}.tensor_model_parallel_size=2: does not divide the 1 training processes",
+        ),
+        (
+            {f"{ROLLOUT}.max_model_len": 1000},
+            f"{ROLLOUT}.max_model_len=1000: an episode may have 384 + 1024 = 1408 tokens (data.max_prompt_length + "
+            "data.max_response_length). Raise it to 1408 at least, or lower those",
+        ),
+        (
+            {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1407},
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1407: a micro-batch cannot hold one episode of up to "
+            "1408 tokens (data.max_prompt_length + data.max_response_length). Raise it to 1408 at least",
+        ),
+        (
+            {"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu": 100},
+            "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=100: a micro-batch cannot hold one episode",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(default_config: DictConfig, values: dict[str, Any], message: str) -> None:
+    assert message in failure(changed(default_config, **values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"critic.ppo_mini_batch_size": 0}, "critic.ppo_mini_batch_size=0: must be an integer at least 1"),
+        (
+            {"critic.ppo_infer_max_token_len_per_gpu": 5},
+            "critic.ppo_infer_max_token_len_per_gpu=5: a micro-batch cannot",
+        ),
+        (
+            {"critic.ppo_mini_batch_size": 5, "trainer.n_gpus_per_node": 3},
+            "critic.ppo_mini_batch_size=5: a mini-batch of 5 x actor_rollout_ref.rollout.n=8 = 40 rows cannot",
+        ),
+    ],
+)
+def test_a_mistake_about_the_critic_is_one_line(ppo_config: DictConfig, values: dict[str, Any], message: str) -> None:
+    assert message in failure(changed(ppo_config, **values))
+
+
+def test_a_long_board_list_is_checked_at_its_end_when_the_boards_are_ones_own(default_config: DictConfig) -> None:
+    """3x3 boards run out long before index 6000; the preset's number of boards holds for the preset's size alone."""
+    config = changed(default_config, **{"env.size": 3, "env.train_size": 400, "env.frozen_probability": 1.0})
+    message = failure(config)
+    assert message.startswith("env.train_size=400: board ")
+    assert "env.size=3" in message
+
+
+def test_null_sizes_mean_all_boards_and_one_update_a_step(default_config: DictConfig) -> None:
+    config = default_config.copy()
+    fill_derived(config)
+    assert (config.env.train_size, config.env.evaluation_size) == (6000, 512)
+    assert config.data.boards.train_size == 6000
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 12
+    assert config.critic.ppo_mini_batch_size == 12
+
+
+def test_a_null_size_of_an_endless_split_is_a_new_board_for_every_prompt(default_config: DictConfig) -> None:
+    config = changed(default_config, **{"env.preset": "ragen"})
+    fill_derived(config)
+    assert config.env.train_size == 40 * 12
+
+
+def test_a_null_mini_batch_is_what_the_filter_keeps(ppo_config: DictConfig) -> None:
+    config = ppo_config.copy()
+    fill_derived(config)
+    assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 3  # int(0.25 * 12)
+    check_config(config)
+
+
+def test_set_sizes_stay(default_config: DictConfig) -> None:
+    config = changed(default_config, **{"env.train_size": 24, MINI_BATCH: 4})
+    fill_derived(config)
+    assert (config.env.train_size, config.actor_rollout_ref.actor.ppo_mini_batch_size) == (24, 4)
+    check_config(config)
+
+
+def test_padding_rows_are_warned_about(ppo_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+    config = changed(ppo_config, **{MINI_BATCH: 12})
+    fill_derived(config)
+    with caplog.at_level(logging.WARNING):
+        check_config(config)
+    assert f"{MINI_BATCH}=12: a step trains on 3 of data.train_batch_size=12 groups" in caplog.text
+    assert "critic.ppo_mini_batch_size=12" in caplog.text  # it follows the actor's
+
+
+def test_a_group_of_one_is_warned_about(default_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+    config = changed(default_config, **{f"{ROLLOUT}.n": 1})
+    fill_derived(config)
+    with caplog.at_level(logging.WARNING):
+        check_config(config)
+    assert "actor_rollout_ref.rollout.n=1: a group of one" in caplog.text
+
+
+def test_a_sequence_shared_by_processes_has_their_tokens_together(default_config: DictConfig) -> None:
+    key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+    shared = {"actor_rollout_ref.actor.ulysses_sequence_parallel_size": 2, "trainer.n_gpus_per_node": 2}
+    others = {
+        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": 704,
+        "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu": 704,
+    }
+    config = changed(default_config, **shared, **others, **{key: 704})
+    fill_derived(config)
+    check_config(config)
+    assert f"{key}=703" in failure(changed(config, **{key: 703}))
+
+
+class TestReference:
+    def test_uniform_needs_none(self) -> None:
+        config = compose_config("credit=uniform")
+        assert not has_reference(config)
+        require_reference(config, build_weighting({"name": "uniform"}))
+
+    def test_without_energy_none_is_needed(self, default_config: DictConfig) -> None:
+        without = changed(default_config, **NO_REFERENCE)
+        require_reference(without, build_weighting({"name": "actfocus", "beta": 0.0}))
+
+    def test_a_penalty_in_the_reward_gives_one(self, default_config: DictConfig) -> None:
+        config = changed(default_config, **NO_REFERENCE, **{"algorithm.use_kl_in_reward": True})
+        require_reference(config, build_weighting({"name": "actfocus"}))
+
+
+def test_world_overrides_are_the_set_keys_of_the_world(default_config: DictConfig) -> None:
+    assert world_overrides(default_config.env) == {}
+    assert world_overrides(changed(default_config, **{"env.size": 5}).env) == {"size": 5}

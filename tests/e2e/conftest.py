@@ -1,0 +1,24 @@
+"""Whole runs share the tiny policy's cache at the repository's root, and are closed whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.runs import Run
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Start a run: `start("name", "key=value", ...)`. The same name twice is the same folder: a resumed run."""
+    runs: list[Run] = []
+
+    def begin(name: str, *overrides: str) -> Run:
+        runs.append(Run(tmp_path / name, *overrides))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        run.close()

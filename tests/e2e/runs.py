@@ -1,0 +1,127 @@
+"""Whole runs in a subprocess, as a user starts them, and what is needed to look at them from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 400
+"""A generous bound: start-up takes about a minute on two idle cores."""
+
+SMALL = (
+    "model=tiny",
+    "platform=cpu",
+    "data.train_batch_size=4",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+    "env.evaluation_size=16",
+    "env.train_size=64",
+    "trainer.total_training_steps=2",
+    "trainer.test_freq=-1",
+    "trainer.val_before_train=false",
+    "trainer.save_freq=-1",
+    "run.rollouts_every=1",
+    "run.rollouts_a_step=4",
+)
+
+
+class Run:
+    """A training process and its folder."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.folder = folder
+        self.log = folder.parent / f"{folder.name}.terminal"
+        command = [sys.executable, "-m", "actfocus_verl.train", f"run.dir={folder}", *SMALL, *overrides]
+        with self.log.open("w") as terminal:
+            # Its own session, so that whatever it leaves behind can be found, and ended, by that.
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=terminal, stderr=subprocess.STDOUT, start_new_session=True, env=_environment()
+            )
+        self._seen: dict[int, psutil.Process] = {}
+
+    @property
+    def terminal(self) -> str:
+        return self.log.read_text()
+
+    def look(self) -> list[psutil.Process]:
+        """Return the run's living processes below the driver, and remember them."""
+        try:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            children = []
+        self._seen |= {child.pid: child for child in children}
+        return children
+
+    def find(self, title: str) -> psutil.Process | None:
+        """Return a living process of the run whose title contains `title`."""
+        for process in self.look():
+            try:
+                if title in " ".join(process.cmdline()):
+                    return process
+            except psutil.Error:
+                continue
+        return None
+
+    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
+        """Wait until `condition` holds; fail with the terminal's text when the run ends first or time is up."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.look()
+            assert self.process.poll() is None, f"the run ended before {what}:\n{self.terminal[-4000:]}"
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{self.terminal[-4000:]}"
+            time.sleep(0.5)
+
+    def wait(self, seconds: float = START_SECONDS) -> int:
+        """Return the exit status."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None:
+            self.look()
+            assert time.monotonic() < deadline, f"the run did not end within {seconds} s:\n{self.terminal[-4000:]}"
+            time.sleep(0.5)
+        return self.process.returncode
+
+    def send(self, signum: signal.Signals) -> None:
+        self.look()
+        os.kill(self.process.pid, signum)
+
+    def survivors(self, seconds: float = 20) -> list[str]:
+        """Return the titles of processes of the run that are still alive, after giving them time to end."""
+        psutil.wait_procs(list(self._seen.values()), timeout=seconds)
+        titles = []
+        for process in self._seen.values():
+            try:
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                    titles.append(f"{process.pid} {' '.join(process.cmdline())}")
+            except psutil.NoSuchProcess:
+                continue
+        return titles
+
+    def steps(self) -> int:
+        """Return the number of steps recorded so far."""
+        path = self.folder / "metrics.jsonl"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    def close(self) -> None:
+        """End whatever is left, so that one failing test does not take the next ones along."""
+        self.look()
+        for process in self._seen.values():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=20)
+
+
+def _environment() -> dict[str, str]:
+    # The test process itself runs with VERL_PLATFORM=cpu; a user's shell does not.
+    return {key: value for key, value in os.environ.items() if key not in ("VERL_PLATFORM", "OMP_NUM_THREADS")}

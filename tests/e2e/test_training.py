@@ -1,0 +1,80 @@
+"""Two real steps through verl, Ray and vLLM, for each algorithm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from tests.e2e.runs import Run
+
+from actfocus_verl.reporting.run_folder import RunFolder
+
+pytestmark = pytest.mark.e2e
+
+LOG_PROB_GAP = 1e-3
+"""nat a token: the bound on the mean gap between vLLM's and the actor's log-probs."""
+
+
+def finished(run: Run) -> RunFolder:
+    assert run.wait() == 0, run.terminal[-4000:]
+    assert run.survivors() == []
+    return RunFolder.open(run.folder)
+
+
+def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Run]) -> None:
+    run = start(
+        "grpo",
+        "algorithm=grpo",
+        "credit=actfocus",
+        "trainer.total_training_steps=3",
+        "trainer.val_before_train=true",
+        "trainer.test_freq=3",
+        # High enough that vLLM serving the weights of a step ago would show.
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+    )
+    folder = finished(run)
+
+    assert [line["step"] for line in folder.metrics] == [1, 2, 3]
+    assert [(entry.step, entry.episodes) for entry in folder.evaluations] == [(0, 16), (3, 16)]
+    assert (folder.info["exit_reason"], folder.info["versions"]["verl"]) == ("finished", "0.9.1")
+    for line in folder.metrics:
+        # After each weight sync, vLLM's log-probs are the actor's.
+        assert abs(line["rollout_corr/kl"]) < LOG_PROB_GAP
+        assert line["training/rollout_probs_diff_max"] < LOG_PROB_GAP
+        assert 0 < line["credit/action_token_share"] < 0.4
+        assert line["credit/mean_weight/action"] > 4 * line["credit/mean_weight/reasoning"]
+        assert line["episode/valid_action_rate"] > 0.5
+    assert any(line["actor/grad_norm"] > 0 for line in folder.metrics)
+
+    rollout = json.loads((run.folder / "rollouts" / "1.jsonl").read_text().splitlines()[0])
+    tokens = len(rollout["responses"])
+    assert {len(rollout[name]) for name in ("token_roles", "token_weights", "energy", "turn_ids")} == {tokens}
+    weighted = [role for role, weight in zip(rollout["token_roles"], rollout["token_weights"], strict=True) if weight > 0]
+    assert set(weighted) == {1, 2, 3}  # reasoning, action, format; nothing of the environment
+
+
+def test_ppo_with_actfocus_on_two_ranks_with_filtered_groups(start: Callable[..., Run]) -> None:
+    folder = finished(
+        start(
+            "ppo",
+            "algorithm=ppo",
+            "credit=actfocus",
+            "filter=reward_variance",
+            "filter.ratio=0.5",
+            "trainer.n_gpus_per_node=2",
+        )
+    )
+    assert [line["step"] for line in folder.metrics] == [1, 2]
+    for line in folder.metrics:
+        assert (line["filter/kept_groups"], line["filter/dropped_groups"]) == (2, 2)
+        assert line["critic/vf_loss"] >= 0
+        assert abs(line["rollout_corr/kl"]) < LOG_PROB_GAP
+
+
+def test_uniform_needs_no_reference(start: Callable[..., Run]) -> None:
+    folder = finished(start("uniform", "algorithm=grpo", "credit=uniform", "trainer.total_training_steps=1"))
+    line = folder.metrics[0]
+    assert line["credit/mean_weight/action"] == line["credit/mean_weight/reasoning"] == 1.0
+    assert line["credit/effective_sample_size"] == 1.0
+    assert "timing_s/ref" not in line

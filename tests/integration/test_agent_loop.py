@@ -1,0 +1,129 @@
+"""verl's agent loop around an episode, with a server that answers from a list."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from transformers import PreTrainedTokenizerFast
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
+from verl.workers.rollout.replica import TokenOutput
+
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, episode_seed
+from actfocus_verl.integration.columns import TokenColumnsOutput
+from tests.helpers.tokenizer import build_tokenizer
+
+REPLY = "<think>the goal is right of me</think><answer>Right</answer><|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer()
+
+
+class ListServer:
+    """verl's LLM server client as an agent loop sees it; each answer is one weight version newer."""
+
+    def __init__(self, reply: list[int], stop_reason: str = "completed") -> None:
+        self.reply, self.stop_reason = reply, stop_reason
+        self.calls: list[dict[str, Any]] = []
+
+    async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> TokenOutput:
+        self.calls.append({"request_id": request_id, "prompt_ids": list(prompt_ids), **sampling_params})
+        version = len(self.calls)
+        return TokenOutput(
+            token_ids=self.reply[: sampling_params["max_tokens"]],
+            log_probs=[-0.25] * len(self.reply[: sampling_params["max_tokens"]]),
+            stop_reason=self.stop_reason,
+            extra_fields={"min_global_steps": version, "max_global_steps": version + 1},
+        )
+
+
+def play(server: ListServer, tokenizer: PreTrainedTokenizerFast, **row: Any) -> TokenColumnsOutput:
+    """One episode through verl's own constructor and `run`."""
+    config = OmegaConf.create(
+        {
+            "env": {"name": "frozen_lake", "preset": "clean", "seed": 1, "train_size": 8, "evaluation_size": 8},
+            "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500}},
+        }
+    )
+
+    async def run() -> Any:
+        loop = EpisodeAgentLoop(
+            trainer_config=DictConfigWrap(config),
+            server_manager=server,
+            tokenizer=tokenizer,
+            processor=None,
+            dataset_cls=None,
+            data_config=DictConfigWrap(OmegaConf.create({})),
+        )
+        return await loop.run({"temperature": 0.7}, **row)
+
+    return asyncio.run(run())
+
+
+def test_it_is_registered_by_name() -> None:
+    target = f"{EpisodeAgentLoop.__module__}.{EpisodeAgentLoop.__qualname__}"
+    assert _agent_loop_registry["actfocus"] == {"_target_": target}
+
+
+def test_an_episode_comes_out_in_aligned_columns(tokenizer: PreTrainedTokenizerFast) -> None:
+    reply = tokenizer.encode(REPLY)
+    server = ListServer(reply)
+    output = play(server, tokenizer, split="train", index=3, session_id=2, global_steps=1)
+
+    assert isinstance(output, TokenColumnsOutput)
+    assert output.num_turns == len(server.calls) == len(output.turn_rewards) == len(output.anchors) > 0
+    assert output.response_ids[: len(reply)] == reply  # sampled ids, never encoded again
+    sampled = [id_ for id_, mask in zip(output.response_ids, output.response_mask, strict=True) if mask]
+    assert sampled == reply * output.num_turns
+    for mask, role, turn, log_prob in zip(
+        output.response_mask, output.token_roles, output.turn_ids, output.response_logprobs, strict=True
+    ):
+        assert (mask == 0) == (role == TokenRole.ENVIRONMENT) == (turn == -1) == (log_prob == 0.0)
+    assert output.reward_score == pytest.approx(sum(output.turn_rewards))
+    info = output.extra_fields["reward_extra_info"]
+    assert info["turns"] == output.num_turns
+    assert info["valid_action_rate"] == 1.0
+    assert output.extra_fields["min_global_steps"] == 1
+    assert output.extra_fields["max_global_steps"] == output.num_turns + 1
+
+
+def test_the_context_of_a_turn_is_what_was_sampled_before(tokenizer: PreTrainedTokenizerFast) -> None:
+    server = ListServer(tokenizer.encode(REPLY))
+    output = play(server, tokenizer, split="train", index=3, session_id=0, global_steps=1)
+
+    whole = output.prompt_ids + output.response_ids
+    for call in server.calls:
+        assert whole[: len(call["prompt_ids"])] == call["prompt_ids"]
+        assert call["temperature"] == 0.7
+    assert len({call["request_id"] for call in server.calls}) == 1  # one server keeps the prefix
+
+
+def test_a_broken_off_reply_aborts_the_episode(tokenizer: PreTrainedTokenizerFast) -> None:
+    server = ListServer(tokenizer.encode(REPLY), stop_reason="aborted")
+    output = play(server, tokenizer, split="train", index=0)
+    assert output.extra_fields["reward_extra_info"]["stop_reason"] == "aborted"
+    assert output.num_turns == 1
+
+
+def test_a_server_without_weight_versions_is_fine() -> None:
+    class Plain(ListServer):
+        async def generate(self, **call: Any) -> Any:
+            return SimpleNamespace(token_ids=[1], log_probs=None, stop_reason=None, extra_fields={})
+
+    policy = ServerPolicy(Plain([1]), {})
+    reply = asyncio.run(policy.generate([5], max_new_tokens=3))
+    assert (reply.token_ids, reply.log_probs, policy.weight_versions) == ([1], None, [])
+
+
+def test_episode_seeds() -> None:
+    training = {episode_seed(0, "train", step, session) for step in range(4) for session in range(4)}
+    assert len(training) == 16  # members of a group differ, and steps differ
+    assert all(0 <= seed < 2**63 for seed in training)
+    assert episode_seed(0, "evaluation", 1, 0) == episode_seed(0, "evaluation", 9, 0)  # evaluations repeat
+    assert episode_seed(0, "train", 1, 0) != episode_seed(1, "train", 1, 0)

@@ -1,0 +1,123 @@
+"""The energy column of verl's real engine: -logsumexp of the raw logits, at the position that predicts the token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from verl.workers.utils.padding import response_from_nested
+
+from actfocus_verl.integration.engine import CALCULATE_ENERGY, CPUEnergyFSDPEngine
+from tests.helpers.engines import build_engine, infer, make_rows, to_batch
+
+ROWS = make_rows(5)
+ENERGY = {CALCULATE_ENERGY: True}
+
+
+@pytest.fixture(scope="module")
+def expected(model_folder: Path) -> list[torch.Tensor]:
+    """The slow way: each sequence alone through the Hugging Face model, -log sum exp of its float64 logits."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = [model(row["input_ids"].unsqueeze(0)).logits[0].double() for row in ROWS]
+    return [-row.exp().sum(dim=-1).log().float() for row in logits]
+
+
+def test_the_engine_is_ours(engine: Any) -> None:
+    assert type(engine) is CPUEnergyFSDPEngine
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize(
+    "micro_batches",
+    [
+        {"micro_batch_size_per_gpu": 5},
+        {"micro_batch_size_per_gpu": 1},
+        {"use_dynamic_bsz": True, "max_token_len_per_gpu": 30},  # verl reorders the rows, and restores their order
+    ],
+    ids=["one", "five", "dynamic"],
+)
+def test_energy_is_minus_logsumexp_of_the_raw_logits(
+    engine: Any, expected: list[torch.Tensor], packed: bool, micro_batches: dict[str, Any]
+) -> None:
+    batch = to_batch(ROWS, use_remove_padding=packed, temperature=0.7, **ENERGY, **micro_batches)
+    energies = infer(engine, batch)["energy"]
+
+    assert energies.dtype == torch.float32
+    for found, row in zip(energies.unbind(), expected, strict=True):
+        torch.testing.assert_close(found, row, rtol=1e-5, atol=1e-5)
+
+
+def test_on_the_response_it_is_of_the_position_that_predicts_the_token(
+    engine: Any, expected: list[torch.Tensor]
+) -> None:
+    batch = to_batch(ROWS, **ENERGY)
+    energies = response_from_nested(infer(engine, batch)["energy"], batch["response_mask"])
+
+    for found, whole, row in zip(energies.unbind(), expected, ROWS, strict=True):
+        prompt, length = len(row["prompts"]), len(row["responses"])
+        predicting = [whole[prompt + token - 1] for token in range(length)]  # token t is predicted at t - 1
+        torch.testing.assert_close(found, torch.stack(predicting), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_temperature_changes_log_probs_and_not_the_energy(engine: Any, packed: bool) -> None:
+    hot, cold = (
+        infer(engine, to_batch(ROWS, use_remove_padding=packed, temperature=temperature, **ENERGY))
+        for temperature in (1.0, 0.5)
+    )
+    assert torch.equal(hot["energy"].values(), cold["energy"].values())
+    assert not torch.allclose(hot["log_probs"].values(), cold["log_probs"].values(), atol=0.1)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_asking_for_the_energy_changes_no_bit_of_the_rest(engine: Any, packed: bool, temperature: float) -> None:
+    settings = {"use_remove_padding": packed, "temperature": temperature, "calculate_entropy": True}
+    without = infer(engine, to_batch(ROWS, **settings))
+    with_energy = infer(engine, to_batch(ROWS, **settings, **ENERGY))
+
+    assert set(without) == {"log_probs", "entropy"}
+    assert set(with_energy) == {"log_probs", "entropy", "energy"}
+    for name in without:
+        assert torch.equal(with_energy[name].values(), without[name].values())
+
+
+def test_energy_carries_no_gradient(engine: Any) -> None:
+    with engine.train_mode():
+        seen: dict[str, torch.Tensor] = {}
+
+        def loss(model_output: dict[str, torch.Tensor], data: Any, dp_group: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+            seen.update(model_output)
+            return model_output["log_probs"].values().sum(), {}
+
+        engine.forward_backward_batch(to_batch(ROWS, **ENERGY), loss)
+    assert seen["log_probs"].requires_grad
+    assert not seen["energy"].requires_grad
+
+
+def test_fused_kernels_are_refused_with_the_remedy(engine: Any) -> None:
+    batch = to_batch(ROWS, use_fused_kernels=True, **ENERGY)
+    with pytest.raises(ValueError, match="use_fused_kernels=True: .* Set it to False"):
+        engine.prepare_model_outputs(None, {}, batch, None)
+
+
+def test_without_the_adapter_it_is_the_energy_of_the_base_model(
+    group: None, model_folder: Path, expected: list[torch.Tensor]
+) -> None:
+    engine = build_engine(model_folder, lora_rank=4)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in engine.module.named_parameters():
+        if "lora_B" in name:  # zero at first: an adapter that does nothing
+            local = weight.to_local() if hasattr(weight, "to_local") else weight
+            local.data.copy_(torch.randn(local.shape, generator=generator))
+
+    adapted = infer(engine, to_batch(ROWS, **ENERGY))["energy"].values()
+    with engine.disable_adapter():
+        base = infer(engine, to_batch(ROWS, **ENERGY))["energy"].values()
+
+    torch.testing.assert_close(base, torch.cat(expected), rtol=1e-5, atol=1e-5)
+    assert (adapted - base).abs().max() > 0.1

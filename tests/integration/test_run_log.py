@@ -1,0 +1,98 @@
+"""A run's own records: what is written, and what an interrupted run's next start keeps of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from actfocus_verl.integration.run_log import RunLog
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> RunLog:
+    config = {
+        "run": {"dir": str(tmp_path / "run"), "rollouts_a_step": 2, "rollouts_every": 5},
+        "env": {"seed": 3},
+        "actor_rollout_ref": {"rollout": {"val_kwargs": {"temperature": 0.5}}},
+    }
+    return RunLog(OmegaConf.create(config))
+
+
+def lines(log: RunLog, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (log.folder / name).read_text().splitlines()]
+
+
+def test_metrics_are_one_flat_object_a_step(log: RunLog) -> None:
+    log.metrics({"a": 1, "b": np.float64(0.5), "c": torch.tensor(2.0), "d": [1, 2], "e": float("nan"), "f": "x"}, step=1)
+    log.metrics({"a": 2}, step=2)
+    assert lines(log, "metrics.jsonl") == [
+        {"step": 1, "a": 1, "b": 0.5, "c": 2.0, "e": None, "f": "x"},  # JSON has no NaN
+        {"step": 2, "a": 2},
+    ]
+
+
+def test_evaluations_by_hand(log: RunLog) -> None:
+    sources = ["frozen_lake/clean/evaluation"] * 4 + ["frozen_lake/clean/test"]
+    infos = {
+        "success": [1.0, 0.0, 0.0, 1.0, 1.0],
+        "reward": [1.0, 0.0, -1.0, 1.0, 1.0],
+        "valid_action_rate": [1.0, 1.0, 0.0, 1.0, 1.0],
+    }
+    log.evaluations(sources, ["u", "v", "w", "u", "z"], infos, step=10)
+
+    evaluation, test = lines(log, "evaluations.jsonl")
+    # Wilson, 2 of 4, z = 1.96: centre 0.5, half width 1.96 sqrt(0.25/4 + 1.96^2/64) / (1 + 1.96^2/4) = 0.3500
+    assert evaluation.pop("ci_low") == pytest.approx(0.1500, abs=1e-4)
+    assert evaluation.pop("ci_high") == pytest.approx(0.8500, abs=1e-4)
+    assert evaluation == {
+        "step": 10,
+        "env": "frozen_lake",
+        "preset": "clean",
+        "split": "evaluation",
+        "episodes": 4,
+        "boards": 3,
+        "successes": 2,
+        "rate": 0.5,
+        "mean_return": 0.25,
+        "valid_action_rate": 0.75,
+        "seed": 3,
+        "temperature": 0.5,
+    }
+    assert (test["split"], test["episodes"], test["rate"]) == ("test", 1, 1.0)
+
+
+def interrupted(log: RunLog, *, evaluated: tuple[int, ...]) -> None:
+    """Records of a run that was killed in step 5, while it wrote."""
+    for step in (1, 2, 3, 4):
+        log.metrics({"loss": step / 10}, step)
+    for step in evaluated:
+        infos = {"success": [1.0], "reward": [1.0], "valid_action_rate": [1.0]}
+        log.evaluations(["frozen_lake/clean/evaluation"], ["u"], infos, step)
+    with (log.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+
+
+def test_a_resumed_run_forgets_what_it_will_do_again(log: RunLog) -> None:
+    interrupted(log, evaluated=(0, 2, 4))
+    log.continue_from(2)
+    assert [line["step"] for line in lines(log, "metrics.jsonl")] == [1, 2]
+    assert [line["step"] for line in lines(log, "evaluations.jsonl")][:1] == [0]
+    assert all(line["step"] <= 2 for line in lines(log, "evaluations.jsonl"))
+
+
+def test_a_fresh_start_forgets_everything(log: RunLog) -> None:
+    interrupted(log, evaluated=(0, 2))
+    log.continue_from(0)
+    assert lines(log, "metrics.jsonl") == []
+    assert lines(log, "evaluations.jsonl") == []
+
+
+def test_a_folder_without_records_is_left_alone(log: RunLog) -> None:
+    log.continue_from(3)
+    assert not log.folder.exists()

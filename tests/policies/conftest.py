@@ -1,0 +1,20 @@
+"""A policy so small that it is built in seconds: it has learned nothing, but it is whole."""
+
+import pytest
+
+from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy
+
+
+@pytest.fixture(scope="session")
+def micro_config():
+    return TinyPolicyConfig(
+        episodes=12, batch_size=4, hidden_size=32, heads=1, layers=1, intermediate_size=32, vocab_size=300,
+        evaluation_episodes=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_folder(micro_config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("micro") / "policy"
+    build_tiny_policy(micro_config, folder)
+    return folder

@@ -1,0 +1,72 @@
+"""Refused settings, and what the cache key depends on."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.policies import TinyPolicyConfig, cache_key
+from actfocus_verl.policies import config as config_module
+from actfocus_verl.policies import demonstrations
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"env": "chess"}, "frozen_lake"),
+        ({"preset": "dirty"}, "clean, ragen"),
+        ({"coupling": "tight"}, "loose, coupled"),
+        ({"skill": 1.5}, "between 0 and 1"),
+        ({"seed": -1}, "at least 0"),
+        ({"episodes": 0}, "at least 1"),
+        ({"vocab_size": 258}, "at least 259"),
+        ({"hidden_size": 100}, "128 or 256"),
+        ({"evaluation_episodes": -1}, "at least 0"),
+        ({"layers": 2.5}, "integer"),
+    ],
+)
+def test_impossible_settings_name_key_value_and_remedy(setting, named):
+    with pytest.raises(ConfigurationError) as error:
+        TinyPolicyConfig(**setting)
+    (key, value), message = next(iter(setting.items())), str(error.value)
+    assert message.startswith(f"tiny.{key}={value!r}: ")
+    assert named in message
+    assert "\n" not in message
+
+
+def test_key_is_readable_and_tells_every_field_apart():
+    default = TinyPolicyConfig()
+    changes = [
+        {"coupling": "coupled"}, {"preset": "ragen"}, {"seed": 1}, {"skill": 0.9}, {"episodes": 100}, {"epochs": 2},
+        {"vocab_size": 500}, {"hidden_size": 256}, {"layers": 2}, {"learning_rate": 1e-4}, {"evaluation_episodes": 0},
+    ]  # fmt: skip
+    keys = [cache_key(default), *(cache_key(replace(default, **change)) for change in changes)]
+    assert keys[0].startswith("frozen_lake-clean-loose-")
+    assert len(set(keys)) == len(keys)
+
+
+def test_key_is_the_same_in_another_process():
+    program = "from actfocus_verl.policies import *; print(cache_key(TinyPolicyConfig()))"
+    keys = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for seed in ("1",)
+    ]
+    assert {*keys} == {cache_key(TinyPolicyConfig())}
+
+
+def test_key_changes_with_the_words_of_the_scripted_player(monkeypatch):
+    before = cache_key(TinyPolicyConfig())
+    describe = demonstrations.frozen_lake.describe
+    monkeypatch.setattr(demonstrations.frozen_lake, "describe", lambda world: describe(world) + " Hm.")
+    assert cache_key(TinyPolicyConfig()) != before
+
+
+def test_key_changes_with_the_format_version(monkeypatch):
+    before = cache_key(TinyPolicyConfig())
+    monkeypatch.setattr(config_module, "FORMAT_VERSION", config_module.FORMAT_VERSION + 1)
+    assert cache_key(TinyPolicyConfig()) != before

@@ -1,0 +1,71 @@
+"""Scripted conversations are what an episode would show, and their ids are what an episode would hold."""
+
+import asyncio
+
+import pytest
+
+from actfocus_verl.environments import make_world
+from actfocus_verl.policies import TinyPolicyConfig
+from actfocus_verl.policies.demonstrations import conversation
+from actfocus_verl.policies.tokenizer import train_tokenizer
+from actfocus_verl.policies.training import supervised_example
+from actfocus_verl.rollout import ChatCodec, Episode, Reply
+
+
+@pytest.fixture(scope="module", params=["loose", "coupled"])
+def config(request):
+    return TinyPolicyConfig(coupling=request.param)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(config):
+    return train_tokenizer([message["content"] for i in range(50) for message in conversation(config, i)], 600)
+
+
+class Recitation:
+    """A policy that gives prepared replies."""
+
+    def __init__(self, tokenizer, end_of_turn, replies):
+        self.replies = iter([[*tokenizer.encode(reply), end_of_turn] for reply in replies])
+
+    async def generate(self, prompt_ids, *, max_new_tokens):
+        return Reply(next(self.replies))
+
+
+@pytest.mark.parametrize("index", [0, 1, 5, 6005])
+def test_ids_and_labels_are_those_of_an_episode_with_the_same_replies(config, tokenizer, index):
+    messages = conversation(config, index)
+    codec = ChatCodec(tokenizer)
+    example = supervised_example(codec, tokenizer, messages)
+
+    replies = [message["content"] for message in messages if message["role"] == "assistant"]
+    world = make_world("frozen_lake", split="train", index=index % 6000, episode_seed=index)
+    policy = Recitation(tokenizer, codec.end_of_turn_id, replies)
+    trajectory = asyncio.run(Episode(world, codec, max_context_tokens=4096).play(policy))
+
+    assert trajectory.turns == trajectory.valid_turns == len(replies)
+    assert example["input_ids"] == trajectory.prompt_ids + trajectory.response_ids
+    expected = [token if mask else -100 for token, mask in zip(trajectory.response_ids, trajectory.response_mask)]
+    assert example["labels"] == [-100] * len(trajectory.prompt_ids) + expected
+
+
+def test_roles_alternate_and_end_with_a_reply(config):
+    roles = [message["role"] for message in conversation(config, 3)]
+    assert roles[0] == "system"
+    assert roles[1::2] == ["user"] * (len(roles) // 2)
+    assert roles[2::2] == ["assistant"] * (len(roles) // 2)
+
+
+def test_only_coupled_reasoning_names_the_move(config):
+    replies = [m["content"] for i in range(20) for m in conversation(config, i) if m["role"] == "assistant"]
+    for reply in replies:
+        reasoning, answer = reply.split("</think>")
+        first_move = answer.split("<answer>")[1].split()[0]
+        assert (f"So I go {first_move}" in reasoning) == (config.coupling == "coupled")
+
+
+def test_the_seed_decides_the_moves_and_the_episode_number_the_board():
+    one, same, other = (conversation(TinyPolicyConfig(seed=seed), 4) for seed in (1, 1, 2))
+    assert one == same != other
+    assert one[:2] == other[:2]  # system prompt and first board
+    assert conversation(TinyPolicyConfig(seed=1), 5)[1] != one[1]

@@ -1,0 +1,151 @@
+"""The built folder, the cache around it, and (e2e) whether the real policy is what it promises to be."""
+
+import json
+import random
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy, cache_key, ensure_tiny_policy
+from actfocus_verl.policies import tiny
+from actfocus_verl.policies.tokenizer import train_tokenizer
+from actfocus_verl.policies.training import new_model
+
+SHARED_CACHE = Path(__file__).parents[2] / ".cache" / "tiny_policy"
+
+
+def test_folder_loads_with_the_auto_classes(micro_folder):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(micro_folder), AutoTokenizer.from_pretrained(micro_folder)
+    assert type(model).__name__ == "Qwen2ForCausalLM"
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.config.vocab_size == len(tokenizer) == model.get_output_embeddings().weight.shape[0]
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.config.max_position_embeddings == 4096
+    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    for settings in (AutoConfig.from_pretrained(micro_folder), GenerationConfig.from_pretrained(micro_folder)):
+        assert (settings.eos_token_id, settings.pad_token_id) == (end, pad)
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (end, pad)
+
+
+def test_loaded_tokenizer_is_the_trained_one(micro_folder, micro_config):
+    """AutoTokenizer must not put Qwen2's own splitting in the place of ours."""
+    loaded = AutoTokenizer.from_pretrained(micro_folder)
+    text = "\nYou: (3, 1). Goal: (1, 3). <think> ok </think> <answer> Left || Up </answer>, 12 ☃"
+    conversations = [tiny.conversation(micro_config, episode) for episode in range(micro_config.episodes)]
+    trained = train_tokenizer(tiny._texts(conversations), micro_config.vocab_size)
+    assert loaded.get_vocab() == trained.get_vocab()
+    assert loaded.encode(text) == trained.encode(text)
+    assert loaded.decode(loaded.encode(text)) == text
+    assert loaded.chat_template == trained.chat_template
+
+
+def test_same_config_same_bits(micro_folder, micro_config, tmp_path):
+    torch.set_num_threads(1)
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    build_tiny_policy(micro_config, tmp_path)
+    first, second = (load_file(folder / "model.safetensors") for folder in (micro_folder, tmp_path))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (micro_folder / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
+
+
+def test_another_seed_gives_other_weights(micro_folder, micro_config, tmp_path):
+    build_tiny_policy(replace(micro_config, seed=1, evaluation_episodes=0), tmp_path)
+    first, second = (load_file(folder / "model.safetensors") for folder in (micro_folder, tmp_path))
+    assert not torch.equal(first["model.norm.weight"], second["model.norm.weight"])
+
+
+def test_build_leaves_the_process_as_it_was(micro_config, tmp_path):
+    torch.set_num_threads(1)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    build_tiny_policy(replace(micro_config, evaluation_episodes=0), tmp_path)
+    assert torch.get_num_threads() == 1
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_report_holds_config_seconds_and_play(micro_folder, micro_config):
+    report = json.loads((micro_folder / "tiny_policy.json").read_text())
+    assert TinyPolicyConfig(**report["config"]) == micro_config
+    assert set(report["seconds"]) == {"demonstrations", "tokenizer", "training", "evaluation"}
+    assert report["evaluation"]["episodes"] == micro_config.evaluation_episodes
+    assert report["parameters"] == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(micro_folder).parameters())
+
+
+def test_default_size_is_within_the_promise():
+    config = TinyPolicyConfig()
+    tokenizer = train_tokenizer(["a"], 300)
+    model = new_model(config, tokenizer)
+    assert 1_000_000 < sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
+    assert model.config.hidden_size // model.config.num_attention_heads in (32, 64)
+
+
+class TestEnsure:
+    """Around a build that takes no time."""
+
+    @pytest.fixture()
+    def builds(self, monkeypatch):
+        builds = []
+
+        def build(config, folder):
+            builds.append(folder)
+            (folder / "model.safetensors").write_text("weights")
+
+        monkeypatch.setattr(tiny, "build_tiny_policy", build)
+        return builds
+
+    def test_builds_once(self, builds, tmp_path):
+        config, root = TinyPolicyConfig(), tmp_path / "new" / "cache"
+        folder = ensure_tiny_policy(config, root)
+        assert folder == root / cache_key(config) == ensure_tiny_policy(config, root)
+        assert len(builds) == 1
+        assert (folder / "model.safetensors").read_text() == "weights"
+        assert [path for path in root.iterdir() if path.is_dir()] == [folder]  # nothing unfinished is left
+
+    def test_configs_have_folders_of_their_own(self, builds, tmp_path):
+        folders = {ensure_tiny_policy(TinyPolicyConfig(seed=seed), tmp_path) for seed in (0, 1)}
+        assert len(folders) == len(builds) == 2
+
+    def test_concurrent_callers_build_once(self, builds, tmp_path):
+        threads = [threading.Thread(target=ensure_tiny_policy, args=(TinyPolicyConfig(), tmp_path)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(builds) == 1
+
+    def test_a_failed_build_leaves_nothing_and_can_be_repeated(self, builds, tmp_path, monkeypatch):
+        with monkeypatch.context() as broken:
+            broken.setattr(tiny, "build_tiny_policy", lambda config, folder: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                ensure_tiny_policy(TinyPolicyConfig(), tmp_path)
+        assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+        assert ensure_tiny_policy(TinyPolicyConfig(), tmp_path).is_dir()
+
+    def test_an_unwritable_root_says_so(self, builds, tmp_path):
+        occupied = tmp_path / "file"
+        occupied.write_text("")
+        with pytest.raises(ConfigurationError, match=r"cache_root=.*Choose a writable folder"):
+            ensure_tiny_policy(TinyPolicyConfig(), occupied)
+        assert builds == []
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("coupling", ["loose", "coupled"])
+def test_the_real_policy_keeps_its_promises(coupling):
+    """Of the issue: success of 10 % to 30 %, 95 % of turns well-formed, 60 % of tokens reasoning, 3 minutes."""
+    folder = ensure_tiny_policy(TinyPolicyConfig(coupling=coupling), SHARED_CACHE)
+    report = json.loads((folder / "tiny_policy.json").read_text())
+    play = report["evaluation"]
+    assert play["episodes"] >= 256
+    assert 0.10 <= play["success_rate"] <= 0.30
+    assert play["well_formed_rate"] >= 0.95
+    assert play["reasoning_share"] >= 0.60
+    assert min(play["grounding"]) >= 0.90
+    assert play["longest_episode"] <= 700
