@@ -21,7 +21,7 @@ def version() -> str:
     source = (ROOT / "actfocus_verl" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
     if match is None:
-        raise RuntimeError("actfocus_verl/__init__.py has no line __version__ = \"...\"; add one")
+        raise RuntimeError('actfocus_verl/__init__.py has no line __version__ = "..."; add one')
     return match.group(1)
 
 

@@ -28,6 +28,8 @@ from typing import Any
 PLATFORM_VARIABLE = "VERL_PLATFORM"
 ENTRY_POINT_GROUP = "verl.plugins"
 PLUGIN_MODULE = "actfocus_verl.plugin"
+WORKER_SECONDS = 300.0
+"""How long a Ray worker may take to import verl before it counts as a problem."""
 
 _failure: Exception | None = None
 """What `register` raised when this module was imported."""
@@ -238,14 +240,19 @@ def verify_in_worker() -> list[str]:
 
     started = not ray.is_initialized()
     if started:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # RAY_ADDRESS names a cluster: then the check is made there
+        local = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "num_cpus": 1, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         variables = {PLATFORM_VARIABLE: os.environ[PLATFORM_VARIABLE]} if PLATFORM_VARIABLE in os.environ else {}
         remote = ray.remote(num_cpus=0, runtime_env={"env_vars": variables})(probe)
-        return [f"in a Ray worker: {problem}" for problem in ray.get(remote.remote())]
+        problems = ray.get(remote.remote(), timeout=WORKER_SECONDS)
+    except ray.exceptions.RayError as error:
+        problems = [str(error).strip().splitlines()[-1]]  # above it stands the worker's traceback
     finally:
         if started:
             ray.shutdown()
+    return [f"in a Ray worker: {problem}" for problem in problems]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -281,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         console.print(f"problem: {problem}", soft_wrap=True)
     where = "in this process and in a Ray worker" if options.ray else "in this process"
-    console.print(f"{len(problems)} problems" if problems else f"everything is registered {where}")
+    console.print(f"{len(problems)} problem(s)" if problems else f"everything is registered {where}")
     return 1 if problems else 0
 
 

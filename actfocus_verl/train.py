@@ -2,8 +2,8 @@
 
     python -m actfocus_verl.train env=frozen_lake algorithm=grpo credit=actfocus model=tiny platform=cpu
 
-Everything that can be known beforehand is checked before Ray starts. While the run lasts, a watchdog ends it when a part of it
-dies; when it ends, in whatever way, no process of it survives.
+Everything that can be known beforehand is checked before Ray starts. While the run lasts, a watchdog ends it when a
+part of it dies; when it ends, in whatever way, no process of it survives.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -26,18 +26,21 @@ from rich.console import Console
 from actfocus_verl import preflight
 from actfocus_verl.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from actfocus_verl.launch.watchdog import Watchdog
+
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
 RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
 EXIT_INTERRUPTED = 130
 
 
-class RunFailed(RuntimeError):
+class RunFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a call)
     """A run that ended without finishing; the message names the cause."""
 
 
 def verl_config_folder() -> Path:
-    """Return verl's Hydra folder without importing verl, which would fix its platform before the configuration is read."""
+    """Return verl's Hydra folder without importing verl, which would fix its platform too early."""
     spec = importlib.util.find_spec("verl")
     if spec is None or spec.origin is None:
         raise RunFailed("verl is not installed: pip install 'actfocus_verl[cpu]' (or [gpu])")
@@ -85,20 +88,21 @@ def _tiny_policy(config: DictConfig, console: Console) -> Path:
 
 
 class _SupervisedRunner:
-    """verl's task-runner class as `run_ppo` uses it: checks the cluster before the runner is placed, and names the runner."""
+    """verl's task-runner class as `run_ppo` uses it: checks the cluster before the runner is placed, and names it."""
 
-    def __init__(self, runner_class: Any, config: DictConfig) -> None:
+    def __init__(self, runner_class: Any, config: DictConfig, options: dict[str, Any] | None = None) -> None:
         self._runner_class = runner_class
         self._config = config
+        self._options = options or {}
 
     def options(self, **options: Any) -> _SupervisedRunner:
-        return _SupervisedRunner(self._runner_class.options(**options), self._config)
+        return _SupervisedRunner(self._runner_class, self._config, self._options | options)
 
     def remote(self) -> Any:
         from actfocus_verl.launch.resources import check_resources
 
         check_resources(self._config)
-        return self._runner_class.options(name=RUNNER_NAME).remote()
+        return self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
 
 
 def _kill_runner() -> None:
@@ -108,20 +112,18 @@ def _kill_runner() -> None:
         ray.kill(ray.get_actor(RUNNER_NAME))
 
 
-def train(config: DictConfig, console: Console) -> None:
+def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
     """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error."""
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from actfocus_verl import plugin
     from actfocus_verl.launch.progress import ProgressBar
-    from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
     problems = plugin.verify()
     if problems:
         raise RunFailed("the plugin is not registered as it should be: " + "; ".join(problems))
 
     folder = Path(config.run.dir)
-    watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
     with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
             with ProgressBar(folder, config.trainer.total_training_steps, console):
@@ -158,13 +160,15 @@ def run(config: DictConfig) -> None:
 
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
+    from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
+    watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
     record = RunRecord(Path(config.run.dir), config)
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
     reason = "finished"
     try:
-        train(config, console)
+        train(config, console, watchdog)
     except KeyboardInterrupt:
         reason = "interrupted"
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
@@ -172,8 +176,10 @@ def run(config: DictConfig) -> None:
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
             signal.signal(signum, signal.SIG_IGN)
-        shut_down()
-        record.end(reason)
+        try:
+            shut_down(watchdog.processes)
+        finally:
+            record.end(reason)
     if reason == "interrupted":
         console.print("interrupted; start the same command again to resume from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)

@@ -89,7 +89,7 @@ def test_the_command_lists_everything_here_and_in_a_ray_worker() -> None:
     """In a process of its own: this file then runs as __main__ and is imported by verl as well."""
     result = subprocess.run(
         [sys.executable, "-m", "actfocus_verl.plugin", "--check", "--ray"],
-        env=os.environ | {"RAY_TMPDIR": "/tmp", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

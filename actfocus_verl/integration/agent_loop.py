@@ -63,7 +63,13 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
         policy = ServerPolicy(self.server_manager, sampling_params)
         context = self.rollout_config.prompt_length + self.rollout_config.response_length
-        trajectory = await Episode(world, ChatCodec(self.tokenizer), max_context_tokens=context).play(policy)
+        episode = Episode(
+            world,
+            ChatCodec(self.tokenizer),
+            max_context_tokens=context,
+            max_response_tokens=self.rollout_config.response_length,
+        )
+        trajectory = await episode.play(policy)
         return to_output(trajectory, policy)
 
 

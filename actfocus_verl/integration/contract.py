@@ -62,6 +62,7 @@ _REGISTRIES: Final = (
     Symbol("verl.workers.engine:EngineRegistry._engines"),
     Symbol("verl.trainer.ppo.core_algos:register_policy_loss", ("name",)),
     Symbol("verl.trainer.ppo.core_algos:POLICY_LOSS_REGISTRY"),
+    Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY"),
     Symbol("verl.trainer.ppo.v1.trainer_base:register_trainer", ("name",)),
     Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY"),
     Symbol(f"{_AGENT_LOOP}:register", ("agent_name",)),

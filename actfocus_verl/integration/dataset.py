@@ -15,8 +15,8 @@ AGENT_NAME = "actfocus"
 class BoardDataset(Dataset):  # type: ignore[type-arg]
     """Boards 0..n-1 of one split of one world, for verl's `data.custom_cls`.
 
-    verl builds it from `data.train_files` or `data.val_files`, which hold here the name of a split instead of a path, and
-    from `data.boards`: {env, preset, train_size, evaluation_size}.
+    verl builds it from `data.train_files` or `data.val_files`, which hold here the name of a split instead of a path,
+    and from `data.boards`: {env, preset, train_size, evaluation_size}.
     """
 
     def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:

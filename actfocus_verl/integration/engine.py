@@ -23,7 +23,7 @@ FSDP_BACKENDS = ["fsdp", "fsdp2"]
 
 
 class EnergyMixin:
-    """Adds `energy` to the model outputs: E_t = -logsumexp of the raw logits at input position t, which predict token t+1."""
+    """Adds `energy` to the model outputs: E_t = -logsumexp of the raw logits at position t, which predict token t+1."""
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
@@ -43,8 +43,8 @@ class EnergyMixin:
     def _energy(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> torch.Tensor:
         if tu.get_non_tensor_data(data=micro_batch, key="use_fused_kernels", default=False):
             raise ValueError(
-                "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits that the energy needs. "
-                "Set it to False, or choose a credit that needs no energy (credit=uniform)."
+                "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits that the energy "
+                "needs. Set it to False, or choose a credit that needs no energy (credit=uniform)."
             )
         logits = output.logits  # packed: (1, N, V); padded: (B, L, V)
         if isinstance(logits, DTensor):

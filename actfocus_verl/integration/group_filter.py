@@ -1,4 +1,4 @@
-"""Which prompt groups of a step are trained on (StarPO-S): the top fraction by the standard deviation of their returns."""
+"""Which prompt groups of a step are trained on (StarPO-S): the top fraction by the standard deviation of returns."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _keep_all(returns_by_group: Mapping[str, Sequence[float]], ratio: float) -> 
 
 
 def _reward_variance(returns_by_group: Mapping[str, Sequence[float]], ratio: float) -> list[str]:
-    """The max(int(ratio * P), 1) groups of largest std; ties are broken by group id, so the order of arrival cannot matter."""
+    """The max(int(ratio * P), 1) groups of largest std; ties go by group id, so the order of arrival cannot matter."""
     keep = max(int(ratio * len(returns_by_group)), 1)
     ranked = sorted(returns_by_group, key=lambda group: (-group_std(returns_by_group[group]), group))
     return ranked[:keep]
@@ -81,7 +81,9 @@ def build_filter(config: Mapping[str, object]) -> GroupFilter:
     return GroupFilter(str(name), float(ratio))
 
 
-def apply_filter(keys: Sequence[str], returns: Sequence[float], group_filter: GroupFilter) -> tuple[list[int], FilterOutcome]:
+def apply_filter(
+    keys: Sequence[str], returns: Sequence[float], group_filter: GroupFilter
+) -> tuple[list[int], FilterOutcome]:
     """Return the positions of the kept rows and what was dropped.
 
     Args:

@@ -12,8 +12,8 @@ from actfocus_verl.errors import ConfigurationError
 def mini_batch_ids(rows: int, config: Any, actor_worker_group: Any) -> torch.Tensor:
     """Return the mini-batch index of each row, int64 (rows,), as verl's workers will cut them.
 
-    verl gives each data-parallel rank a contiguous chunk and cuts it in order; mini-batch m is the union of every rank's m-th
-    piece. With shuffling the cut is made inside the workers and cannot be known here.
+    verl gives each data-parallel rank a contiguous chunk and cuts it in order; mini-batch m is the union of all ranks'
+    m-th pieces. With shuffling the cut is made inside the workers and cannot be known here.
 
     Raises:
         ConfigurationError: `actor.shuffle` is on.

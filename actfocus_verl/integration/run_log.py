@@ -1,4 +1,4 @@
-"""A run's own records, written by the trainer as they happen: metrics.jsonl, evaluations.jsonl, rollouts/<step>.jsonl."""
+"""A run's records, written by the trainer as they happen: metrics.jsonl, evaluations.jsonl, rollouts/<step>.jsonl."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from transfer_queue import KVBatchMeta
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 ROLLOUTS_FOLDER = "rollouts"
-_ROLLOUT_TOKEN_FIELDS = ("responses", "response_mask", "token_roles", "turn_ids", "token_weights", "energy", "advantages")
+_ROLLOUT_TOKEN_FIELDS = (
+    "responses",
+    "response_mask",
+    "token_roles",
+    "turn_ids",
+    "token_weights",
+    "energy",
+    "advantages",
+)
 
 
 class RunLog:
@@ -32,7 +40,7 @@ class RunLog:
     def continue_from(self, step: int) -> None:
         """Forget what an earlier, interrupted start recorded after the checkpoint of `step`: those steps are run again.
 
-        An evaluation at `step` itself is forgotten too when training resumes there, because verl evaluates before it trains.
+        An evaluation at `step` itself is forgotten too when training resumes there: verl evaluates before it trains.
         """
         _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step)
         _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] < step)
@@ -47,7 +55,7 @@ class RunLog:
     ) -> None:
         """Append one object a data source (`env/preset/split`) with its success rate and 95 % Wilson interval.
 
-        The interval treats episodes as independent, so it holds for one rollout a board; `boards` says how many there were.
+        The interval treats episodes as independent, so it holds for one rollout a board; `boards` counts the boards.
         """
         for source in sorted(set(data_sources)):
             rows = [position for position, name in enumerate(data_sources) if name == source]
@@ -105,7 +113,7 @@ def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
     }
     length = data["responses"][row].numel()
     for name in _ROLLOUT_TOKEN_FIELDS:
-        if name in data.keys():
+        if name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
             entry[name] = _values(data[name][row][:length])
     return entry
 

@@ -1,7 +1,7 @@
 """Token-level credit as a mixin over verl's v1 trainers.
 
-What it adds to a step: drop prompt groups before anything is computed on them, ask the reference pass for the energy, turn the
-columns into `token_weights` once the advantages are known, and log both. Everything else is verl's.
+What it adds to a step: drop prompt groups before anything is computed on them, ask the reference pass for the energy,
+turn the columns into `token_weights` once the advantages are known, and log both. Everything else is verl's.
 """
 
 from __future__ import annotations
@@ -86,7 +86,10 @@ class TokenCreditMixin:
         super()._setup()  # type: ignore[misc]
         if is_distillation_enabled(self.config.get("distillation")):
             raise ConfigurationError(
-                "distillation.enabled", True, "distillation replaces the loss that token weights enter", "Switch one off."
+                "distillation.enabled",
+                True,
+                "distillation replaces the loss that token weights enter",
+                "Switch one off.",
             )
         actor_config: ActorConfig = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
         self.actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))  # type: ignore[attr-defined]
@@ -128,9 +131,7 @@ class TokenCreditMixin:
         return self._write_token_weights(batch, metrics)
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS)
-        )
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS))
         nested_mask = data["response_mask"]
         columns = padded_columns(data)
         valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
@@ -138,9 +139,7 @@ class TokenCreditMixin:
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
         weights = compute_token_weights(columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids)
-        metrics.update(
-            credit_metrics(weights, columns, advantages=columns.get("advantages"), valid_rows=valid_rows)
-        )
+        metrics.update(credit_metrics(weights, columns, advantages=columns.get("advantages"), valid_rows=valid_rows))
         fields = TensorDict({WEIGHTS_COLUMN: response_to_nested(weights, nested_mask)}, batch_size=len(batch.keys))
         # The returned batch names the new column: the actor fetches only named ones.
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
@@ -155,7 +154,11 @@ class TokenCreditMixin:
         self.run_log.metrics(metrics, int(metrics["training/global_step"]))
 
     def _val_metrics_update(
-        self, data_sources: list[str], sample_uids: list[str], reward_extra_infos_dict: dict[str, list[Any]], *args: Any,
+        self,
+        data_sources: list[str],
+        sample_uids: list[str],
+        reward_extra_infos_dict: dict[str, list[Any]],
+        *args: Any,
         **kwargs: Any,
     ) -> dict[str, float]:
         self.run_log.evaluations(data_sources, sample_uids, reward_extra_infos_dict, self.global_steps)  # type: ignore[attr-defined]
@@ -172,13 +175,13 @@ class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
 def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
     """Return the token columns as (B, T) tensors, T the longest response; what lies outside a row's response is 0.
 
-    Columns are read row by row up to the response's own length: verl's padding rows carry a one-token response beside columns
-    cloned from a longer row.
+    Columns are read row by row up to the response's own length: verl's padding rows carry a one-token response beside
+    columns cloned from a longer row.
     """
     lengths = [row.numel() for row in data["response_mask"].unbind()]
     width = max(lengths)
     columns = {}
-    for name in data.keys():
+    for name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         rows = data[name].unbind() if isinstance(data[name], torch.Tensor) else None
         if rows is None:
             continue

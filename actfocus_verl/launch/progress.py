@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 POLL_SECONDS = 0.5
+_NOTED = {
+    "episode/success_rate": "success {:.3f}",
+    "episode/valid_action_rate": "valid {:.3f}",
+    "timing_s/step": "{:.1f} s/step",
+}
+"""Metrics shown of a step, and how."""
 
 
 class ProgressBar:
-    """Shows step, success rate, last evaluation and time left until stopped; one line a step when there is no terminal."""
+    """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line a step."""
 
     def __init__(self, folder: Path, total_steps: int | None, console: Console) -> None:
         self._metrics = _Follower(folder / "metrics.jsonl")
@@ -59,21 +66,21 @@ class ProgressBar:
             self._evaluation = f"{line['split']} {line['rate']:.3f} [{line['ci_low']:.3f}, {line['ci_high']:.3f}]"
             self._progress.update(self._task, description="training", note=self._evaluation)
             if not self._console.is_terminal:
-                self._console.print(f"step {line['step']}: {self._evaluation} ({line['episodes']} episodes)", highlight=False)
+                text = f"step {line['step']}: {self._evaluation} ({line['episodes']} episodes)"
+                self._console.print(text, highlight=False, soft_wrap=True)
         for line in self._metrics.new():
             note = _note(line)
             self._progress.update(
                 self._task, description="training", completed=line["step"], note=f"{note}  {self._evaluation}"
             )
             if not self._console.is_terminal:
-                self._console.print(f"step {line['step']}: {note}", highlight=False)
+                self._console.print(f"step {line['step']}: {note}", highlight=False, soft_wrap=True)
 
 
 def _note(line: dict[str, Any]) -> str:
-    return (
-        f"success {line['episode/success_rate']:.3f}, valid {line['episode/valid_action_rate']:.3f}, "
-        f"{line['timing_s/step']:.1f} s/step"
-    )
+    """What a step's metrics say; one that is missing, or null because it was not finite, is left out."""
+    found = ((text, line.get(key)) for key, text in _NOTED.items())
+    return ", ".join(text.format(value) for text, value in found if value is not None)
 
 
 class _Follower:
@@ -82,15 +89,22 @@ class _Follower:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
+        self._lines: list[bytes] = []
+        """Read so far."""
 
     def new(self) -> list[dict[str, Any]]:
+        """Return the new lines. Of a file that was rewritten shorter, the lines it kept at its start are not new."""
         if not self._path.exists():
             return []
-        if self._path.stat().st_size < self._position:  # rewritten when a run resumes
-            self._position = 0
-        with self._path.open() as file:
+        earlier: list[bytes] = []
+        if self._path.stat().st_size < self._position:  # a run that resumes forgets what came after its checkpoint
+            earlier, self._lines, self._position = self._lines, [], 0
+        with self._path.open("rb") as file:
             file.seek(self._position)
-            text = file.read()
-        complete = text[: text.rfind("\n") + 1]
-        self._position += len(complete.encode())
-        return [json.loads(line) for line in complete.splitlines()]
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self._position += len(complete)
+        lines = complete.split(b"\n")[:-1]
+        self._lines += lines
+        kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(lines, earlier, strict=False)))
+        return [json.loads(line) for line in lines[kept:]]

@@ -37,7 +37,7 @@ class RunRecord:
         }
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(config, resolve=True))
-        self._earlier = json.loads(self._path.read_text())["starts"] if self._path.exists() else []
+        self._earlier = _starts(self._path)
         self._write()
 
     def end(self, reason: str) -> None:
@@ -50,6 +50,17 @@ class RunRecord:
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(record, indent=2) + "\n")
         temporary.replace(self._path)
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """Return the starts an earlier record lists. A file that is no such record is moved aside, not overwritten."""
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text())["starts"])
+    except (ValueError, KeyError, TypeError):
+        path.replace(path.with_suffix(".json.unreadable"))
+        return []
 
 
 def _now() -> str:
@@ -66,19 +77,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
-    """Commit of the checkout the package is imported from, with `-dirty` when it has changes; None outside a checkout."""
+def _commit(source: Path = Path(__file__)) -> str | None:
+    """Commit of the checkout the source file belongs to, `-dirty` when it has changes; None outside a checkout.
+
+    A file that git does not track belongs to none: the package may be installed below somebody else's repository.
+    """
     try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        _git(source.parent, "ls-files", "--error-unmatch", "--", source.name)
+        return _git(source.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return answer.stdout.strip()
 
 

@@ -1,41 +1,37 @@
-"""Whether Ray can place what a run asks for: asked before anything is placed, because verl waits for placement without a limit."""
+"""Whether Ray can place what a run asks for: asked before anything is placed, because verl waits for ever."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import ray
-from verl.trainer.ppo.utils import need_critic
+from omegaconf import OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
 
 _WORKER_SLOT_CPUS = 3
 """CPUs verl reserves beside each GPU slot (`ResourcePoolManager.max_colocate_count`)."""
-_TRANSIENT_CPUS = 1
-"""verl runs a one-CPU helper task while it starts the worker group."""
+_PLACEMENT_CPUS = 1
+"""Every other actor (task runner, agent loops, reward workers, servers) names no CPU: Ray then wants one free while it
+places the actor, and gives it back."""
+_KEYS: Final = {"CPU": "ray_kwargs.ray_init.num_cpus", "GPU": "trainer.n_gpus_per_node"}
+_REMEDIES: Final = {
+    "CPU": "Set ray_kwargs.ray_init.num_cpus to at least that (the CPUs are logical and may exceed the real ones), or "
+    "lower transfer_queue.backend.SimpleStorage.num_data_storage_units",
+    "GPU": "Lower trainer.n_gpus_per_node or trainer.nnodes, or raise ray_kwargs.ray_init.num_gpus on a CPU machine",
+}
 
 
 def demanded(config: Any) -> dict[str, float]:
-    """Return the logical CPUs and GPUs that verl's actors reserve for this configuration.
+    """Return the logical CPUs and GPUs that a run of this configuration reserves.
 
-    One CPU each: the task runner, TransferQueue's controller and storage units, agent-loop and reward workers, the request
-    router, a server a replica; three beside every GPU slot; two more for what verl starts and ends on the way.
+    CPUs held for the whole run: one for TransferQueue's controller and for each of its storage units, and three beside
+    every GPU slot, which actor, critic, reference and server share. One more has to be free.
     """
     slots = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    rollout = config.actor_rollout_ref.rollout
-    replicas = max(1, slots // (rollout.tensor_model_parallel_size * rollout.data_parallel_size))
-    actors = (
-        1  # task runner
-        + 1  # TransferQueue's controller
-        + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
-        + rollout.agent.num_workers
-        + config.reward.num_workers
-        + 1  # request router
-        + replicas
-        + int(need_critic(config))
-    )
-    return {"CPU": float(actors + _WORKER_SLOT_CPUS * slots + _TRANSIENT_CPUS), "GPU": float(slots)}
+    queue = 1 + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    return {"CPU": float(queue + _WORKER_SLOT_CPUS * slots + _PLACEMENT_CPUS), "GPU": float(slots)}
 
 
 def check_resources(config: Any, available: Mapping[str, float] | None = None) -> None:
@@ -49,18 +45,12 @@ def check_resources(config: Any, available: Mapping[str, float] | None = None) -
         ConfigurationError: names the resource that is short, what is asked, what there is, and the key that changes it.
     """
     available = ray.cluster_resources() if available is None else available
-    keys = {"CPU": "ray_kwargs.ray_init.num_cpus", "GPU": "trainer.n_gpus_per_node"}
     for resource, amount in demanded(config).items():
         have = available.get(resource, 0.0)
         if have < amount:
-            value = config.ray_kwargs.ray_init.num_cpus if resource == "CPU" else config.trainer.n_gpus_per_node
             raise ConfigurationError(
-                keys[resource],
-                value,
+                _KEYS[resource],
+                OmegaConf.select(config, _KEYS[resource]),
                 f"the run asks Ray for {amount:g} {resource}, the cluster has {have:g}",
-                "Set ray_kwargs.ray_init.num_cpus to at least that (the CPUs are logical and may exceed the real ones), or "
-                "lower actor_rollout_ref.rollout.agent.num_workers, reward.num_workers and "
-                "transfer_queue.backend.SimpleStorage.num_data_storage_units"
-                if resource == "CPU"
-                else "Lower trainer.n_gpus_per_node or trainer.nnodes, or raise ray_kwargs.ray_init.num_gpus on a CPU machine",
+                _REMEDIES[resource],
             )

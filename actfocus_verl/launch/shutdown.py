@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 import psutil
 import ray
@@ -10,30 +11,34 @@ import ray
 TERMINATE_SECONDS = 5.0
 
 
-def shut_down() -> list[str]:
+def shut_down(others: Iterable[psutil.Process] = ()) -> list[str]:
     """Disconnect from Ray, stop the local cluster if this process started one, and end every descendant that is left.
 
     vLLM's engine is a child of a Ray worker; killed workers leave it behind, so descendants are noted before Ray goes.
+
+    Args:
+        others: ended as well: parts of the run seen earlier, which are no descendants once their parent was killed.
 
     Returns:
         Titles of the processes that had to be killed.
     """
     descendants = psutil.Process().children(recursive=True)
     if ray.is_initialized():
-        ray.shutdown()
-    return end_processes(descendants)
+        with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is half dead already
+            ray.shutdown()
+    return end_processes(list({*descendants, *others}))
 
 
 def end_processes(processes: list[psutil.Process]) -> list[str]:
     """Terminate, then kill, what still runs of `processes`; return the titles of the killed."""
     _, alive = psutil.wait_procs(processes, timeout=0.1)
     for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):  # ended by itself in this moment
             process.terminate()
     _, alive = psutil.wait_procs(alive, timeout=TERMINATE_SECONDS)
     titles = []
     for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             titles.append(" ".join(process.cmdline()) or process.name())
             process.kill()
     psutil.wait_procs(alive, timeout=TERMINATE_SECONDS)

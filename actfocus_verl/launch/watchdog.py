@@ -1,16 +1,16 @@
 """Notice that a part of a run has died, say which, and end the run.
 
-A vLLM engine that dies leaves verl waiting for its rollouts for ever. The watchdog looks at the processes of this machine's Ray
-node every few seconds, and asks each vLLM server anywhere in the cluster for its health. A death that does not end the run by
-itself within a grace period ends it.
+A vLLM engine that dies leaves verl waiting for its rollouts for ever. The watchdog looks at the processes of this
+machine's Ray node every few seconds, and asks each vLLM server anywhere in the cluster for its health. A death that
+does not end the run by itself within a grace period ends it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import threading
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ HEALTH_TIMEOUT_SECONDS = 5.0
 HEALTH_FAILURES = 3
 """Consecutive failed health checks that count as a death; one may time out on a loaded machine."""
 LOG_LINES = 15
+LOG_TAIL_BYTES = 1 << 16
 
 ESSENTIAL = {
     "TaskRunner": "verl's task runner",
@@ -35,37 +36,48 @@ ESSENTIAL = {
     "VLLM::Worker": "a vLLM worker",
     "AgentLoopWorker": "an agent-loop worker",
     "RewardLoopWorker": "a reward worker",
+    "GlobalRequestLoadBalancer": "verl's request router",
     "TransferQueueController": "TransferQueue's controller",
     "SimpleStorageUnit": "TransferQueue's storage",
     "raylet": "Ray's node manager (raylet)",
     "gcs_server": "Ray's control store (gcs_server)",
 }
-"""What a process title must contain for its end to be the run's end, and what to call it."""
+"""What the name in a process title must contain for its end to be the run's end, and what to call it."""
+
+_without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""The servers are nodes of this cluster: a proxy meant for the internet would answer for them, wrongly."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """A part that died: its name, process id, and the last lines of its log."""
+    """A part that died: its name, its process id where it was seen to end, and the last lines of its log."""
 
     part: str
-    pid: int
-    log_tail: str
+    pid: int | None = None
+    log_tail: str = ""
 
     def __str__(self) -> str:
+        what = f"{self.part} stopped answering" if self.pid is None else f"{self.part} (process {self.pid}) died"
         tail = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
-        return f"{self.part} (process {self.pid}) died, so the run was ended.{tail}"
+        return f"{what}, so the run was ended.{tail}"
 
 
 @dataclass(frozen=True)
 class _Watched:
     part: str
     process: psutil.Process
-    parent_pid: int
+    logs: tuple[str, ...]
+    """Names of its log files without suffix, as glob patterns, best first."""
 
 
 def essential_part(title: str) -> str | None:
-    """Return the name of the part a process title belongs to, or None when its end means nothing."""
-    return next((name for mark, name in ESSENTIAL.items() if mark in title), None)
+    """Return the name of the part a process title belongs to, or None when its end means nothing.
+
+    Only the program's name counts, the last component of the title's first word: the arguments of every Ray worker that
+    has not got its title yet contain `raylet`.
+    """
+    program = _program(title)
+    return next((name for mark, name in ESSENTIAL.items() if mark in program), None)
 
 
 class Watchdog:
@@ -97,6 +109,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
         self.death: Death | None = None
 
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """Every essential process seen so far. One whose parent was killed is nobody's descendant any more."""
+        return [watched.process for watched in list(self._watched.values())]
+
     def __enter__(self) -> Watchdog:
         self._thread.start()
         return self
@@ -117,10 +134,17 @@ class Watchdog:
 
     def _remember(self, process: psutil.Process) -> None:
         try:
-            part = essential_part(" ".join(process.cmdline()) or process.name())
-            if part is not None:
-                self._watched[process.pid] = _Watched(part, process, process.ppid())
-        except psutil.Error:  # ended between the two calls
+            title = _title(process)
+            part = essential_part(title)
+            if part is None:
+                return
+            parents = process.parents()
+            if parents and essential_part(_title(parents[0])) == part:
+                return  # a fork carries its parent's title until it gets its own: a data loader, a helper about to exec
+            # vLLM's processes write into the log of the server that started them; Ray's own have logs by name.
+            logs = (*(f"*-{each.pid}" for each in (process, *parents)), _program(title))
+            self._watched[process.pid] = _Watched(part, process, logs)
+        except psutil.Error:  # ended between two calls
             return
 
     def _run(self) -> None:
@@ -135,16 +159,23 @@ class Watchdog:
         for address in self._servers():
             self._health_failures[address] = 0 if _healthy(address) else self._health_failures.get(address, 0) + 1
             if self._health_failures[address] >= HEALTH_FAILURES:
-                return Death(f"the vLLM server at {address}", 0, "")
+                return Death(f"the vLLM server at {address}")
         return None
 
     def _log_tail(self, watched: _Watched) -> str:
-        # vLLM's engine writes into the log of the server that started it.
-        for pid in (watched.process.pid, watched.parent_pid):
-            lines = [line for folder in self._log_folders for line in _last_lines(folder, pid)]
+        for pattern in watched.logs:
+            lines = [line for folder in self._log_folders for line in _last_lines(folder, pattern)]
             if lines:
                 return "\n".join(lines[-LOG_LINES:])
         return ""
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.cmdline()) or process.name()
+
+
+def _program(title: str) -> str:
+    return title.partition(" ")[0].rpartition("/")[2]
 
 
 def _alive(process: psutil.Process) -> bool:
@@ -156,18 +187,20 @@ def _alive(process: psutil.Process) -> bool:
 
 def _healthy(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=HEALTH_TIMEOUT_SECONDS) as answer:
+        with _without_proxy.open(f"http://{address}/health", timeout=HEALTH_TIMEOUT_SECONDS) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # URLError and HTTPError are OSErrors
         return False
 
 
-def _last_lines(folder: Path, pid: int) -> list[str]:
-    """Last lines of the newest logs of a process; Ray names them `worker-<id>-<job>-<pid>.out` and `.err`."""
+def _last_lines(folder: Path, pattern: str) -> list[str]:
+    """Last lines of a process's logs; Ray names a worker's `worker-<id>-<job>-<pid>.out` and `.err`."""
     lines: list[str] = []
-    for path in sorted(folder.glob(f"*-{pid}.out")) + sorted(folder.glob(f"*-{pid}.err")):
-        text = path.read_text(errors="replace").splitlines()
-        lines.extend(line for line in text[-LOG_LINES:] if line.strip())
+    for path in sorted(folder.glob(f"{pattern}.out")) + sorted(folder.glob(f"{pattern}.err")):
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - LOG_TAIL_BYTES, 0))
+            text = file.read().decode(errors="replace")
+        lines.extend([line for line in text.splitlines() if line.strip()][-LOG_LINES:])
     return lines
 
 
@@ -182,11 +215,16 @@ class ServerAddresses:
     def __init__(self) -> None:
         self._pending: dict[str, ray.ObjectRef] = {}
         self._known: dict[str, str] = {}
-        self._started = time.monotonic()
 
     def __call__(self) -> list[str]:
+        """Return the addresses known by now. A Ray that fails to answer adds none: its end is seen by its processes."""
+        with contextlib.suppress(ray.exceptions.RayError, ValueError):  # ValueError: the actor is gone already
+            self._ask()
+        return list(self._known.values())
+
+    def _ask(self) -> None:
         if not ray.is_initialized():
-            return []
+            return
         for name in ray.util.list_named_actors():
             if "server_" in name and name not in self._known and name not in self._pending:
                 self._pending[name] = ray.get_actor(name).get_server_address.remote()
@@ -199,5 +237,4 @@ class ServerAddresses:
                 host, port = ray.get(reference)
             except (ray.exceptions.RayError, AssertionError):  # not launched yet: ask again at the next look
                 continue
-            self._known[name] = f"{host}:{port}"
-        return list(self._known.values())
+            self._known[name] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

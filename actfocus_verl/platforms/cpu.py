@@ -1,7 +1,8 @@
 """verl's platform interface for a plain CPU (`VERL_PLATFORM=cpu`).
 
-verl asks its platform for a device, a collective backend and a Ray resource. A CPU has one device, speaks gloo, and owns no
-accelerator, so Ray's `GPU` resource is used as a number of *logical* slots: `ray_init.num_gpus=N` means N training processes.
+verl asks its platform for a device, a collective backend and a Ray resource. A CPU has one device, speaks gloo, and
+owns no accelerator, so Ray's `GPU` resource is used as a number of *logical* slots: `ray_init.num_gpus=N` means N
+training processes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class CPUDeviceModule(ModuleType):
         return getattr(torch.cpu, name)
 
     def get_device_name(self, device: Any = None) -> str:
-        # verl looks this up in a table of peak FLOPS. No entry is right for every processor, so none must match: MFU is 0.
+        # verl looks this up in a table of peak FLOPS. No entry is right for every processor; none must match: MFU is 0.
         return "cpu"
 
     def empty_cache(self) -> None:

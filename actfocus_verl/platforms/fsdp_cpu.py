@@ -15,8 +15,8 @@ class CPUBuildMixin:
     model_config: Any
 
     def _build_fsdp_module(self, module: nn.Module) -> nn.Module:
-        # verl wraps every forward-only engine in CPUOffloadPolicy(pin_memory=True), and pinning needs an accelerator. The
-        # flag is used for nothing else while the module is built.
+        # verl wraps every forward-only engine in CPUOffloadPolicy(pin_memory=True), and pinning needs an accelerator.
+        # The flag is used for nothing else while the module is built.
         original = self.engine_config
         self.engine_config = dataclasses.replace(original, forward_only=False)
         try:

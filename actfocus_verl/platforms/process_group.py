@@ -1,7 +1,8 @@
 """The process group on a CPU.
 
-verl 0.9.1 builds the backend string `cpu:gloo,<device>:<backend>`. With a CPU device that is `cpu:gloo,cpu:gloo`, which torch
-refuses. verl offers no setting for it, so the default argument is replaced here. Drop it when verl skips the duplicate.
+verl 0.9.1 builds the backend string `cpu:gloo,<device>:<backend>`. With a CPU device that is `cpu:gloo,cpu:gloo`, which
+torch refuses. verl offers no setting for it, so the default argument is replaced here. Drop it when verl skips the
+duplicate.
 """
 
 from __future__ import annotations

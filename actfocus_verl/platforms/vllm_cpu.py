@@ -1,8 +1,9 @@
 """verl's vLLM server on a CPU, through verl's own hooks: a replica, a server and a worker extension.
 
-vLLM prepacks linear weights for oneDNN on a CPU and drops the originals, so verl's weight sync, which loads into the originals,
-fails from the second step on. vLLM's layerwise reload restores the originals' shapes, loads, and packs again; the extension
-wraps every sync in it. `ACTFOCUS_VLLM_PREPACK=0` switches packing off instead (figures: docs/performance.md).
+vLLM prepacks linear weights for oneDNN on a CPU and drops the originals, so verl's weight sync, which loads into the
+originals, fails from the second step on. vLLM's layerwise reload restores the originals' shapes, loads, and packs
+again; the extension wraps every sync in it. `ACTFOCUS_VLLM_PREPACK=0` switches packing off instead (figures:
+docs/performance.md).
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
     ) -> None:
         """Receive all buckets, then load them in one go.
 
-        verl's version loads straight from the shared segment. On a CPU the loaded tensors would be views of it, and a segment
-        with views cannot be closed; so each tensor is copied on receipt.
+        verl's version loads straight from the shared segment. On a CPU the loaded tensors would be views of it, and a
+        segment with views cannot be closed; so each tensor is copied on receipt.
         """
         if peft_config and base_sync_done:  # an adapter: verl's own path copies already
             super().update_weights_from_ipc(peft_config, base_sync_done, use_shm)

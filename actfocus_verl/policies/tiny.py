@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
 from actfocus_verl.environments import World, make_world, split_size

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+
 from tests.e2e.runs import Run
 
 pytestmark = pytest.mark.e2e

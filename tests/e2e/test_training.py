@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 
 import pytest
-from tests.e2e.runs import Run
 
 from actfocus_verl.reporting.run_folder import RunFolder
+from tests.e2e.runs import Run
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +50,9 @@ def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Ru
     rollout = json.loads((run.folder / "rollouts" / "1.jsonl").read_text().splitlines()[0])
     tokens = len(rollout["responses"])
     assert {len(rollout[name]) for name in ("token_roles", "token_weights", "energy", "turn_ids")} == {tokens}
-    weighted = [role for role, weight in zip(rollout["token_roles"], rollout["token_weights"], strict=True) if weight > 0]
+    weighted = [
+        role for role, weight in zip(rollout["token_roles"], rollout["token_weights"], strict=True) if weight > 0
+    ]
     assert set(weighted) == {1, 2, 3}  # reasoning, action, format; nothing of the environment
 
 

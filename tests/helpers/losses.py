@@ -38,8 +38,8 @@ def loss_inputs(
         rows: of each sequence the response-aligned columns, (T,) each, `log_probs` among them, `entropy` if wanted.
 
     Returns:
-        The model's outputs, jagged over prompt and response and shifted left as the engine leaves them (position t is about
-        token t+1; what lies outside the response is NaN); and the batch with the other columns.
+        The model's outputs, jagged over prompt and response and shifted left as the engine leaves them (position t is
+        about token t+1; what lies outside the response is NaN); and the batch with the other columns.
     """
     nothing = torch.full((prompt_tokens - 1,), torch.nan)
     outputs = {

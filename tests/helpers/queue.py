@@ -41,7 +41,7 @@ class LocalQueue:
     ) -> KVBatchMeta:
         for position, key in enumerate(keys):
             row = self.rows.setdefault(key, {})
-            row.update({name: _unpacked(fields[name], position) for name in fields.keys()})
+            row.update({name: _unpacked(column, position) for name, column in fields.items()})
             self.tags.setdefault(key, {}).update(tags[position] if tags else {})
         names = sorted(set.intersection(*(set(self.rows[key]) for key in keys)))
         return KVBatchMeta(

@@ -8,9 +8,7 @@ from omegaconf import OmegaConf
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.dataset import BoardDataset
 
-CONFIG = OmegaConf.create(
-    {"boards": {"env": "frozen_lake", "preset": "clean", "train_size": 10, "evaluation_size": 4}}
-)
+CONFIG = OmegaConf.create({"boards": {"env": "frozen_lake", "preset": "clean", "train_size": 10, "evaluation_size": 4}})
 
 
 def test_a_row_names_a_board_and_holds_no_prompt() -> None:

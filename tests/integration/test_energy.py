@@ -90,7 +90,9 @@ def test_energy_carries_no_gradient(engine: Any) -> None:
     with engine.train_mode():
         seen: dict[str, torch.Tensor] = {}
 
-        def loss(model_output: dict[str, torch.Tensor], data: Any, dp_group: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+        def loss(
+            model_output: dict[str, torch.Tensor], data: Any, dp_group: Any
+        ) -> tuple[torch.Tensor, dict[str, Any]]:
             seen.update(model_output)
             return model_output["log_probs"].values().sum(), {}
 
@@ -101,7 +103,7 @@ def test_energy_carries_no_gradient(engine: Any) -> None:
 
 def test_fused_kernels_are_refused_with_the_remedy(engine: Any) -> None:
     batch = to_batch(ROWS, use_fused_kernels=True, **ENERGY)
-    with pytest.raises(ValueError, match="use_fused_kernels=True: .* Set it to False"):
+    with pytest.raises(ValueError, match=r"use_fused_kernels=True: .* Set it to False"):
         engine.prepare_model_outputs(None, {}, batch, None)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import multiprocessing
 from verl.workers.utils.losses import ppo_loss
 
+from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from tests.helpers.engines import gradients, make_rows, rank_gradients, to_batch, weighted_loss
 from tests.helpers.losses import actor_config
 
@@ -52,8 +53,7 @@ def test_weights_of_one_give_the_stock_gradient_to_the_bit(engine: Any) -> None:
     rows = make_rows(ROWS)
     ones = [row | {"token_weights": row["response_mask"].float()} for row in rows]
     stock = gradients(engine, to_batch(rows), partial(ppo_loss, config=actor_config("vanilla")))
-    config = actor_config("token_weighted")
-    ours = gradients(engine, to_batch(ones), partial(weighted_loss().func, config=config))
+    ours = gradients(engine, to_batch(ones), partial(token_weighted_ppo_loss, config=actor_config("token_weighted")))
     for name in stock:
         assert torch.equal(ours[name], stock[name])
 

@@ -1,4 +1,4 @@
-"""The token-weighted loss on verl's own `ppo_loss`: registered, neutral to the bit, Eq. 6 by hand, and what it leaves alone."""
+"""The token-weighted loss on verl's own `ppo_loss`: neutral to the bit, Eq. 6 by hand, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-mean")
 
 @pytest.fixture
 def rows() -> list[Row]:
-    """Three sequences of 5, 9 and 1 tokens; ratios on both sides of the clip, advantages of both signs, some tokens masked."""
+    """Sequences of 5, 9 and 1 tokens: ratios on both sides of the clip, advantages of both signs, masked tokens."""
     generator = torch.Generator().manual_seed(3)
     rows = []
     for length in (5, 9, 1):
@@ -147,7 +147,9 @@ def test_kl_and_entropy_terms_are_not_weighted(rows: list[Row]) -> None:
 def test_importance_weights_of_a_rollout_correction_stay_a_factor(rows: list[Row]) -> None:
     weights = arbitrary_weights(rows)
     importance = [torch.full_like(weight, 0.5) for weight in weights]
-    both = [row | {"rollout_is_weights": each} for row, each in zip(with_weights(rows, weights), importance, strict=True)]
+    both = [
+        row | {"rollout_is_weights": each} for row, each in zip(with_weights(rows, weights), importance, strict=True)
+    ]
 
     ours, _, _ = run(token_weighted_ppo_loss, both)
     expected, _, _ = run(token_weighted_ppo_loss, with_weights(rows, [weight * 0.5 for weight in weights]))

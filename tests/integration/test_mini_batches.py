@@ -20,7 +20,9 @@ def simulated(rows: int, mini_batch_rows: int, ranks: int) -> list[int]:
     indices = [-1] * rows
     for chunk in batch.chunk(ranks):
         data = tu.get_tensordict({"row": torch.tensor([int(key) for key in chunk.keys])})
-        iterator = tu.make_iterator(data, mini_batch_rows // ranks, epochs=1, seed=42, dataloader_kwargs={"shuffle": False})
+        iterator = tu.make_iterator(
+            data, mini_batch_rows // ranks, epochs=1, seed=42, dataloader_kwargs={"shuffle": False}
+        )
         for index, mini_batch in enumerate(iterator):
             for row in mini_batch["row"].tolist():
                 indices[row] = index

@@ -29,7 +29,9 @@ def lines(log: RunLog, name: str) -> list[dict[str, Any]]:
 
 
 def test_metrics_are_one_flat_object_a_step(log: RunLog) -> None:
-    log.metrics({"a": 1, "b": np.float64(0.5), "c": torch.tensor(2.0), "d": [1, 2], "e": float("nan"), "f": "x"}, step=1)
+    log.metrics(
+        {"a": 1, "b": np.float64(0.5), "c": torch.tensor(2.0), "d": [1, 2], "e": float("nan"), "f": "x"}, step=1
+    )
     log.metrics({"a": 2}, step=2)
     assert lines(log, "metrics.jsonl") == [
         {"step": 1, "a": 1, "b": 0.5, "c": 2.0, "e": None, "f": "x"},  # JSON has no NaN

@@ -186,12 +186,10 @@ def test_a_step_weights_the_real_rows_by_the_energy_of_the_reference(
     assert not batch.extra_info.get("calculate_energy")
 
 
-def test_advantages_stay_verls_own(
-    make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any]
-) -> None:
+def test_advantages_stay_verls_own(make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any]) -> None:
     found = {}
     for credit in ("actfocus", "uniform"):
-        batch, _ = to_advantages(make_trainer(f"credit={credit}"), queue.fill(rows))
+        to_advantages(make_trainer(f"credit={credit}"), queue.fill(rows))
         found[credit] = {key: queue.rows[key]["advantages"] for key in rows}
     # group a: returns 1, 0, 0 have mean 1/3 and standard deviation 1/sqrt(3): (2/3) sqrt(3) = 1.1547
     assert float(found["actfocus"]["a_0_0"][0]) == pytest.approx(1.1547, abs=1e-4)
@@ -236,9 +234,7 @@ def test_an_energy_credit_without_a_reference_is_refused(make_trainer: MakeTrain
         make_trainer("credit=actfocus", "actor_rollout_ref.actor.use_kl_loss=false")
 
 
-def test_a_step_is_recorded(
-    make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_step_is_recorded(make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any], tmp_path: Path) -> None:
     trainer = make_trainer("credit=actfocus")
     batch, metrics = to_advantages(trainer, queue.fill(rows))
     phases = ("gen", "old_log_prob", "ref", "adv", "update_actor", "step")

@@ -45,7 +45,8 @@ def test_ids_and_labels_are_those_of_an_episode_with_the_same_replies(config, to
 
     assert trajectory.turns == trajectory.valid_turns == len(replies)
     assert example["input_ids"] == trajectory.prompt_ids + trajectory.response_ids
-    expected = [token if mask else -100 for token, mask in zip(trajectory.response_ids, trajectory.response_mask)]
+    columns = zip(trajectory.response_ids, trajectory.response_mask, strict=True)
+    expected = [token if mask else -100 for token, mask in columns]
     assert example["labels"] == [-100] * len(trajectory.prompt_ids) + expected
 
 

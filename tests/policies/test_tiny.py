@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy, cache_key, ensure_tiny_policy
-from actfocus_verl.policies import tiny
+from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy, cache_key, ensure_tiny_policy, tiny
 from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import new_model
 
@@ -75,7 +74,8 @@ def test_report_holds_config_seconds_and_play(micro_folder, micro_config):
     assert TinyPolicyConfig(**report["config"]) == micro_config
     assert set(report["seconds"]) == {"demonstrations", "tokenizer", "training", "evaluation"}
     assert report["evaluation"]["episodes"] == micro_config.evaluation_episodes
-    assert report["parameters"] == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(micro_folder).parameters())
+    model = AutoModelForCausalLM.from_pretrained(micro_folder)
+    assert report["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_default_size_is_within_the_promise():
@@ -89,7 +89,7 @@ def test_default_size_is_within_the_promise():
 class TestEnsure:
     """Around a build that takes no time."""
 
-    @pytest.fixture()
+    @pytest.fixture
     def builds(self, monkeypatch):
         builds = []
 

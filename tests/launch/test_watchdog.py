@@ -1,0 +1,257 @@
+"""The watchdog on real processes: what it watches, what it says of a death, and when it ends the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from actfocus_verl.launch.watchdog import ESSENTIAL, HEALTH_FAILURES, LOG_LINES, Death, Watchdog, essential_part
+from tests.launch.conftest import ENGINE_BELOW, FORK_BELOW, GUARD_SECONDS, HealthServer, StartChild
+
+FOR_EVER = 3600.0
+
+
+class EndRun:
+    """Counts its calls; the first one sets an event."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.called = threading.Event()
+
+    def __call__(self) -> None:
+        self.calls += 1
+        self.called.set()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for what the watchdog's thread does at once."""
+    tick = threading.Event()
+    for _ in range(GUARD_SECONDS * 100):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError(f"the watchdog never {what}")
+
+
+@pytest.mark.parametrize(
+    ("title", "part"),
+    [
+        ("ray::TaskRunnerV1.run", "verl's task runner"),
+        ("ray::WorkerDict.actor_rollout_ref_update_actor", "the training worker (actor, reference, critic)"),
+        ("ray::CPUvLLMHttpServer.generate", "the vLLM server"),
+        ("VLLM::EngineCore", "the vLLM engine"),
+        ("VLLM::Worker_TP1", "a vLLM worker"),
+        ("ray::AgentLoopWorkerTQ.generate_sequences", "an agent-loop worker"),
+        ("/somewhere/ray/core/src/ray/raylet/raylet --raylet_socket_name=/tmp/raylet", "Ray's node manager (raylet)"),
+        ("/somewhere/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp", "Ray's control store (gcs_server)"),
+    ],
+)
+def test_a_title_names_its_part(title: str, part: str) -> None:
+    assert essential_part(title) == part
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "",
+        "ray::IDLE",
+        "python -c pass",
+        # every Ray worker looks like this until it gets its title, and Ray ends idle ones as it likes
+        "/venv/bin/python default_worker.py --raylet-name=/tmp/ray/session/sockets/raylet",
+        "tail -f /tmp/ray/session_latest/logs/raylet.out",
+        "/home/WorkerDict/bin/python train.py",
+    ],
+)
+def test_other_titles_name_none(title: str) -> None:
+    assert essential_part(title) is None
+
+
+def test_nothing_is_dead_while_everything_lives(start_child: StartChild) -> None:
+    start_child("ray::WorkerDict")
+    start_child("ray::IDLE")
+    watchdog = Watchdog(EndRun())
+    assert watchdog.look() is None
+    assert watchdog.look() is None
+
+
+def test_a_killed_part_is_noticed_and_named(start_child: StartChild) -> None:
+    worker = start_child("ray::WorkerDict.actor_rollout_ref_update_actor")
+    watchdog = Watchdog(EndRun())
+    assert watchdog.look() is None
+    worker.kill()
+    death = watchdog.look()
+    assert death == Death("the training worker (actor, reference, critic)", worker.pid, "")
+    assert str(death) == (
+        f"the training worker (actor, reference, critic) (process {worker.pid}) died, so the run was ended."
+    )
+
+
+def test_a_part_that_nobody_has_waited_for_is_dead_too(start_child: StartChild) -> None:
+    worker = start_child("ray::RewardLoopWorker")
+    watchdog = Watchdog(EndRun())
+    assert watchdog.look() is None
+    worker.process.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+    assert worker.process.status() == psutil.STATUS_ZOMBIE
+    death = watchdog.look()
+    assert death is not None
+    assert death.part == ESSENTIAL["RewardLoopWorker"]
+
+
+def test_the_end_of_what_is_not_essential_means_nothing(start_child: StartChild) -> None:
+    idle = start_child("ray::IDLE")
+    watchdog = Watchdog(EndRun())
+    watchdog.look()
+    idle.kill()
+    assert watchdog.look() is None
+
+
+def test_a_process_is_watched_from_when_it_gets_its_title(start_child: StartChild) -> None:
+    """Ray starts workers before it knows what they will be."""
+    worker = start_child("ray::IDLE")
+    watchdog = Watchdog(EndRun())
+    watchdog.look()
+    assert watchdog.processes == []
+    worker.become("ray::WorkerDict")
+    watchdog.look()
+    assert watchdog.processes == [worker.process]
+
+
+def test_a_fork_with_its_parents_title_is_not_a_part(start_child: StartChild) -> None:
+    """A data loader's worker, or a helper between fork and exec: it may end when it likes."""
+    runner = start_child("ray::TaskRunnerV1.run", before=FORK_BELOW)
+    (copy,) = runner.below
+    assert "TaskRunnerV1" in copy.cmdline()[0]
+    watchdog = Watchdog(EndRun())
+    assert watchdog.look() is None
+    assert watchdog.processes == [runner.process]
+    copy.kill()
+    assert watchdog.look() is None
+
+
+def test_the_log_tail_is_the_process_own(start_child: StartChild, tmp_path: Path) -> None:
+    worker = start_child("ray::WorkerDict")
+    stem = tmp_path / f"worker-0123-01000000-{worker.pid}"
+    stem.with_suffix(".out").write_text("loading\n\n")
+    stem.with_suffix(".err").write_text("Traceback\nMemoryError: no room\n")
+    (tmp_path / f"worker-0123-01000000-9{worker.pid}.err").write_text("somebody else's\n")
+    watchdog = Watchdog(EndRun(), log_folders=[tmp_path])
+    watchdog.look()
+    worker.kill()
+    death = watchdog.look()
+    assert death is not None
+    assert death.log_tail == "loading\nTraceback\nMemoryError: no room"
+    assert str(death).endswith("died, so the run was ended.\nlast lines of its log:\n" + death.log_tail)
+
+
+def test_a_long_log_is_cut_to_its_last_lines(start_child: StartChild, tmp_path: Path) -> None:
+    worker = start_child("ray::WorkerDict")
+    lines = [f"line {number}" for number in range(100_000)]
+    (tmp_path / f"worker-0123-01000000-{worker.pid}.err").write_text("\n".join(lines) + "\n")
+    watchdog = Watchdog(EndRun(), log_folders=[tmp_path])
+    watchdog.look()
+    worker.kill()
+    death = watchdog.look()
+    assert death is not None
+    assert death.log_tail.splitlines() == lines[-LOG_LINES:]
+
+
+def test_an_engine_without_a_log_shows_its_servers(start_child: StartChild, tmp_path: Path) -> None:
+    """vLLM's engine and its workers write into the log of the server that started them."""
+    server = start_child("ray::vLLMHttpServer.generate", before=ENGINE_BELOW)
+    (engine,) = server.below
+    (tmp_path / f"worker-0123-01000000-{server.pid}.err").write_text("EngineCore: out of memory\n")
+    watchdog = Watchdog(EndRun(), log_folders=[tmp_path])
+    assert watchdog.look() is None
+    engine.kill()
+    death = watchdog.look()
+    assert death == Death("the vLLM engine", engine.pid, "EngineCore: out of memory")
+
+
+def test_an_orphan_is_still_known(start_child: StartChild) -> None:
+    """Whose parent was killed is no descendant any more, and has to be ended with the run all the same."""
+    server = start_child("ray::vLLMHttpServer.generate", before=ENGINE_BELOW)
+    (engine,) = server.below
+    watchdog = Watchdog(EndRun())
+    watchdog.look()
+    server.kill()
+    assert engine not in psutil.Process().children(recursive=True)
+    assert engine in watchdog.processes
+
+
+def test_a_death_ends_the_run_once_after_the_grace_period(start_child: StartChild) -> None:
+    worker = start_child("ray::WorkerDict")
+    end_run = EndRun()
+    with Watchdog(end_run, poll_seconds=0.01, grace_seconds=0.01) as watchdog:
+        wait_until(lambda: watchdog.processes, "saw the worker")
+        worker.kill()
+        assert end_run.called.wait(GUARD_SECONDS)
+    assert end_run.calls == 1
+    assert watchdog.death is not None
+    assert watchdog.death.pid == worker.pid
+
+
+def test_a_run_that_ends_in_time_is_left_alone(start_child: StartChild) -> None:
+    """verl often raises the better error by itself."""
+    worker = start_child("ray::WorkerDict")
+    end_run = EndRun()
+    with Watchdog(end_run, poll_seconds=0.01, grace_seconds=FOR_EVER) as watchdog:
+        wait_until(lambda: watchdog.processes, "saw the worker")
+        worker.kill()
+        wait_until(lambda: watchdog.death, "noticed the death")
+    assert watchdog.death is not None
+    assert watchdog.death.pid == worker.pid
+    assert end_run.calls == 0
+
+
+def test_a_run_without_a_death_is_left_alone(start_child: StartChild) -> None:
+    start_child("ray::WorkerDict")
+    end_run = EndRun()
+    with Watchdog(end_run, poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        wait_until(lambda: watchdog.processes, "saw the worker")
+    assert watchdog.death is None
+    assert end_run.calls == 0
+
+
+def test_a_server_that_keeps_failing_is_a_death(start_health_server: Callable[..., HealthServer]) -> None:
+    server = start_health_server(503)
+    end_run = EndRun()
+    with Watchdog(end_run, servers=lambda: [server.address], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        assert end_run.called.wait(GUARD_SECONDS)
+    assert end_run.calls == 1
+    assert server.asked == HEALTH_FAILURES
+    assert str(watchdog.death) == f"the vLLM server at {server.address} stopped answering, so the run was ended."
+
+
+def test_a_server_that_is_gone_is_a_death(start_health_server: Callable[..., HealthServer]) -> None:
+    end_run = EndRun()
+    # Port 1 of this machine: nobody listens there.
+    with Watchdog(end_run, servers=lambda: ["127.0.0.1:1"], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        assert end_run.called.wait(GUARD_SECONDS)
+    assert watchdog.death == Death("the vLLM server at 127.0.0.1:1")
+
+
+def test_a_server_that_fails_now_and_then_is_alive(start_health_server: Callable[..., HealthServer]) -> None:
+    server = start_health_server(*[503] * (HEALTH_FAILURES - 1), 200)
+    with Watchdog(EndRun(), servers=lambda: [server.address], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        assert server.enough.wait(GUARD_SECONDS)
+    assert watchdog.death is None
+
+
+def test_servers_are_asked_past_any_proxy(
+    start_health_server: Callable[..., HealthServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start_health_server(200)
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with Watchdog(EndRun(), servers=lambda: [server.address], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        assert server.enough.wait(GUARD_SECONDS)
+    assert watchdog.death is None
