@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
-from scipy.stats import binomtest
 from transfer_queue import KVBatchMeta
 
 METRICS_FILE = "metrics.jsonl"
@@ -35,15 +34,17 @@ class RunLog:
         self.rollouts_a_step = int(config.run.rollouts_a_step)
         self.rollouts_every = int(config.run.rollouts_every)
         self.seed = int(config.env.seed)
+        self.evaluates_first = bool(config.trainer.get("val_before_train", True))
         self.temperature = float(config.actor_rollout_ref.rollout.val_kwargs.temperature)
 
     def continue_from(self, step: int) -> None:
         """Forget what an earlier, interrupted start recorded after the checkpoint of `step`: those steps are run again.
 
-        An evaluation at `step` itself is forgotten too when training resumes there: verl evaluates before it trains.
+        The evaluation at `step` itself is forgotten too where verl evaluates again before it trains on.
         """
         _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step)
-        _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] < step)
+        last_kept = step - 1 if self.evaluates_first else step
+        _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
 
     def metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append one flat object: `step` and every scalar of the step."""
@@ -57,6 +58,8 @@ class RunLog:
 
         The interval treats episodes as independent, so it holds for one rollout a board; `boards` counts the boards.
         """
+        from scipy.stats import binomtest  # half a second in every process that imports verl, if it were at the top
+
         for source in sorted(set(data_sources)):
             rows = [position for position, name in enumerate(data_sources) if name == source]
             env, preset, split = source.split("/")
@@ -93,6 +96,14 @@ class RunLog:
         with (folder / f"{step}.jsonl").open("w") as file:
             for row, key in enumerate(chosen):
                 file.write(json.dumps(_rollout(data, row, key, step)) + "\n")
+
+
+def failed_episodes(present: int, expected: int, where: str) -> str:
+    """Return the message for episodes that ended in an error: a rate or a group without them would be biased."""
+    return (
+        f"{expected - present} of {expected} episodes of {where} ended in an error, which stands in the log of an "
+        "agent-loop worker (run.verbose=true prints it)"
+    )
 
 
 def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:

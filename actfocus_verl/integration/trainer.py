@@ -34,7 +34,7 @@ from actfocus_verl.integration.engine import CALCULATE_ENERGY
 from actfocus_verl.integration.group_filter import apply_filter, build_filter
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
-from actfocus_verl.integration.run_log import RunLog
+from actfocus_verl.integration.run_log import RunLog, failed_episodes
 
 TRAINER_PREFIX = "actfocus_"
 ENERGY_COLUMN = "energy"
@@ -99,7 +99,11 @@ class TokenCreditMixin:
         super().on_init_end()  # type: ignore[misc]
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
-        """Drop the filtered groups, then let verl pad and balance what is left."""
+        """Drop the filtered groups, then let verl pad and balance what is left.
+
+        Raises RuntimeError when episodes are missing: verl would train on what is left of their groups.
+        """
+        self._require_all_episodes(batch)
         scores = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
         returns = [float(row.sum()) for row in scores["rm_scores"].unbind()]
         positions, outcome = apply_filter(batch.keys, returns, self.group_filter)
@@ -110,6 +114,15 @@ class TokenCreditMixin:
             tq.kv_clear(keys=dropped, partition_id=batch.partition_id)
             batch = batch.select_keys([batch.keys[position] for position in positions])
         return super()._balance_batch(batch, metrics, *args, **kwargs)  # type: ignore[misc]
+
+    def _require_all_episodes(self, batch: KVBatchMeta) -> None:
+        groups = self.config.data.train_batch_size // self.parameter_sync_step  # type: ignore[attr-defined]
+        expected = groups * self.config.actor_rollout_ref.rollout.n
+        if len(batch.keys) < expected:
+            raise RuntimeError(
+                failed_episodes(len(batch.keys), expected, f"step {self.global_steps}")  # type: ignore[attr-defined]
+                + "; trainer.v1.sampler.sync_refill_failed_groups=true replaces failed groups instead"
+            )
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's reference pass; when the weighting wants it, the same pass returns the energy."""
@@ -158,12 +171,16 @@ class TokenCreditMixin:
         data_sources: list[str],
         sample_uids: list[str],
         reward_extra_infos_dict: dict[str, list[Any]],
-        *args: Any,
-        **kwargs: Any,
+        sample_turns: list[int],
+        expected_acc_counts: dict[tuple[str, str], int] | None = None,
     ) -> dict[str, float]:
-        self.run_log.evaluations(data_sources, sample_uids, reward_extra_infos_dict, self.global_steps)  # type: ignore[attr-defined]
+        step = self.global_steps  # type: ignore[attr-defined]
+        expected = sum((expected_acc_counts or {}).values())
+        if len(data_sources) < expected:
+            raise RuntimeError(failed_episodes(len(data_sources), expected, f"the evaluation at step {step}"))
+        self.run_log.evaluations(data_sources, sample_uids, reward_extra_infos_dict, step)
         return super()._val_metrics_update(  # type: ignore[misc]
-            data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs
+            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
         )
 
 

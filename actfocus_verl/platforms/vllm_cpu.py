@@ -80,8 +80,3 @@ class CPUvLLMReplica(vLLMReplica):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.server_class = ray.remote(CPUvLLMHttpServer)
-
-
-def load_replica() -> type[CPUvLLMReplica]:
-    """Loader for verl's `RolloutReplicaRegistry`."""
-    return CPUvLLMReplica

@@ -11,7 +11,7 @@ from actfocus_verl.environments import known_presets
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.policies.demonstrations import COUPLINGS, conversation, demonstrator_of
-from actfocus_verl.policies.tokenizer import CHAT_TEMPLATE, MINIMUM_VOCABULARY
+from actfocus_verl.policies.tokenizer import CHAT_TEMPLATE, BPE_TOKENS
 
 FORMAT_VERSION: Final = 1
 """Raise it whenever the same config and the same demonstrations give another folder than before."""
@@ -42,13 +42,13 @@ class TinyPolicyConfig:
     skill: float = 0.3
     episodes: int = 2400
     epochs: int = 1
-    vocab_size: int = 896
-    hidden_size: int = 192
-    layers: int = 3
-    heads: int = 6
-    intermediate_size: int = 512
+    vocab_size: int = 768
+    hidden_size: int = 128
+    layers: int = 5
+    heads: int = 4
+    intermediate_size: int = 384
     batch_size: int = 4
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     evaluation_episodes: int = 256
 
@@ -60,7 +60,7 @@ class TinyPolicyConfig:
         require_number("tiny.skill", self.skill, low=0.0, high=1.0)
         for name in ("episodes", "epochs", "hidden_size", "layers", "heads", "intermediate_size", "batch_size"):
             require_integer(f"tiny.{name}", getattr(self, name), low=1)
-        require_integer("tiny.vocab_size", self.vocab_size, low=MINIMUM_VOCABULARY)
+        require_integer("tiny.vocab_size", self.vocab_size, low=BPE_TOKENS)
         require_integer("tiny.evaluation_episodes", self.evaluation_episodes, low=0)
         require_number("tiny.learning_rate", self.learning_rate, low=0.0, high=1.0)
         require_number("tiny.weight_decay", self.weight_decay, low=0.0, high=1.0)

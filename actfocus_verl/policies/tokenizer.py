@@ -1,22 +1,26 @@
-"""A byte-level BPE tokenizer of the size of a world's language, with a chat template like Qwen's.
+"""A tokenizer of the size of a world's language: byte-level BPE like Qwen2's, a phrase book, a chat template like Qwen's.
 
-Long tokens make short episodes, and on a CPU the length of an episode is the price of a step. So a piece that BPE may
-merge is not a word but a clause (" am at row", ", column"), while what carries the state and the decision stays in
-tokens of its own: a place " (1, 2)", a digit, a row of the grid, a capitalised word (the moves), a separator, a tag.
+Long tokens make short episodes, and on a CPU the length of an episode is the price of a step. So the phrases that a
+world repeats ("goal is", ", column") are tokens, while what carries the state and the decision stays in tokens of its
+own: a place, a digit, a row of the grid, a capitalised word (the moves), a separator, a tag.
+
+Phrases are added tokens beside the BPE ones, and not merges: whatever a folder says, AutoTokenizer gives a Qwen2 model
+Qwen2's own splitting into words, over which no merge can reach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, Qwen2Tokenizer
 
 PAD, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-SPECIAL_TOKENS: Final = (PAD, START_OF_TURN, END_OF_TURN)
-MINIMUM_VOCABULARY: Final = 256 + len(SPECIAL_TOKENS)
-"""Every byte is a token, so that every text has an encoding."""
+
+BPE_TOKENS: Final = 320
+"""All bytes, so that every text has an encoding, and the commonest parts of words."""
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}"
@@ -25,44 +29,41 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
-_PIECES: Final = "|".join(
-    (
-        r"</?[a-z]+>(?: (?=<))?",  # a tag, and what separates it from the next
-        r" ?\(\d, \d\)",  # a place: the same token wherever it is named, so that it can be copied
-        r" ?\d",  # one digit
-        r" ?\|\|",  # the separator of actions
-        r"[_A-Z√]{2,}\n?",  # a row of a grid
-        r"[.,:]?[ \n]?[A-Z][a-z]+:?",  # a capitalised word: an action among them
-        r"[.,:]?[ \n]?[a-z]+(?: [a-z]+)?\n?",  # one or two words
-        r" ?[.,:]+(?:\n| (?=<))?",  # punctuation
-        r"[^\S\n]?[^\s<]",  # anything else, character by character
-        r"\s|<",
+_PHRASE: Final = re.compile(
+    "|".join(
+        (
+            r"</?[a-z]+>(?: (?=<))?",  # a tag, and what separates it from the next
+            r"[.,:]?[ \n]?[A-Z][a-z]+: \(\d, \d\)",  # a named place
+            r" ?\(\d, \d\)",  # a place
+            r" ?\d",  # one digit
+            r" ?\|\|",  # the separator of actions
+            r"[_A-Z√]{2,}\n?",  # a row of a grid
+            r"[.,:]?[ \n]?[A-Z][a-z]*:?",  # a capitalised word: an action among them
+            r"[.,:]?[ \n]?[a-z]+(?: [a-z]+)?\n?",  # one or two words
+            r" ?[.,:]+(?:\n| (?=<))?",  # punctuation
+            r",? [^\s\w<]",  # a symbol
+        )
     )
 )
 
+_RARE: Final = 5
+"""Phrases that occur less often are left to BPE."""
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Learn at most `vocab_size` tokens from `texts`. The same texts give the same tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
+    """Learn at most `vocab_size` tokens from `texts`. The same texts, in any order, give the same tokenizer."""
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(
+        [texts], BPE_TOKENS, new_special_tokens=[START_OF_TURN, END_OF_TURN], show_progress=False
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END_OF_TURN,
-        additional_special_tokens=[START_OF_TURN],
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    tokenizer.add_special_tokens({"eos_token": END_OF_TURN, "pad_token": PAD})
+    known = tokenizer.get_vocab()
+    phrases = [phrase for phrase in _phrases(texts) if phrase not in known]
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases[: vocab_size - len(known)]])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _phrases(texts: Sequence[str]) -> list[str]:
+    """Phrases of two characters or more, the commonest first."""
+    counts = Counter(phrase for text in texts for phrase in _PHRASE.findall(text) if len(phrase) > 1)
+    return sorted((phrase for phrase in counts if counts[phrase] >= _RARE), key=lambda phrase: (-counts[phrase], phrase))

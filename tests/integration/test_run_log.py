@@ -19,6 +19,7 @@ def log(tmp_path: Path) -> RunLog:
     config = {
         "run": {"dir": str(tmp_path / "run"), "rollouts_a_step": 2, "rollouts_every": 5},
         "env": {"seed": 3},
+        "trainer": {"val_before_train": True},
         "actor_rollout_ref": {"rollout": {"val_kwargs": {"temperature": 0.5}}},
     }
     return RunLog(OmegaConf.create(config))
@@ -84,8 +85,14 @@ def test_a_resumed_run_forgets_what_it_will_do_again(log: RunLog) -> None:
     interrupted(log, evaluated=(0, 2, 4))
     log.continue_from(2)
     assert [line["step"] for line in lines(log, "metrics.jsonl")] == [1, 2]
-    assert [line["step"] for line in lines(log, "evaluations.jsonl")][:1] == [0]
-    assert all(line["step"] <= 2 for line in lines(log, "evaluations.jsonl"))
+    assert [line["step"] for line in lines(log, "evaluations.jsonl")] == [0]  # verl evaluates at 2 again
+
+
+def test_an_evaluation_that_will_not_be_repeated_is_kept(log: RunLog) -> None:
+    interrupted(log, evaluated=(0, 2, 4))
+    log.evaluates_first = False
+    log.continue_from(2)
+    assert [line["step"] for line in lines(log, "evaluations.jsonl")] == [0, 2]
 
 
 def test_a_fresh_start_forgets_everything(log: RunLog) -> None:

@@ -20,7 +20,7 @@ from actfocus_verl.policies import config as config_module
         ({"skill": 1.5}, "between 0 and 1"),
         ({"seed": -1}, "at least 0"),
         ({"episodes": 0}, "at least 1"),
-        ({"vocab_size": 258}, "at least 259"),
+        ({"vocab_size": 319}, "at least 320"),
         ({"hidden_size": 100}, "192 or 384"),
         ({"evaluation_episodes": -1}, "at least 0"),
         ({"layers": 2.5}, "integer"),
