@@ -65,6 +65,18 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
         self._update_weights(weights, peft_config=peft_config, base_sync_done=False)
         for model, model_config in models:
             finalize_layerwise_reload(model, model_config)
+            _pack_tied_heads_again(model)
+
+
+def _pack_tied_heads_again(model: torch.nn.Module) -> None:
+    """Pack the heads whose weight is an embedding's: nothing is loaded into them, so the reload leaves their packed copy stale.
+
+    Such a layer is told by having packed weights and the originals as well. Drop it when vLLM's reload follows tied weights.
+    """
+    for layer in model.modules():
+        weight = getattr(layer, "weight", None)
+        if hasattr(layer, "cpu_linear") and weight is not None and weight.numel() > 0:
+            layer.quant_method.process_weights_after_loading(layer)
 
 
 class CPUvLLMHttpServer(vLLMHttpServer):

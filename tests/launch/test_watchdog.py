@@ -174,6 +174,15 @@ def test_an_engine_without_a_log_shows_its_servers(start_child: StartChild, tmp_
     assert death == Death("the vLLM engine", engine.pid, "EngineCore: out of memory")
 
 
+def test_rays_own_processes_have_logs_by_name(start_child: StartChild, tmp_path: Path) -> None:
+    raylet = start_child("/somewhere/raylet/raylet --raylet_socket_name=/tmp/raylet")
+    (tmp_path / "raylet.out").write_text("the node has no memory left\n")
+    watchdog = Watchdog(EndRun(), log_folders=[tmp_path])
+    watchdog.look()
+    raylet.kill()
+    assert watchdog.look() == Death(ESSENTIAL["raylet"], raylet.pid, "the node has no memory left")
+
+
 def test_an_orphan_is_still_known(start_child: StartChild) -> None:
     """Whose parent was killed is no descendant any more, and has to be ended with the run all the same."""
     server = start_child("ray::vLLMHttpServer.generate", before=ENGINE_BELOW)

@@ -116,9 +116,7 @@ def test_a_python_that_does_not_fit(scripts: ScriptTree, version: str) -> None:
 
     error = the_error(scripts.run(PYTHON=python, FAKE_VERSION=version))
 
-    assert error == (
-        f"PYTHON={python} is Python {version}: set PYTHON to a Python 3.10, 3.11 or 3.12, or unset it"
-    )
+    assert error == (f"PYTHON={python} is Python {version}: set PYTHON to a Python 3.10, 3.11 or 3.12, or unset it")
     assert not scripts.venv.exists()
 
 

@@ -22,6 +22,7 @@ from actfocus_verl.errors import ConfigurationError
 Coupling = Literal["loose", "coupled"]
 COUPLINGS: tuple[Coupling, ...] = ("loose", "coupled")
 
+
 def demonstrate(
     world: FrozenLake,
     rng: np.random.Generator,
