@@ -60,7 +60,8 @@ def _convert(name: str, text: str, kind: type) -> object:
     try:
         return kind(text)
     except ValueError as error:
-        raise ConfigurationError(f"tiny.{name}", text, f"is no {kind.__name__}", f"Give a {kind.__name__}") from error
+        wanted = kind.__name__
+        raise ConfigurationError(f"tiny.{name}", text, f"no {wanted}", f"Give a value of type {wanted}") from error
 
 
 def _summary(report: dict) -> str:

@@ -69,14 +69,15 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
 
 
 def _pack_tied_heads_again(model: torch.nn.Module) -> None:
-    """Pack the heads whose weight is an embedding's: nothing is loaded into them, so the reload leaves their packed copy stale.
+    """Pack the heads whose weight is an embedding's: nothing is loaded into them, so their packed copy stays stale.
 
-    Such a layer is told by having packed weights and the originals as well. Drop it when vLLM's reload follows tied weights.
+    Such a layer is told by having packed weights and the originals as well. Drop it when vLLM's reload follows ties.
     """
     for layer in model.modules():
         weight = getattr(layer, "weight", None)
         if hasattr(layer, "cpu_linear") and weight is not None and weight.numel() > 0:
-            layer.quant_method.process_weights_after_loading(layer)
+            method: Any = layer.quant_method
+            method.process_weights_after_loading(layer)
 
 
 class CPUvLLMHttpServer(vLLMHttpServer):

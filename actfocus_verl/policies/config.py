@@ -11,7 +11,7 @@ from actfocus_verl.environments import known_presets
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.policies.demonstrations import COUPLINGS, conversation, demonstrator_of
-from actfocus_verl.policies.tokenizer import CHAT_TEMPLATE, BPE_TOKENS
+from actfocus_verl.policies.tokenizer import BPE_TOKENS, CHAT_TEMPLATE
 
 FORMAT_VERSION: Final = 1
 """Raise it whenever the same config and the same demonstrations give another folder than before."""
@@ -39,7 +39,7 @@ class TinyPolicyConfig:
     preset: str = "clean"
     coupling: str = "loose"
     seed: int = 0
-    skill: float = 0.3
+    skill: float = 0.4
     episodes: int = 2400
     epochs: int = 1
     vocab_size: int = 768
@@ -47,8 +47,8 @@ class TinyPolicyConfig:
     layers: int = 5
     heads: int = 4
     intermediate_size: int = 384
-    batch_size: int = 4
-    learning_rate: float = 2e-3
+    batch_size: int = 2
+    learning_rate: float = 1.2e-3
     weight_decay: float = 0.01
     evaluation_episodes: int = 256
 

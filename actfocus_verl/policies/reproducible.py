@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-THREADS = 2
-"""The order in which a float32 sum is taken, and so its last bit, depends on the number of threads."""
+THREADS = 1
+"""The order in which a float32 sum is taken, and so its last bit, depends on the number of threads. One is hardly
+slower here, the tensors being small, and much faster where other processes want the second core."""
 
 
 @contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """Within it Python's, NumPy's and torch's global generators start from `seed`, and torch uses `THREADS` threads."""
+    """Within it Python's, NumPy's and torch's global generators start from `seed`, torch uses `THREADS` threads."""
     threads, python_state, numpy_state = torch.get_num_threads(), random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

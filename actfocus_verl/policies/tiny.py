@@ -1,6 +1,6 @@
 """Building the tiny policy, and finding it again: demonstrations, tokenizer, training, a Hugging Face folder.
 
-    ensure_tiny_policy -> cached folder, or build_tiny_policy -> conversations -> tokenizer -> examples -> Trainer
+ensure_tiny_policy -> cached folder, or build_tiny_policy -> conversations -> tokenizer -> examples -> Trainer
 """
 
 from __future__ import annotations

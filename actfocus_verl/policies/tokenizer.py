@@ -1,4 +1,4 @@
-"""A tokenizer of the size of a world's language: byte-level BPE like Qwen2's, a phrase book, a chat template like Qwen's.
+"""A tokenizer of the size of a world's language: byte-level BPE like Qwen2's, phrases, a chat template.
 
 Long tokens make short episodes, and on a CPU the length of an episode is the price of a step. So the phrases that a
 world repeats ("goal is", ", column") are tokens, while what carries the state and the decision stays in tokens of its
@@ -33,7 +33,7 @@ _PHRASE: Final = re.compile(
     "|".join(
         (
             r"</?[a-z]+>(?: (?=<))?",  # a tag, and what separates it from the next
-            r"[.,:]?[ \n]?[A-Z][a-z]+: \(\d, \d\)",  # a named place
+            r"[.,:]?[ \n]?[A-Z][a-z]*[a-rt-z]: \(\d, \d\)",  # a place with a name (a plural opens a list)
             r" ?\(\d, \d\)",  # a place
             r" ?\d",  # one digit
             r" ?\|\|",  # the separator of actions
@@ -66,4 +66,5 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
 def _phrases(texts: Sequence[str]) -> list[str]:
     """Phrases of two characters or more, the commonest first."""
     counts = Counter(phrase for text in texts for phrase in _PHRASE.findall(text) if len(phrase) > 1)
-    return sorted((phrase for phrase in counts if counts[phrase] >= _RARE), key=lambda phrase: (-counts[phrase], phrase))
+    common = [phrase for phrase in counts if counts[phrase] >= _RARE]
+    return sorted(common, key=lambda phrase: (-counts[phrase], phrase))

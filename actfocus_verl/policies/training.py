@@ -9,6 +9,7 @@ from typing import Any
 from transformers import (
     DataCollatorForSeq2Seq,
     GenerationConfig,
+    PrinterCallback,
     Qwen2Config,
     Qwen2ForCausalLM,
     Trainer,
@@ -82,6 +83,7 @@ def train(model: Any, tokenizer: Any, examples: list[Example], config: TinyPolic
         train_dataset=examples,
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=_IGNORED),
     )
+    trainer.remove_callback(PrinterCallback)  # a library does not print
     trainer.train()
     model.eval()
     return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])

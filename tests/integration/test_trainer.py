@@ -74,7 +74,8 @@ def make_trainer(engine: Any, queue: LocalQueue, tmp_path: Path) -> MakeTrainer:
         settings = [
             f"run.dir={tmp_path}",
             *("run.rollouts_every=1", "run.rollouts_a_step=2"),
-            *("data.train_batch_size=6", "actor_rollout_ref.rollout.n=1", "actor_rollout_ref.actor.ppo_mini_batch_size=4"),
+            *("data.train_batch_size=6", "actor_rollout_ref.rollout.n=1"),
+            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
             *("actor_rollout_ref.rollout.calculate_log_probs=false", "actor_rollout_ref.rollout.temperature=0.9"),
         ]
         with initialize_config_module("actfocus_verl_configs", version_base=None):

@@ -7,10 +7,8 @@ from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy
 
 @pytest.fixture(scope="session")
 def micro_config():
-    return TinyPolicyConfig(
-        episodes=12, batch_size=4, hidden_size=32, heads=1, layers=1, intermediate_size=32, vocab_size=300,
-        evaluation_episodes=2,
-    )
+    size = {"hidden_size": 32, "heads": 1, "layers": 1, "intermediate_size": 32, "vocab_size": 360}
+    return TinyPolicyConfig(episodes=12, batch_size=4, evaluation_episodes=0, **size)
 
 
 @pytest.fixture(scope="session")

