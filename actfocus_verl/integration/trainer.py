@@ -219,7 +219,6 @@ def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tenso
         "episode/turns": float(np.mean([info["turns"] for info in infos])),
         "episode/valid_action_rate": float(np.mean([info["valid_action_rate"] for info in infos])),
     }
-    metrics["episodes"] = float(len(infos))
     metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}
     roles = token_roles.values()
     for role in TokenRole:

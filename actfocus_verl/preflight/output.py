@@ -64,6 +64,8 @@ def _require_same_run(config: DictConfig) -> None:
         ) from error
     for key in _IDENTITY:
         was, now = _identity(earlier, key), _identity(config, key)
+        if key == "model.path" and now is None:  # the tiny policy, whose path is known later; its section says which
+            continue
         if was != now:
             raise ConfigurationError(
                 "run.dir",

@@ -172,6 +172,12 @@ class TestAnotherRun:
         sizes = {"env.train_size": 100, "env.evaluation_size": 64, "trainer.total_training_steps": 80}
         check_output(changed(earlier, **sizes, **{"tiny_policy.cache": "/elsewhere"}))
 
+    def test_the_tiny_policy_s_path_is_not_known_yet(self, earlier: DictConfig) -> None:
+        """A run's record holds the path of the built policy; the next start asks for it with null."""
+        record = changed(earlier, **{"model.path": "/cache/tiny_policy/key"})
+        (Path(earlier.run.dir) / "config.yaml").write_text(OmegaConf.to_yaml(record, resolve=True))
+        check_output(earlier)
+
     @pytest.mark.parametrize(
         ("values", "difference"),
         [
