@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.runs import Run
+from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
+from tests.e2e.runs import ROOT, Run
+
+
+@pytest.fixture(scope="session")
+def tiny_policy() -> Path:
+    """The tiny policy, built before the first run so that no run's time limit pays for it."""
+    return ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+def start(tmp_path: Path, tiny_policy: Path) -> Iterator[Callable[..., Run]]:
     """Start a run: `start("name", "key=value", ...)`. The same name twice is the same folder: a resumed run."""
     runs: list[Run] = []
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 400
+START_SECONDS = 700
 """A generous bound: start-up takes about a minute on two idle cores."""
 
 SMALL = (

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.runs import Run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 END_SECONDS = 60
 """How soon an interrupted run must have ended."""

@@ -10,7 +10,7 @@ import pytest
 from actfocus_verl.reporting.run_folder import RunFolder
 from tests.e2e.runs import Run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 LOG_PROB_GAP = 1e-3
 """nat a token: the bound on the mean gap between vLLM's and the actor's log-probs."""
