@@ -43,3 +43,11 @@ def test_ctrl_c_ends_every_process(start: Callable[..., Run]) -> None:
     assert run.wait(END_SECONDS) == 130
     assert run.survivors() == []
     assert json.loads((run.folder / "run.json").read_text())["exit_reason"] == "interrupted"
+
+
+def test_too_few_logical_cpus_stop_the_run_instead_of_hanging(start: Callable[..., Run]) -> None:
+    run = start("crowded", "ray_kwargs.ray_init.num_cpus=2")
+    assert run.wait(120) == 1
+    assert "ray_kwargs.ray_init.num_cpus=2" in run.terminal
+    assert "the cluster has 2" in run.terminal
+    assert run.survivors() == []
