@@ -184,7 +184,7 @@ def run(config: DictConfig) -> None:
         console.print("interrupted; start the same command again to resume from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)
     if reason != "finished":
-        _fail(console, f"{reason}\nlogs: {Path(config.run.dir) / LOG_FILE}, and Ray's in /tmp/ray/session_latest/logs")
+        _fail(console, f"{reason}\nlogs: {Path(config.run.dir) / LOG_FILE}, and Ray's in {ray_log_folder()}")
 
 
 def _cause(error: BaseException) -> str:

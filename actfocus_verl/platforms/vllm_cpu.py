@@ -2,8 +2,7 @@
 
 vLLM prepacks linear weights for oneDNN on a CPU and drops the originals, so verl's weight sync, which loads into the
 originals, fails from the second step on. vLLM's layerwise reload restores the originals' shapes, loads, and packs
-again; the extension wraps every sync in it. `ACTFOCUS_VLLM_PREPACK=0` switches packing off instead (figures:
-docs/performance.md).
+again; the extension wraps every sync in it. `ACTFOCUS_VLLM_PREPACK=0` switches packing off instead.
 """
 
 from __future__ import annotations
