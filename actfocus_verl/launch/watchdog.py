@@ -29,20 +29,26 @@ LOG_LINES = 15
 LOG_TAIL_BYTES = 1 << 16
 
 ESSENTIAL = {
+    "gcs_server": "Ray's control store (gcs_server)",
+    "raylet": "Ray's node manager (raylet)",
     "TaskRunner": "verl's task runner",
-    "WorkerDict": "the training worker (actor, reference, critic)",
-    "vLLMHttpServer": "the vLLM server",
-    "VLLM::EngineCore": "the vLLM engine",
     "VLLM::Worker": "a vLLM worker",
-    "AgentLoopWorker": "an agent-loop worker",
+    "VLLM::EngineCore": "the vLLM engine",
+    "vLLMHttpServer": "the vLLM server",
+    "WorkerDict": "the training worker (actor, reference, critic)",
     "RewardLoopWorker": "a reward worker",
+    "AgentLoopWorker": "an agent-loop worker",
     "GlobalRequestLoadBalancer": "verl's request router",
     "TransferQueueController": "TransferQueue's controller",
     "SimpleStorageUnit": "TransferQueue's storage",
-    "raylet": "Ray's node manager (raylet)",
-    "gcs_server": "Ray's control store (gcs_server)",
 }
-"""What the name in a process title must contain for its end to be the run's end, and what to call it."""
+"""What the name in a process title must contain for its end to be the run's end, and what to call it.
+
+Causes stand before their consequences: the end of a part takes parts below it along (Ray ends what a dead worker owns,
+vLLM's engine ends with its worker, and verl closes TransferQueue when anything else fails).
+"""
+
+_BY_CAUSE = list(ESSENTIAL.values())
 
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """The servers are nodes of this cluster: a proxy meant for the internet would answer for them, wrongly."""
@@ -123,14 +129,15 @@ class Watchdog:
         self._thread.join(timeout=self._poll_seconds + HEALTH_TIMEOUT_SECONDS)
 
     def look(self) -> Death | None:
-        """Take one look: remember new essential processes, return the first one that is gone."""
+        """Take one look: remember new essential processes, return one that is gone: of several, the likeliest cause."""
         for process in psutil.Process().children(recursive=True):
             if process.pid not in self._watched:
                 self._remember(process)
-        for watched in list(self._watched.values()):
-            if not _alive(watched.process):
-                return Death(watched.part, watched.process.pid, self._log_tail(watched))
-        return None
+        dead = [watched for watched in list(self._watched.values()) if not _alive(watched.process)]
+        if not dead:
+            return None
+        cause = min(dead, key=lambda watched: _BY_CAUSE.index(watched.part))
+        return Death(cause.part, cause.process.pid, self._log_tail(cause))
 
     def _remember(self, process: psutil.Process) -> None:
         try:

@@ -92,6 +92,26 @@ def test_a_killed_part_is_noticed_and_named(start_child: StartChild) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("cause", "consequence"),
+    [
+        ("VLLM::EngineCore", "SimpleStorageUnit"),
+        ("RewardLoopWorker", "TransferQueueController"),
+        ("WorkerDict", "GlobalRequestLoadBalancer"),
+        ("VLLM::Worker", "VLLM::EngineCore"),
+        ("raylet", "WorkerDict"),
+    ],
+)
+def test_of_several_deaths_the_cause_is_named(start_child: StartChild, cause: str, consequence: str) -> None:
+    """verl closes TransferQueue when anything fails, often before the watchdog's next look."""
+    first, second = start_child(f"ray::{consequence}"), start_child(cause)
+    watchdog = Watchdog(EndRun())
+    assert watchdog.look() is None
+    first.kill()
+    second.kill()
+    assert watchdog.look() == Death(ESSENTIAL[cause], second.pid, "")
+
+
 def test_a_part_that_nobody_has_waited_for_is_dead_too(start_child: StartChild) -> None:
     worker = start_child("ray::RewardLoopWorker")
     watchdog = Watchdog(EndRun())
