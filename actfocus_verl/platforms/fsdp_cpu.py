@@ -7,6 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from actfocus_verl.platforms import packed_attention
+
+packed_attention.register()  # the engines' modules may name it as their attention
+
 
 class CPUBuildMixin:
     """FSDP2 on a CPU: no offload to pinned memory, because there is nowhere to offload from."""

@@ -147,8 +147,8 @@ class TestPlatforms:
             assert (engine.model_dtype, engine.dtype) == ("fp32", "float32")
         assert parts.rollout.dtype == "float32"
         for part in (parts.model, config.critic.model):
-            assert part.override_config.attn_implementation == "sdpa"
-            assert part.use_remove_padding is False
+            assert part.override_config.attn_implementation == "packed_sdpa"
+            assert part.use_remove_padding is True
         assert config.trainer.device == "cpu"
         assert config.platform.env_vars.VERL_PLATFORM == "cpu"
 

@@ -17,6 +17,7 @@ from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelCo
 from verl.workers.engine import EngineRegistry
 
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
+from actfocus_verl.platforms.packed_attention import PACKED_SDPA
 from tests.helpers.losses import actor_config
 from tests.helpers.tokenizer import build_tokenizer
 
@@ -72,7 +73,7 @@ def build_engine(folder: Path, *, lora_rank: int = 0, forward_only: bool = False
     )
     model_config = HFModelConfig(
         path=str(folder),
-        override_config={"attn_implementation": "sdpa"},
+        override_config={"attn_implementation": PACKED_SDPA},
         enable_gradient_checkpointing=False,
         use_remove_padding=False,
         lora_rank=lora_rank,
