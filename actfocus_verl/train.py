@@ -88,7 +88,7 @@ def _tiny_policy(config: DictConfig, console: Console) -> Path:
 
 
 class _SupervisedRunner:
-    """verl's task-runner class as `run_ppo` uses it: checks the cluster before the runner is placed, and names it."""
+    """verl's task-runner class as `run_ppo` uses it: checks the cluster, names the runner, and checks the plugin in it."""
 
     def __init__(self, runner_class: Any, config: DictConfig, options: dict[str, Any] | None = None) -> None:
         self._runner_class = runner_class
@@ -99,10 +99,20 @@ class _SupervisedRunner:
         return _SupervisedRunner(self._runner_class, self._config, self._options | options)
 
     def remote(self) -> Any:
+        import ray
+
+        from actfocus_verl import plugin
         from actfocus_verl.launch.resources import check_resources
 
         check_resources(self._config)
-        return self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
+        runner = self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
+        _require_registered(ray.get(runner.__ray_call__.remote(plugin.worker_probe())))
+        return runner
+
+
+def _require_registered(problems: list[str]) -> None:
+    if problems:
+        raise RunFailed("the plugin is not registered as it should be: " + "; ".join(problems))
 
 
 def _kill_runner() -> None:
@@ -119,10 +129,7 @@ def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
     from actfocus_verl import plugin
     from actfocus_verl.launch.progress import ProgressBar
 
-    problems = plugin.verify()
-    if problems:
-        raise RunFailed("the plugin is not registered as it should be: " + "; ".join(problems))
-
+    _require_registered(plugin.verify())
     folder = Path(config.run.dir)
     with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
