@@ -41,7 +41,13 @@ def register() -> None:
     with warnings.catch_warnings():
         # verl's engines we do not use warn when their libraries are absent, in every process that would not import them
         warnings.filterwarnings("ignore", message=".* engine is not available")
-        from actfocus_verl.integration import agent_loop, engine, loss, trainer  # noqa: F401  (imported to register)
+        from actfocus_verl.integration import (  # noqa: F401  (imported to register)
+            agent_loop,
+            benchmark,
+            engine,
+            loss,
+            trainer,
+        )
 
 
 def on_cpu_platform() -> bool:
@@ -158,12 +164,13 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
         f"{ours}.loss.token_weighted_policy_loss",
         lambda: POLICY_LOSS_REGISTRY.get("token_weighted"),
     )
-    yield (
-        "trainer",
-        "trainer.v1.trainer_mode=actfocus_sync",
-        f"{ours}.trainer.TokenCreditTrainerSync",
-        lambda: TRAINER_REGISTRY.get("actfocus_sync"),
-    )
+    for mode, trainer in (("sync", "trainer.TokenCreditTrainerSync"), ("benchmark", "benchmark.BenchmarkTrainer")):
+        yield (
+            "trainer",
+            f"trainer.v1.trainer_mode=actfocus_{mode}",
+            f"{ours}.{trainer}",
+            functools.partial(TRAINER_REGISTRY.get, f"actfocus_{mode}"),
+        )
     yield (
         "agent loop",
         "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus",
@@ -223,20 +230,26 @@ def _entry_point_problems() -> list[str]:
     return []
 
 
-def verify_in_worker() -> list[str]:
-    """Return what `verify` finds in a Ray worker: of the running Ray, or of a small local one that is stopped again."""
-    import ray
+def worker_probe() -> Callable[..., list[str]]:
+    """Return a function that runs `verify` where Ray sends it: a task, or an actor's `__ray_call__`."""
 
-    def probe() -> list[str]:  # nested, so that Ray sends its code and the worker imports the plugin through verl alone
+    def probe(actor: object = None) -> list[str]:  # nested: Ray sends its code, and verl alone imports the plugin
         import sys
 
         import verl  # noqa: F401
 
         if "actfocus_verl.plugin" not in sys.modules:
-            return ["verl did not load actfocus_verl.plugin through its entry point"]
+            return ["in a Ray worker: verl did not load actfocus_verl.plugin through its entry point"]
         from actfocus_verl.plugin import verify
 
-        return verify()
+        return [f"in a Ray worker: {problem}" for problem in verify()]
+
+    return probe
+
+
+def verify_in_worker() -> list[str]:
+    """Return what `verify` finds in a Ray worker: of the running Ray, or of a small local one that is stopped again."""
+    import ray
 
     started = not ray.is_initialized()
     if started:
@@ -245,14 +258,13 @@ def verify_in_worker() -> list[str]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     try:
         variables = {PLATFORM_VARIABLE: os.environ[PLATFORM_VARIABLE]} if PLATFORM_VARIABLE in os.environ else {}
-        remote = ray.remote(num_cpus=0, runtime_env={"env_vars": variables})(probe)
-        problems = ray.get(remote.remote(), timeout=WORKER_SECONDS)
+        remote = ray.remote(num_cpus=0, runtime_env={"env_vars": variables})(worker_probe())
+        return list(ray.get(remote.remote(), timeout=WORKER_SECONDS))
     except ray.exceptions.RayError as error:
-        problems = [str(error).strip().splitlines()[-1]]  # above it stands the worker's traceback
+        return [f"in a Ray worker: {str(error).strip().splitlines()[-1]}"]  # above it stands the worker's traceback
     finally:
         if started:
             ray.shutdown()
-    return [f"in a Ray worker: {problem}" for problem in problems]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,185 @@
+"""What a run costs on this machine, and what ActFocus adds to it. Writes a JSON file, and prints it.
+
+    .venv/bin/python scripts/benchmark.py credit     arms take turns step by step in one training run
+    .venv/bin/python scripts/benchmark.py rollout    vLLM alone, packed and unpacked, eager and compiled
+
+`credit`: the arms are `uniform` (GRPO, a reference pass for its KL, uniform weights), `credit` (the same with ActFocus:
+the reference pass returns the energy as well) and `no_reference` (GRPO without a reference pass). A round is one step
+of each; ratios are taken within a round, per trained token, and their median has a 95 % bootstrap interval over rounds.
+`rollout`: every setting is a process of its own, and the settings are gone through twice, there and back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from scipy.stats import bootstrap
+
+ROOT = Path(__file__).resolve().parents[1]
+PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
+WARM_UP_ROUNDS = 1
+ROLLOUT_SETTINGS = [(packed, eager) for packed in ("1", "0") for eager in (True, False)]
+SEQUENCES, TURNS, PROMPT_TOKENS, REPLY_TOKENS, WORLD_TOKENS = 64, 4, 230, 25, 30
+"""About what FrozenLake asks of the tiny policy."""
+
+Line = dict[str, Any]
+
+
+def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
+    from actfocus_verl.integration.benchmark import ARMS, MODE
+
+    steps = len(ARMS) * (WARM_UP_ROUNDS + rounds)
+    command = [
+        *(sys.executable, "-m", "actfocus_verl.train", "experiment=quickstart", f"run.dir={folder / 'run'}"),
+        *("credit=actfocus", f"trainer.v1.trainer_mode={MODE}", f"trainer.total_training_steps={steps}"),
+        *("actor_rollout_ref.actor.kl_loss_coef=0.001", "trainer.test_freq=-1", "trainer.val_before_train=false"),
+        *("trainer.save_freq=-1", "trainer.resume_mode=disable", "run.rollouts_a_step=0", *overrides),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
+    lines = [json.loads(text) for text in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = lines[len(ARMS) * WARM_UP_ROUNDS :]
+    by_round = [
+        {ARMS[line["benchmark/arm"]]: line for line in lines[start : start + len(ARMS)]}
+        for start in range(0, len(lines), len(ARMS))
+    ]
+    return {
+        "rounds": len(by_round),
+        "tokens_a_step": median(line["perf/total_num_tokens"] for line in lines),
+        "seconds_a_step": {
+            arm: {phase: median(each[arm].get(f"timing_s/{phase}", 0.0) for each in by_round) for phase in PHASES}
+            for arm in ARMS
+        },
+        "peak_memory_gb": {arm: max(each[arm]["benchmark/peak_memory_gb"] for each in by_round) for arm in ARMS},
+        "ratio_of_credit_to": {
+            base: {
+                "training": ratio(by_round, base, training_seconds),
+                "step": ratio(by_round, base, lambda line: line["timing_s/step"]),
+                "peak_memory": ratio(by_round, base, memory),
+            }
+            for base in ("uniform", "no_reference")
+        },
+    }
+
+
+def training_seconds(line: Line) -> float:
+    """Seconds of the phases an arm can change; generation and the old policy's pass are the same in all of them."""
+    return float(sum(line.get(f"timing_s/{phase}", 0.0) for phase in ("ref", "adv", "update_actor")))
+
+
+def memory(line: Line) -> float:
+    # not per token: what stays resident does not grow with the step's tokens
+    return float(line["benchmark/peak_memory_gb"] * line["perf/total_num_tokens"])
+
+
+def ratio(rounds: list[dict[str, Line]], base: str, cost: Callable[[Line], float]) -> dict[str, float]:
+    """Median over the rounds of cost a token with credit / of the base arm, with its 95 % bootstrap interval."""
+    values = [
+        cost(each["credit"]) / each["credit"]["perf/total_num_tokens"]
+        * each[base]["perf/total_num_tokens"] / cost(each[base])
+        for each in rounds
+    ]  # fmt: skip
+    found = bootstrap((values,), median, vectorized=False, method="percentile", rng=0).confidence_interval
+    return {"median": median(values), "low": float(found.low), "high": float(found.high)}
+
+
+def measure_rollout(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
+    if overrides:
+        raise SystemExit(f"rollout takes no overrides: {' '.join(overrides)}")
+    table: dict[str, list[float]] = {}
+    for packed, eager in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)]:
+        command = [sys.executable, __file__, "one-rollout", "--rounds", str(rounds), *(["--eager"] if eager else [])]
+        settings = {
+            "VERL_PLATFORM": "cpu",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "ACTFOCUS_VLLM_PREPACK": packed,
+        }
+        result = subprocess.run(
+            command, cwd=ROOT, check=True, env=os.environ | settings, stdout=subprocess.PIPE, text=True
+        )
+        name = f"{'packed' if packed == '1' else 'unpacked'}, {'eager' if eager else 'compiled'}"
+        table.setdefault(name, []).extend(json.loads(result.stdout.splitlines()[-1]))
+    return {
+        name: {"tokens_a_second": median(speeds), "slowest": min(speeds), "fastest": max(speeds)}
+        for name, speeds in table.items()
+    }
+
+
+async def one_rollout(rounds: int, eager: bool) -> list[float]:
+    """Sampled tokens a second of each round: SEQUENCES conversations of TURNS replies, in groups of 8 with one prompt."""
+    import torch
+    import verl  # noqa: F401  (loads the plugin, which makes vLLM importable on a CPU)
+    from vllm import SamplingParams
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
+
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(
+            model=str(ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")),
+            dtype="float32",
+            enforce_eager=eager,
+            max_model_len=1408,
+            max_num_seqs=128,
+            block_size=32,
+            kv_cache_memory_bytes=1 << 30,
+            distributed_executor_backend="uni",
+            worker_extension_cls="actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
+            disable_log_stats=True,
+        )
+    )
+    sampling = SamplingParams(temperature=1.0, max_tokens=REPLY_TOKENS, logprobs=0, ignore_eos=True)
+
+    async def converse(number: int, label: str) -> int:
+        generator = torch.Generator().manual_seed(number // 8)
+        ids = torch.randint(10, 400, (PROMPT_TOKENS,), generator=generator).tolist()
+        sampled = 0
+        for turn in range(TURNS):
+            stream = engine.generate({"prompt_token_ids": ids}, sampling, f"{label}-{number}-{turn}")
+            last = [output async for output in stream][-1]
+            reply = list(last.outputs[0].token_ids)
+            sampled += len(reply)
+            ids = [*ids, *reply, *ids[:WORLD_TOKENS]]
+        return sampled
+
+    speeds = []
+    for number in range(WARM_UP_ROUNDS + rounds):
+        started = time.perf_counter()
+        sampled = sum(await asyncio.gather(*(converse(each, str(number)) for each in range(SEQUENCES))))
+        speeds.append(sampled / (time.perf_counter() - started))
+        await engine.reset_prefix_cache()
+    engine.shutdown()
+    return speeds[WARM_UP_ROUNDS:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("credit", "rollout", "one-rollout"))
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
+    parser.add_argument("--eager", action="store_true", help="one-rollout: without compilation")
+    parser.add_argument("overrides", nargs="*", help="credit: overrides of the training's configuration")
+    arguments = parser.parse_args()
+    if arguments.what == "one-rollout":
+        print("\n" + json.dumps(asyncio.run(one_rollout(arguments.rounds, arguments.eager))))
+        return
+    measure = {"credit": measure_credit, "rollout": measure_rollout}[arguments.what]
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(measure(arguments.folder, arguments.rounds, arguments.overrides), indent=2)
+    (arguments.folder / f"{arguments.what}.json").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
