@@ -36,9 +36,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder of the built policies")
     for name in ("env", "preset", "coupling", "seed"):
         parser.add_argument(f"--{name}", help=f"default: {getattr(TinyPolicyConfig, name)}")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="any TinyPolicyConfig field"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any TinyPolicyConfig field")
     return parser.parse_args()
 
 

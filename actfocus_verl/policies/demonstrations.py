@@ -50,9 +50,13 @@ class Demonstrator:
 _TWO_MOVES: Final = 0.5
 """Chance that a demonstrated turn of FrozenLake has two moves: fewer than is best, which is left to be found."""
 
+_HABIT: Final = 0.8
+"""Chance that a mistake is the one habitual move. A fault with a direction is what reinforcement learning can mend
+within minutes; mistakes drawn uniformly leave a policy that only has to become more certain."""
+
 
 def _frozen_lake_reply(world: Any, rng: Any, *, coupling: Any, skill: float) -> str:
-    return frozen_lake.demonstrate(world, rng, coupling=coupling, skill=skill, two_moves=_TWO_MOVES)
+    return frozen_lake.demonstrate(world, rng, coupling=coupling, skill=skill, two_moves=_TWO_MOVES, habit=_HABIT)
 
 
 _DEMONSTRATORS: Final = {"frozen_lake": Demonstrator(_frozen_lake_reply, frozen_lake.describe)}

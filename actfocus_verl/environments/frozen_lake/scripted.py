@@ -22,6 +22,9 @@ from actfocus_verl.errors import ConfigurationError
 Coupling = Literal["loose", "coupled"]
 COUPLINGS: tuple[Coupling, ...] = ("loose", "coupled")
 
+HABIT = Move.LEFT
+"""What a player with a habit does without thinking."""
+
 
 def demonstrate(
     world: FrozenLake,
@@ -30,17 +33,20 @@ def demonstrate(
     coupling: Coupling = "loose",
     skill: float = 0.7,
     two_moves: float = 0.7,
+    habit: float = 0.0,
 ) -> str:
     """One reply to the present state of `world`, which is left as it is.
 
-    skill: chance that a move is the best one and not drawn uniformly from all four. two_moves: chance to plan a second
-    move, where the limits allow it and the first is not meant to end the episode.
+    skill: chance that a move is the best one, and not a thoughtless one. habit: chance that a thoughtless move is
+    HABIT; the others are drawn uniformly from all four. two_moves: chance to plan a second move, where the limits allow
+    it and the first is not meant to end the episode.
     """
     if coupling not in COUPLINGS:
         raise ConfigurationError("coupling", coupling, "unknown coupling", f"Use one of: {', '.join(COUPLINGS)}")
     require_number("skill", skill, low=0.0, high=1.0)
     require_number("two_moves", two_moves, low=0.0, high=1.0)
-    names = [ACTION_NAMES[move] for move in _plan(world, rng, skill, two_moves)]
+    require_number("habit", habit, low=0.0, high=1.0)
+    names = [ACTION_NAMES[move] for move in _plan(world, rng, skill, two_moves, habit)]
     reasoning = describe(world)
     if coupling == "coupled":
         reasoning += f" So I go {' then '.join(names)}."
@@ -72,16 +78,18 @@ def _bearing(south: int, east: int) -> str:
     return " and ".join(parts)
 
 
-def _plan(world: FrozenLake, rng: np.random.Generator, skill: float, two_moves: float) -> list[Move]:
+def _plan(world: FrozenLake, rng: np.random.Generator, skill: float, two_moves: float, habit: float) -> list[Move]:
     """One or two moves, the second for the tile that the first is meant to reach."""
     values = action_values(world.board, world.config.success_rate, world.limits.max_actions_per_episode)
     wanted = 2 if world.limits.max_actions_per_turn >= 2 and rng.random() < two_moves else 1
     tile = world.player
     moves: list[Move] = []
     while len(moves) < wanted and not world.board.is_terminal(tile):
-        # argmax takes the first of equals: the same state always has the same best move
-        best = Move(int(np.argmax(values[tile].round(9))))
-        move = best if rng.random() < skill else Move(int(rng.integers(4)))
+        if rng.random() < skill:
+            # argmax takes the first of equals: the same state always has the same best move
+            move = Move(int(np.argmax(values[tile].round(9))))
+        else:
+            move = HABIT if rng.random() < habit else Move(int(rng.integers(4)))
         moves.append(move)
         tile = destination(world.board.size, tile, move)
     return moves

@@ -199,6 +199,12 @@ def success_rate_of_script(skill: float) -> float:
     return won / 300
 
 
+def test_a_habit_is_what_thoughtless_moves_are() -> None:
+    rng = np.random.default_rng(0)
+    replies = {demonstrate(lake(), rng, skill=0.0, two_moves=0.0, habit=1.0) for _ in range(20)}
+    assert [reply.split("<answer>")[1] for reply in replies] == [" Left </answer>"]
+
+
 def test_skill_is_what_it_says():
     assert success_rate_of_script(0.0) < success_rate_of_script(0.5) < success_rate_of_script(1.0)
 
