@@ -88,7 +88,7 @@ def _tiny_policy(config: DictConfig, console: Console) -> Path:
 
 
 class _SupervisedRunner:
-    """verl's task-runner class as `run_ppo` uses it: checks the cluster, names the runner, and checks the plugin in it."""
+    """verl's task-runner class as `run_ppo` uses it: checks the cluster, names the runner, checks the plugin in it."""
 
     def __init__(self, runner_class: Any, config: DictConfig, options: dict[str, Any] | None = None) -> None:
         self._runner_class = runner_class

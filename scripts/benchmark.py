@@ -116,7 +116,7 @@ def measure_rollout(folder: Path, rounds: int, overrides: list[str]) -> dict[str
 
 
 async def one_rollout(rounds: int, eager: bool) -> list[float]:
-    """Sampled tokens a second of each round: SEQUENCES conversations of TURNS replies, in groups of 8 with one prompt."""
+    """Sampled tokens a second of each round: SEQUENCES conversations of TURNS replies, 8 to a prompt."""
     import torch
     import verl  # noqa: F401  (loads the plugin, which makes vLLM importable on a CPU)
     from vllm import SamplingParams
