@@ -40,7 +40,7 @@ class TinyPolicyConfig:
     coupling: str = "loose"
     seed: int = 0
     skill: float = 0.4
-    episodes: int = 2700
+    episodes: int = 2400
     epochs: int = 1
     vocab_size: int = 768
     hidden_size: int = 160

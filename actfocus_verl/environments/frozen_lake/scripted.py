@@ -57,25 +57,23 @@ def demonstrate(
 def describe(world: FrozenLake) -> str:
     """Position, goal, dangers and the goal's bearing in words: a function of the state alone.
 
-    The places are worded as the state words them, so that a very small model learns to find them within minutes; the
-    bearing is the one thing it has to work out.
+    Worded so that a very small model learns it within minutes: places as the state words them, to be copied, and the
+    bearing one coordinate at a time, with the two numbers it follows from.
     """
     size = world.board.size
     (row, column), (goal_row, goal_column) = divmod(world.player, size), divmod(world.board.goal, size)
     holes = ", ".join(str(divmod(tile, size)) for tile in range(size * size) if world.board.is_hole(tile))
     return (
         f"I am at ({row}, {column}). The goal is at ({goal_row}, {goal_column}). Dangers: {holes or 'none'}. "
-        f"From me the goal lies {_bearing(goal_row - row, goal_column - column)}."
+        f"Row {row} to {goal_row}: {_bearing(goal_row - row, 'south', 'north')}. "
+        f"Column {column} to {goal_column}: {_bearing(goal_column - column, 'east', 'west')}."
     )
 
 
-def _bearing(south: int, east: int) -> str:
-    parts = []
-    if south:
-        parts.append("south" if south > 0 else "north")
-    if east:
-        parts.append("east" if east > 0 else "west")
-    return " and ".join(parts)
+def _bearing(difference: int, ahead: str, behind: str) -> str:
+    if difference == 0:
+        return "level"
+    return ahead if difference > 0 else behind
 
 
 def _plan(world: FrozenLake, rng: np.random.Generator, skill: float, two_moves: float, habit: float) -> list[Move]:

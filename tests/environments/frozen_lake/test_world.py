@@ -170,10 +170,10 @@ def test_the_description_by_hand():
     world = lake()
     world.player = 10
     assert describe(world) == (
-        "I am at (2, 2). The goal is at (2, 3). Dangers: (0, 2), (2, 0). From me the goal lies east."
+        "I am at (2, 2). The goal is at (2, 3). Dangers: (0, 2), (2, 0). Row 2 to 2: level. Column 2 to 3: east."
     )
-    world.player = 0
-    assert describe(world).endswith("From me the goal lies south and east.")
+    world.player = 15
+    assert describe(world).endswith("Row 3 to 2: north. Column 3 to 3: level.")
 
 
 def test_the_loose_reasoning_does_not_depend_on_the_move():
