@@ -79,6 +79,8 @@ _TRAINERS: Final = (
     _overridden(f"{_TRAINER}._build_replay_buffer"),
     _overridden(f"{_TRAINER}._setup"),
     _overridden(f"{_TRAINER}.on_init_end"),
+    _overridden(f"{_TRAINER}.on_step_begin"),
+    _overridden(f"{_TRAINER}.on_step_end"),
     Symbol(f"{_TRAINER}._balance_batch", ("batch", "metrics")),
     _overridden(f"{_TRAINER}._compute_ref_log_prob", "batch", "metrics"),
     _overridden(f"{_TRAINER}._compute_advantage", "batch", "metrics"),
