@@ -1,7 +1,7 @@
 """What a run costs on this machine, and what ActFocus adds to it. Writes a JSON file, and prints it.
 
     .venv/bin/python scripts/benchmark.py credit     arms take turns step by step in one training run
-    .venv/bin/python scripts/benchmark.py rollout    vLLM alone, packed and unpacked, eager and compiled
+    .venv/bin/python scripts/benchmark.py rollout    vLLM alone, as the CPU platform sets it and with one thing changed
 
 `credit`: the arms are `uniform` (GRPO, a reference pass for its KL, uniform weights), `credit` (the same with ActFocus:
 the reference pass returns the energy as well) and `no_reference` (GRPO without a reference pass). A round is one step
@@ -28,7 +28,13 @@ from scipy.stats import bootstrap
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
 WARM_UP_ROUNDS = 1
-ROLLOUT_SETTINGS = [(packed, eager) for packed in ("1", "0") for eager in (True, False)]
+ROLLOUT_SETTINGS: dict[str, dict[str, Any]] = {
+    "as shipped": {},
+    "engine and worker in two processes": {"distributed_executor_backend": "mp"},
+    "cache blocks of 128 tokens": {"block_size": 128},
+    "weights not packed": {"packed": "0"},
+    "compiled": {"enforce_eager": False},
+}
 SEQUENCES, TURNS, PROMPT_TOKENS, REPLY_TOKENS, WORLD_TOKENS = 64, 4, 230, 25, 30
 """About what FrozenLake asks of the tiny policy."""
 
@@ -96,18 +102,17 @@ def measure_rollout(folder: Path, rounds: int, overrides: list[str]) -> dict[str
     if overrides:
         raise SystemExit(f"rollout takes no overrides: {' '.join(overrides)}")
     table: dict[str, list[float]] = {}
-    for packed, eager in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)]:
-        command = [sys.executable, __file__, "one-rollout", "--rounds", str(rounds), *(["--eager"] if eager else [])]
+    for name in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)]:
+        command = [sys.executable, __file__, "one-rollout", "--rounds", str(rounds), "--setting", name]
         settings = {
             "VERL_PLATFORM": "cpu",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "ACTFOCUS_VLLM_PREPACK": packed,
+            "ACTFOCUS_VLLM_PREPACK": ROLLOUT_SETTINGS[name].get("packed", "1"),
         }
         result = subprocess.run(
             command, cwd=ROOT, check=True, env=os.environ | settings, stdout=subprocess.PIPE, text=True
         )
-        name = f"{'packed' if packed == '1' else 'unpacked'}, {'eager' if eager else 'compiled'}"
         table.setdefault(name, []).extend(json.loads(result.stdout.splitlines()[-1]))
     return {
         name: {"tokens_a_second": median(speeds), "slowest": min(speeds), "fastest": max(speeds)}
@@ -115,7 +120,7 @@ def measure_rollout(folder: Path, rounds: int, overrides: list[str]) -> dict[str
     }
 
 
-async def one_rollout(rounds: int, eager: bool) -> list[float]:
+async def one_rollout(rounds: int, changes: dict[str, Any]) -> list[float]:
     """Sampled tokens a second of each round: SEQUENCES conversations of TURNS replies, 8 to a prompt."""
     import torch
     import verl  # noqa: F401  (loads the plugin, which makes vLLM importable on a CPU)
@@ -125,20 +130,21 @@ async def one_rollout(rounds: int, eager: bool) -> list[float]:
 
     from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
 
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(
-            model=str(ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")),
-            dtype="float32",
-            enforce_eager=eager,
-            max_model_len=1408,
-            max_num_seqs=128,
-            block_size=32,
-            kv_cache_memory_bytes=1 << 30,
-            distributed_executor_backend="uni",
-            worker_extension_cls="actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
-            disable_log_stats=True,
-        )
-    )
+    # What configs/platform/cpu.yaml asks of vLLM through verl.
+    settings: dict[str, Any] = {
+        "model": str(ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")),
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 1408,
+        "max_num_seqs": 128,
+        "block_size": 32,
+        "kv_cache_memory_bytes": 1 << 30,
+        "distributed_executor_backend": "uni",
+        "worker_extension_cls": "actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
+        "disable_log_stats": True,
+    }
+    settings |= {key: value for key, value in changes.items() if key != "packed"}
+    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings))
     sampling = SamplingParams(temperature=1.0, max_tokens=REPLY_TOKENS, logprobs=0, ignore_eos=True)
 
     async def converse(number: int, label: str) -> int:
@@ -168,11 +174,11 @@ def main() -> None:
     parser.add_argument("what", choices=("credit", "rollout", "one-rollout"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
-    parser.add_argument("--eager", action="store_true", help="one-rollout: without compilation")
+    parser.add_argument("--setting", choices=ROLLOUT_SETTINGS, default="as shipped", help="of one-rollout")
     parser.add_argument("overrides", nargs="*", help="credit: overrides of the training's configuration")
     arguments = parser.parse_args()
     if arguments.what == "one-rollout":
-        print("\n" + json.dumps(asyncio.run(one_rollout(arguments.rounds, arguments.eager))))
+        print("\n" + json.dumps(asyncio.run(one_rollout(arguments.rounds, ROLLOUT_SETTINGS[arguments.setting]))))
         return
     measure = {"credit": measure_credit, "rollout": measure_rollout}[arguments.what]
     arguments.folder.mkdir(parents=True, exist_ok=True)

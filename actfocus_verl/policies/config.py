@@ -39,8 +39,8 @@ class TinyPolicyConfig:
     preset: str = "clean"
     coupling: str = "loose"
     seed: int = 0
-    skill: float = 0.4
-    episodes: int = 2400
+    skill: float = 0.5
+    episodes: int = 2600
     epochs: int = 1
     vocab_size: int = 768
     hidden_size: int = 160

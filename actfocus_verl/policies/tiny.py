@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from filelock import FileLock
 
@@ -116,11 +116,20 @@ def evaluate_policy(config: TinyPolicyConfig, model: Any, tokenizer: Any) -> dic
     return {**asdict(play_statistics(trajectories)), "grounding": grounding}
 
 
+_EVALUATION_TURN_TOKENS: Final = 128
+"""Three times a demonstrated reply: all episodes of the batch wait for one that does not end."""
+
+
 def _evaluation_worlds(config: TinyPolicyConfig) -> list[World]:
     boards = split_size(config.env, preset=config.preset, split="evaluation") or config.evaluation_episodes
     return [
         make_world(
-            config.env, preset=config.preset, split="evaluation", index=episode % boards, episode_seed=episode // boards
+            config.env,
+            preset=config.preset,
+            split="evaluation",
+            index=episode % boards,
+            episode_seed=episode // boards,
+            max_turn_tokens=_EVALUATION_TURN_TOKENS,
         )
         for episode in range(config.evaluation_episodes)
     ]

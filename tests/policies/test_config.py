@@ -21,7 +21,7 @@ from actfocus_verl.policies import config as config_module
         ({"seed": -1}, "at least 0"),
         ({"episodes": 0}, "at least 1"),
         ({"vocab_size": 319}, "at least 320"),
-        ({"hidden_size": 100}, "128 or 256"),
+        ({"hidden_size": 100}, "160 or 320"),
         ({"evaluation_episodes": -1}, "at least 0"),
         ({"layers": 2.5}, "integer"),
     ],
@@ -39,7 +39,7 @@ def test_key_is_readable_and_tells_every_field_apart():
     default = TinyPolicyConfig()
     changes = [
         {"coupling": "coupled"}, {"preset": "ragen"}, {"seed": 1}, {"skill": 0.9}, {"episodes": 100}, {"epochs": 2},
-        {"vocab_size": 500}, {"hidden_size": 256}, {"layers": 2}, {"learning_rate": 1e-4}, {"evaluation_episodes": 0},
+        {"vocab_size": 500}, {"hidden_size": 320}, {"layers": 2}, {"learning_rate": 1e-4}, {"evaluation_episodes": 0},
     ]  # fmt: skip
     keys = [cache_key(default), *(cache_key(replace(default, **change)) for change in changes)]
     assert keys[0].startswith("frozen_lake-clean-loose-")

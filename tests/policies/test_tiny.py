@@ -89,7 +89,7 @@ def test_report_holds_config_and_seconds(micro_folder, micro_config):
 def test_evaluation_counts_true_sentences(micro_folder, micro_config, monkeypatch):
     config = replace(micro_config, evaluation_episodes=2)
     monkeypatch.setattr(
-        tiny, "make_world", lambda *args, **kwargs: make_world(*args, **kwargs, max_turn_tokens=5, max_turns=1)
+        tiny, "make_world", lambda *args, **kwargs: make_world(*args, **kwargs | {"max_turn_tokens": 5, "max_turns": 1})
     )
     monkeypatch.setattr(tiny, "_sentences", lambda text: ["", "never said"])  # the empty sentence is in every reply
     model, tokenizer = AutoModelForCausalLM.from_pretrained(micro_folder), AutoTokenizer.from_pretrained(micro_folder)
