@@ -99,13 +99,17 @@ class TokenCreditMixin:
         super().on_init_end()  # type: ignore[misc]
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
-        """Drop the filtered groups, then let verl pad and balance what is left.
+        """Log what was played, drop the filtered groups, then let verl pad and balance what is left.
+
+        Success and the like are those of all episodes: the groups that a filter keeps are no fair sample of the boards.
 
         Raises RuntimeError when episodes are missing: verl would train on what is left of their groups.
         """
         self._require_all_episodes(batch)
-        scores = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
-        returns = [float(row.sum()) for row in scores["rm_scores"].unbind()]
+        fields = ["rm_scores", TOKEN_ROLES, "extra_fields"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        metrics.update(episode_metrics([_plain(row) for row in data["extra_fields"]], data[TOKEN_ROLES]))
+        returns = [float(row.sum()) for row in data["rm_scores"].unbind()]
         positions, outcome = apply_filter(batch.keys, returns, self.group_filter)
         metrics.update(outcome.metrics())
         if len(positions) < len(batch.keys):
@@ -160,9 +164,6 @@ class TokenCreditMixin:
     def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)  # type: ignore[misc]
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-        fields = [TOKEN_ROLES, "response_mask", "extra_fields"]
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-        metrics.update(episode_metrics([_plain(row) for row in data["extra_fields"]], data[TOKEN_ROLES]))
         self.run_log.rollouts(batch, keys, int(metrics["training/global_step"]))
         self.run_log.metrics(metrics, int(metrics["training/global_step"]))
 

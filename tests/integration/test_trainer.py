@@ -228,6 +228,7 @@ def test_filtered_groups_are_gone_before_anything_is_computed(
     assert len(batch.keys) == 4
     assert not any(key.startswith("b") for key in queue.rows)
     assert (metrics["filter/kept_groups"], metrics["filter/dropped_groups"]) == (1.0, 1.0)
+    assert metrics["episode/success_rate"] == pytest.approx(1 / 6)  # of all six episodes, and not 1/3 of those kept
 
 
 def test_an_energy_credit_without_a_reference_is_refused(make_trainer: MakeTrainer) -> None:
