@@ -100,7 +100,8 @@ def test_evaluation_counts_true_sentences(micro_folder, micro_config, monkeypatc
 
 def test_default_size_is_within_the_promise():
     config = TinyPolicyConfig()
-    tokenizer = train_tokenizer(["a"], 360)
+    texts = tiny._texts([tiny.conversation(config, episode) for episode in range(300)])
+    tokenizer = train_tokenizer(texts, config.vocab_size)
     model = new_model(config, tokenizer)
     assert 1_000_000 < sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
     assert model.config.hidden_size // model.config.num_attention_heads in (32, 64)
