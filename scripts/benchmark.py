@@ -5,8 +5,8 @@
 
 `credit`: the arms are `uniform` (GRPO, a reference pass for its KL, uniform weights), `credit` (the same with ActFocus:
 the reference pass returns the energy as well) and `no_reference` (GRPO without a reference pass). A round is one step
-of each; ratios are taken within a round, per trained token, and their median has a 95 % bootstrap interval over rounds.
-`rollout`: every setting is a process of its own, and the settings are gone through twice, there and back.
+of each; ratios are taken within a round, those of seconds per trained token, and their median has a 95 % bootstrap
+interval over rounds. `rollout`: every setting is a process of its own; they are gone through twice, there and back.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from omegaconf import OmegaConf
 from scipy.stats import bootstrap
 
 ROOT = Path(__file__).resolve().parents[1]
 PHASES = ("gen", "old_log_prob", "ref", "adv", "update_actor", "update_weights", "step")
 WARM_UP_ROUNDS = 1
-ROLLOUT_SETTINGS: dict[str, dict[str, Any]] = {
+CPU_PLATFORM = ROOT / "configs" / "platform" / "cpu.yaml"
+ROLLOUT_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "as shipped": {},
-    "engine and worker in two processes": {"distributed_executor_backend": "mp"},
-    "cache blocks of 128 tokens": {"block_size": 128},
-    "weights not packed": {"packed": "0"},
-    "compiled": {"enforce_eager": False},
+    "engine and worker in two processes": {"engine": {"distributed_executor_backend": "mp"}},
+    "cache blocks of 128 tokens": {"engine": {"block_size": 128}},
+    "weights not packed": {"environment": {"ACTFOCUS_VLLM_PREPACK": "0"}},
+    "compiled": {"engine": {"enforce_eager": False}},
 }
+"""What each row changes about CPU_PLATFORM: arguments of vLLM's engine, environment variables."""
 SEQUENCES, TURNS, PROMPT_TOKENS, REPLY_TOKENS, WORLD_TOKENS = 64, 4, 230, 25, 30
 """About what FrozenLake asks of the tiny policy."""
 
@@ -68,32 +71,24 @@ def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str,
         "peak_memory_gb": {arm: max(each[arm]["benchmark/peak_memory_gb"] for each in by_round) for arm in ARMS},
         "ratio_of_credit_to": {
             base: {
-                "training": ratio(by_round, base, training_seconds),
-                "step": ratio(by_round, base, lambda line: line["timing_s/step"]),
-                "peak_memory": ratio(by_round, base, memory),
+                "training": ratio(by_round, base, training_seconds_a_token),
+                "step": ratio(by_round, base, lambda line: line["timing_s/step"] / line["perf/total_num_tokens"]),
+                "peak_memory": ratio(by_round, base, lambda line: line["benchmark/peak_memory_gb"]),
             }
             for base in ("uniform", "no_reference")
         },
     }
 
 
-def training_seconds(line: Line) -> float:
-    """Seconds of the phases an arm can change; generation and the old policy's pass are the same in all of them."""
-    return float(sum(line.get(f"timing_s/{phase}", 0.0) for phase in ("ref", "adv", "update_actor")))
-
-
-def memory(line: Line) -> float:
-    # not per token: what stays resident does not grow with the step's tokens
-    return float(line["benchmark/peak_memory_gb"] * line["perf/total_num_tokens"])
+def training_seconds_a_token(line: Line) -> float:
+    """Of the phases an arm can change; generation and the old policy's pass are the same in all of them."""
+    seconds = sum(line.get(f"timing_s/{phase}", 0.0) for phase in ("ref", "adv", "update_actor"))
+    return float(seconds / line["perf/total_num_tokens"])
 
 
 def ratio(rounds: list[dict[str, Line]], base: str, cost: Callable[[Line], float]) -> dict[str, float]:
-    """Median over the rounds of cost a token with credit / of the base arm, with its 95 % bootstrap interval."""
-    values = [
-        cost(each["credit"]) / each["credit"]["perf/total_num_tokens"]
-        * each[base]["perf/total_num_tokens"] / cost(each[base])
-        for each in rounds
-    ]  # fmt: skip
+    """Median over the rounds of the cost with credit / of the base arm, with its 95 % bootstrap interval."""
+    values = [cost(each["credit"]) / cost(each[base]) for each in rounds]
     found = bootstrap((values,), median, vectorized=False, method="percentile", rng=0).confidence_interval
     return {"median": median(values), "low": float(found.low), "high": float(found.high)}
 
@@ -101,18 +96,12 @@ def ratio(rounds: list[dict[str, Line]], base: str, cost: Callable[[Line], float
 def measure_rollout(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
     if overrides:
         raise SystemExit(f"rollout takes no overrides: {' '.join(overrides)}")
+    shipped = dict(OmegaConf.load(CPU_PLATFORM).platform.env_vars)
     table: dict[str, list[float]] = {}
     for name in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)]:
         command = [sys.executable, __file__, "one-rollout", "--rounds", str(rounds), "--setting", name]
-        settings = {
-            "VERL_PLATFORM": "cpu",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "ACTFOCUS_VLLM_PREPACK": ROLLOUT_SETTINGS[name].get("packed", "1"),
-        }
-        result = subprocess.run(
-            command, cwd=ROOT, check=True, env=os.environ | settings, stdout=subprocess.PIPE, text=True
-        )
+        environment = os.environ | shipped | ROLLOUT_SETTINGS[name].get("environment", {})
+        result = subprocess.run(command, cwd=ROOT, check=True, env=environment, stdout=subprocess.PIPE, text=True)
         table.setdefault(name, []).extend(json.loads(result.stdout.splitlines()[-1]))
     return {
         name: {"tokens_a_second": median(speeds), "slowest": min(speeds), "fastest": max(speeds)}
@@ -130,20 +119,16 @@ async def one_rollout(rounds: int, changes: dict[str, Any]) -> list[float]:
 
     from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
 
-    # What configs/platform/cpu.yaml asks of vLLM through verl.
+    rollout = OmegaConf.load(CPU_PLATFORM).actor_rollout_ref.rollout
     settings: dict[str, Any] = {
         "model": str(ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")),
-        "dtype": "float32",
-        "enforce_eager": True,
-        "max_model_len": 1408,
-        "max_num_seqs": 128,
-        "block_size": 32,
-        "kv_cache_memory_bytes": 1 << 30,
-        "distributed_executor_backend": "uni",
         "worker_extension_cls": "actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
+        "max_model_len": 1408,
         "disable_log_stats": True,
+        **{name: rollout[name] for name in ("dtype", "enforce_eager", "max_num_seqs")},
+        **rollout.engine_kwargs.vllm,
+        **changes,
     }
-    settings |= {key: value for key, value in changes.items() if key != "packed"}
     engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings))
     sampling = SamplingParams(temperature=1.0, max_tokens=REPLY_TOKENS, logprobs=0, ignore_eos=True)
 
@@ -178,7 +163,12 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="credit: overrides of the training's configuration")
     arguments = parser.parse_args()
     if arguments.what == "one-rollout":
-        print("\n" + json.dumps(asyncio.run(one_rollout(arguments.rounds, ROLLOUT_SETTINGS[arguments.setting]))))
+        print(
+            "\n"
+            + json.dumps(
+                asyncio.run(one_rollout(arguments.rounds, ROLLOUT_SETTINGS[arguments.setting].get("engine", {})))
+            )
+        )
         return
     measure = {"credit": measure_credit, "rollout": measure_rollout}[arguments.what]
     arguments.folder.mkdir(parents=True, exist_ok=True)

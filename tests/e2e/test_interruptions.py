@@ -1,4 +1,4 @@
-"""Runs that are killed or interrupted: they end, leave nothing behind, and resume."""
+"""Runs that are killed, interrupted, or lose a part: they end, say why, leave nothing behind, and resume."""
 
 from __future__ import annotations
 

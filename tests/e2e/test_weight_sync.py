@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from tests.e2e.runs import ROOT
 
@@ -20,16 +21,11 @@ LARGEST_GAP = 1e-4
 
 @pytest.mark.parametrize("packed", ["1", "0"], ids=["packed", "unpacked"])
 def test_log_probs_follow_every_group_of_weights(packed: str, tiny_policy: Path) -> None:
-    settings = {
-        "VERL_PLATFORM": "cpu",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "ACTFOCUS_VLLM_PREPACK": packed,
-    }
+    shipped = dict(OmegaConf.load(ROOT / "configs" / "platform" / "cpu.yaml").platform.env_vars)
     result = subprocess.run(
         [sys.executable, "-m", "tests.helpers.vllm_gap", tiny_policy],
         cwd=ROOT,
-        env=os.environ | settings,
+        env=os.environ | shipped | {"ACTFOCUS_VLLM_PREPACK": packed},
         capture_output=True,
         text=True,
         timeout=600,

@@ -30,7 +30,6 @@ def main(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
     from vllm import LLM
 
-    extension = "actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension"
     engine = LLM(
         str(folder),
         dtype="float32",
@@ -38,7 +37,7 @@ def main(folder: Path) -> None:
         max_model_len=256,
         kv_cache_memory_bytes=1 << 28,
         distributed_executor_backend="uni",
-        worker_extension_cls=extension,
+        worker_extension_cls="actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
     )
     actor = AutoModelForCausalLM.from_pretrained(folder)
     prompt = torch.randint(10, actor.config.vocab_size, (PROMPT_TOKENS,), generator=torch.Generator().manual_seed(0))
@@ -48,15 +47,12 @@ def main(folder: Path) -> None:
         for name, weight in actor.named_parameters():
             if any(mark in name for mark in marks):
                 weight.data.add_(torch.randn_like(weight) * weight.data.std().clamp(min=0.05) * 0.3)
-        engine.collective_rpc("_load", args=([(n, t.clone()) for n, t in _weights(actor).items()], None))
+        # What verl sends: every parameter once, a tied head under its embedding's name.
+        weights = [(name, weight.data.clone()) for name, weight in actor.named_parameters()]
+        engine.collective_rpc("_load", args=(weights, None))
         engine.reset_prefix_cache()
         gaps[group] = _gap(engine, actor, prompt)
     sys.stdout.write("\n" + json.dumps(gaps) + "\n")
-
-
-def _weights(actor: Any) -> dict[str, torch.Tensor]:
-    """What verl sends: every parameter once, a tied head under its embedding's name."""
-    return {name: tensor.data for name, tensor in actor.named_parameters()}
 
 
 def _gap(engine: Any, actor: Any, prompt: torch.Tensor) -> float:
