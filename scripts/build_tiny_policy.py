@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.policies import REPORT_NAME, TinyPolicyConfig, ensure_tiny_policy
@@ -44,7 +44,8 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     """The given settings, each converted to the type of its field's default."""
     given = {name: getattr(arguments, name) for name in ("env", "preset", "coupling", "seed")}
     given |= dict(item.partition("=")[::2] for item in arguments.set)
-    known = {field.name: type(field.default) for field in fields(TinyPolicyConfig)}
+    # `float | None` takes a float: None is said by leaving the field out
+    known = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(TinyPolicyConfig).items()}
     settings = {}
     for name, text in given.items():
         if name not in known:

@@ -1,21 +1,36 @@
 """Text worlds to act in: pure Python and NumPy, one folder a world. See `base` for what a world is."""
 
 from actfocus_verl.environments.base import Action, Limits, StepResult, World
-from actfocus_verl.environments.protocol import ACTION_SEPARATOR, turn_message
-from actfocus_verl.environments.registry import known_presets, known_worlds, make_world, register_world, split_size
+from actfocus_verl.environments.protocol import ACTION_SEPARATOR, TurnOutcome, execute_turn, turn_message
+from actfocus_verl.environments.registry import (
+    known_presets,
+    known_worlds,
+    make_world,
+    register_world,
+    scripted_player,
+    split_size,
+)
+from actfocus_verl.environments.scripted import COUPLINGS, ScriptedPlayer
+from actfocus_verl.environments.settings import WorldConfig
 from actfocus_verl.environments.splits import SPLITS
 
 __all__ = [
     "ACTION_SEPARATOR",
+    "COUPLINGS",
     "SPLITS",
     "Action",
     "Limits",
+    "ScriptedPlayer",
     "StepResult",
+    "TurnOutcome",
     "World",
+    "WorldConfig",
+    "execute_turn",
     "known_presets",
     "known_worlds",
     "make_world",
     "register_world",
+    "scripted_player",
     "split_size",
     "turn_message",
 ]

@@ -15,9 +15,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from actfocus_verl.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from actfocus_verl.environments.scripted import ScriptedPlayer
 
 Action: TypeAlias = Any
 """Each world has its own action type; everybody else passes it from `parse_action` to `step` unread."""
@@ -116,6 +119,10 @@ class World(ABC):
     def success(self) -> bool:
         """Whether the task is solved."""
 
+    def outcome(self) -> Mapping[str, float]:
+        """Further figures of the episode so far, by name; their means are logged beside the success rate."""
+        return {}
+
     @abstractmethod
     def optimal_return(self) -> float:
         """The expected episode return of the best play of this board within the limits."""
@@ -127,6 +134,13 @@ class World(ABC):
     @abstractmethod
     def stratum(self) -> int:
         """Difficulty class of the board: the length of its shortest solution."""
+
+    @classmethod
+    def scripted_player(cls) -> ScriptedPlayer:
+        """Who demonstrates this world to the tiny policy. Raises ConfigurationError where there is nobody."""
+        raise ConfigurationError(
+            "env.name", cls.name, "no scripted player demonstrates this world", "Choose a model (model.path=...)"
+        )
 
 
 def require_integer(key: str, value: object, *, low: int, high: int | None = None) -> None:

@@ -5,6 +5,9 @@ A message holds numbers and the world's own text only, never a word that a model
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from actfocus_verl.environments.base import Limits, World
 
 ACTION_SEPARATOR = "||"
@@ -31,3 +34,32 @@ def action_rules(limits: Limits) -> str:
     join = f", joined by ` {ACTION_SEPARATOR} `" if several else ""
     episode = f"An episode has {limits.max_turns} turns and {limits.max_actions_per_episode} actions."
     return f"Answer with {per_turn} a turn{join}. {episode}"
+
+
+@dataclass(frozen=True)
+class TurnOutcome:
+    """What a turn did: its reward, penalty included; the actions executed; whether all kept actions were valid."""
+
+    reward: float
+    executed: int
+    valid: bool
+
+
+def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> TurnOutcome:
+    """Execute the actions of one reply, an empty sequence standing for a reply that does not parse.
+
+    At most `max_actions_per_turn` actions are kept, the rest is ignored free of charge. Of those kept, the valid ones
+    are executed in order, and an invalid one is skipped (the paper's code base does the same) until the world ends or
+    the episode's actions are used up. The turn costs `format_penalty` once when nothing is kept or one kept is invalid.
+    """
+    kept = [world.parse_action(text) for text in actions[: world.limits.max_actions_per_turn]]
+    valid = bool(kept) and None not in kept
+    reward, executed = 0.0 if valid else world.limits.format_penalty, 0
+    for action in kept:
+        if action is None:
+            continue
+        if world.done or executed == actions_left:
+            break
+        reward += world.step(action).reward
+        executed += 1
+    return TurnOutcome(reward, executed, valid)

@@ -1,26 +1,41 @@
-"""Worlds by name."""
+"""Worlds by name, or by the path of their class: `package.module:Class`."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from pkgutil import resolve_name
+
 from actfocus_verl.environments.base import World
-from actfocus_verl.environments.frozen_lake import FrozenLake
+from actfocus_verl.environments.scripted import ScriptedPlayer
 from actfocus_verl.environments.splits import require_split
 from actfocus_verl.errors import ConfigurationError
 
-_WORLDS: dict[str, type[World]] = {FrozenLake.name: FrozenLake}
+_SHIPPED = {
+    "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
+    "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
+    "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
+    "webshop": "actfocus_verl.environments.webshop:WebShop",
+}
+"""Imported when first used: a process plays one world."""
+
+_REGISTERED: dict[str, type[World]] = {}
 
 
 def register_world(world: type[World]) -> type[World]:
-    """Make a world of one's own known under its `name`; usable as a class decorator. A taken name is an error."""
-    known = _WORLDS.setdefault(world.name, world)
+    """Make a world of one's own known under its `name`; usable as a class decorator. A taken name is an error.
+
+    Only in processes that import its module: in a run's configuration name its class by path instead.
+    """
+    known = _world_class(world.name) if world.name in known_worlds() else world
     if known is not world:
         raise ConfigurationError("env.name", world.name, f"already taken by {known.__name__}", "Choose another name")
+    _REGISTERED[world.name] = world
     return world
 
 
 def known_worlds() -> tuple[str, ...]:
-    """Names of all registered worlds, sorted."""
-    return tuple(sorted(_WORLDS))
+    """Names of all worlds, those shipped and those registered, sorted."""
+    return tuple(sorted(_SHIPPED.keys() | _REGISTERED.keys()))
 
 
 def known_presets(name: str) -> tuple[str, ...]:
@@ -58,10 +73,30 @@ def split_size(name: str, *, preset: str = "clean", split: str = "train") -> int
     return world.split_size(preset, split)
 
 
+def scripted_player(name: str) -> ScriptedPlayer:
+    """Who demonstrates world `name`. Raises ConfigurationError for an unknown name, or when nobody does."""
+    return _world_class(name).scripted_player()
+
+
 def _world_class(name: str) -> type[World]:
-    if name not in _WORLDS:
-        raise ConfigurationError("env.name", name, "unknown world", f"Use one of: {', '.join(known_worlds())}")
-    return _WORLDS[name]
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name in _SHIPPED or ":" in str(name):
+        return _import_world(_SHIPPED.get(name, name))
+    known = ", ".join(known_worlds())
+    raise ConfigurationError("env.name", name, "unknown world", f"Use one of: {known}; or package.module:Class")
+
+
+@lru_cache(maxsize=64)
+def _import_world(path: str) -> type[World]:
+    try:
+        found = resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        remedy = "Write package.module:Class, importable in every process of the run"
+        raise ConfigurationError("env.name", path, f"it cannot be imported ({error})", remedy) from error
+    if not (isinstance(found, type) and issubclass(found, World)):
+        raise ConfigurationError("env.name", path, "it is no subclass of World", "Name the world's class")
+    return found
 
 
 def _require_preset(world: type[World], preset: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
-from actfocus_verl.environments import known_presets
+from actfocus_verl.environments import COUPLINGS, known_presets, scripted_player
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.policies.demonstrations import COUPLINGS, conversation, demonstrator_of
+from actfocus_verl.policies.demonstrations import conversation
 from actfocus_verl.policies.tokenizer import BPE_TOKENS, CHAT_TEMPLATE
 
 FORMAT_VERSION: Final = 1
@@ -26,10 +26,11 @@ _FINGERPRINT_EPISODES = 4
 class TinyPolicyConfig:
     """A tiny policy: the world it learned to play, how, and its size.
 
-    env, preset: the world; its training boards are played. coupling: see `environments.frozen_lake.scripted`.
+    env, preset: the world; its training boards are played. coupling: see `environments.scripted`.
     seed: of demonstrations, initial weights and order of training.
     skill: of the scripted player; low on purpose, so that reinforcement learning has something to find.
-    episodes: demonstrated, each seen `epochs` times. vocab_size: most tokens the tokenizer may have.
+    episodes: demonstrated, each seen `epochs` times. None, for both, is the world's own value.
+    vocab_size: most tokens the tokenizer may have.
     hidden_size, layers, heads, intermediate_size: of the Qwen2-shaped network.
     batch_size (episodes), learning_rate, weight_decay: of its supervised training.
     evaluation_episodes: played on evaluation boards once it is built, for `tiny_policy.json`; 0 for none.
@@ -39,8 +40,8 @@ class TinyPolicyConfig:
     preset: str = "clean"
     coupling: str = "loose"
     seed: int = 0
-    skill: float = 0.5
-    episodes: int = 2600
+    skill: float | None = None
+    episodes: int | None = None
     epochs: int = 1
     vocab_size: int = 768
     hidden_size: int = 160
@@ -53,18 +54,27 @@ class TinyPolicyConfig:
     evaluation_episodes: int = 256
 
     def __post_init__(self) -> None:
-        demonstrator_of(self.env)
+        scripted_player(self.env)
         _require_one_of("tiny.preset", self.preset, known_presets(self.env))
         _require_one_of("tiny.coupling", self.coupling, COUPLINGS)
         require_integer("tiny.seed", self.seed, low=0)
-        require_number("tiny.skill", self.skill, low=0.0, high=1.0)
-        for name in ("episodes", "epochs", "hidden_size", "layers", "heads", "intermediate_size", "batch_size"):
+        if self.skill is not None:
+            require_number("tiny.skill", self.skill, low=0.0, high=1.0)
+        if self.episodes is not None:
+            require_integer("tiny.episodes", self.episodes, low=1)
+        for name in ("epochs", "hidden_size", "layers", "heads", "intermediate_size", "batch_size"):
             require_integer(f"tiny.{name}", getattr(self, name), low=1)
         require_integer("tiny.vocab_size", self.vocab_size, low=BPE_TOKENS)
         require_integer("tiny.evaluation_episodes", self.evaluation_episodes, low=0)
         require_number("tiny.learning_rate", self.learning_rate, low=0.0, high=1.0)
         require_number("tiny.weight_decay", self.weight_decay, low=0.0, high=1.0)
         self._require_head_dimension()
+
+    def resolved(self) -> TinyPolicyConfig:
+        """The same policy with the world's own values in the place of None."""
+        player = scripted_player(self.env)
+        skill = player.skill[self.coupling] if self.skill is None else self.skill
+        return replace(self, skill=skill, episodes=self.episodes or player.episodes)
 
     def _require_head_dimension(self) -> None:
         if self.hidden_size not in [self.heads * dimension for dimension in HEAD_DIMENSIONS]:
@@ -83,9 +93,11 @@ def cache_key(config: TinyPolicyConfig) -> str:
     It covers every field, the format version, the chat template and, through a few demonstrated episodes, the words of
     the world's prompts and of the scripted player: when those change, the policy is built anew.
     """
-    demonstrations = [conversation(config, episode) for episode in range(min(config.episodes, _FINGERPRINT_EPISODES))]
+    config = config.resolved()
+    demonstrations = [conversation(config, episode) for episode in range(_FINGERPRINT_EPISODES)]
     content = json.dumps([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, demonstrations], sort_keys=True)
-    return f"{config.env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
+    env = config.env.replace(":", ".")  # of a world named by the path of its class
+    return f"{env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
 
 
 def _require_one_of(key: str, value: object, known: tuple[str, ...]) -> None:

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from actfocus_verl.environments import World, make_world, split_size
+from actfocus_verl.environments import World, make_world, scripted_player, split_size
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
-from actfocus_verl.policies.demonstrations import Message, conversation, demonstrator_of
+from actfocus_verl.policies.demonstrations import Message, conversation
 from actfocus_verl.policies.playing import play_batch, play_statistics
 from actfocus_verl.policies.reproducible import reproducible
 from actfocus_verl.policies.tokenizer import train_tokenizer
@@ -69,10 +69,10 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
     On one machine the same config gives the same weights to the bit. Random states and the thread count of the calling
     process are left as they were.
     """
-    clock = _Clock()
+    clock, config = _Clock(), config.resolved()
     folder.mkdir(parents=True, exist_ok=True)
     with reproducible(config.seed), tempfile.TemporaryDirectory() as scratch:
-        conversations = [conversation(config, episode) for episode in range(config.episodes)]
+        conversations = [conversation(config, episode) for episode in range(config.episodes or 0)]
         clock.lap("demonstrations")
         tokenizer = train_tokenizer(_texts(conversations[:_TOKENIZER_EPISODES]), config.vocab_size)
         codec = ChatCodec(tokenizer)
@@ -102,13 +102,14 @@ def evaluate_policy(config: TinyPolicyConfig, model: Any, tokenizer: Any) -> dic
 
     `grounding` is the share of replies that hold each sentence which the scripted player says of the same state.
     """
+    player = scripted_player(config.env)
     true_sentences: Counter[int] = Counter()
     replies = 0
 
     def observe(world: World, reply: str) -> None:
         nonlocal replies
         replies += 1
-        for position, sentence in enumerate(_sentences(demonstrator_of(config.env).describe(world))):
+        for position, sentence in enumerate(_sentences(player.describe(world))):
             true_sentences[position] += sentence in reply
 
     trajectories = play_batch(model, tokenizer, _evaluation_worlds(config), seed=config.seed, observe=observe)

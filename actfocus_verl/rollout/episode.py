@@ -4,21 +4,16 @@
 
 `start` gives the first context, `receive` takes a reply and gives the next context, or None once the episode is over;
 `play` drives the two with a policy. Sampled ids go into the next context as they are: they are never encoded again.
-
-Rules of a turn: at most `max_actions_per_turn` actions of the answer are kept, the rest is ignored free of charge. Of
-those kept, the valid ones are executed in order, and an invalid one is skipped (the paper's code base does the same)
-until the world ends or the episode's actions are used up. A turn costs `format_penalty` once when its reply does not
-parse, when its answer is empty, or when a kept action is invalid.
+What a turn's actions do is said at `environments.execute_turn`.
 """
 
 from __future__ import annotations
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments import World, turn_message
+from actfocus_verl.environments import World, execute_turn, turn_message
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
-from actfocus_verl.rollout.parsing import ParsedReply
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
 
 
@@ -86,10 +81,11 @@ class Episode:
         state, anchor = self.world.render(), self.world.anchor()
         read = read_reply(self._codec, reply.token_ids)
         self._append_reply(reply, read.roles)
-        reward, valid = self._act(read.parsed)
-        self._rewards.append(reward)
+        turn = execute_turn(self.world, read.parsed.actions, actions_left=self._actions_left)
+        self._actions += turn.executed
+        self._rewards.append(turn.reward)
         self._anchors.append(anchor)
-        self._texts.append(TurnText(state, read.text, valid))
+        self._texts.append(TurnText(state, read.text, turn.valid))
         self._stop_reason = self._reason_to_stop(reply)
         return self._continue(reply) if self._stop_reason is None else None
 
@@ -111,26 +107,12 @@ class Episode:
             anchors=self._anchors,
             stop_reason=self._stop_reason,
             success=self.world.success,
+            outcome=dict(self.world.outcome()),
             actions=self._actions,
             valid_turns=sum(text.valid for text in self._texts),
             texts=self._texts,
             final_state=self.world.render(),
         )
-
-    def _act(self, parsed: ParsedReply) -> tuple[float, bool]:
-        """Execute the reply's actions: the turn's reward, and whether the turn was valid."""
-        limits = self.world.limits
-        kept = [self.world.parse_action(text) for text in parsed.actions[: limits.max_actions_per_turn]]
-        valid = bool(kept) and None not in kept
-        reward = 0.0 if valid else limits.format_penalty
-        for action in kept:
-            if action is None:
-                continue
-            if self.world.done or self._actions == limits.max_actions_per_episode:
-                break
-            reward += self.world.step(action).reward
-            self._actions += 1
-        return reward, valid
 
     def _reason_to_stop(self, reply: Reply) -> StopReason | None:
         limits = self.world.limits
@@ -138,7 +120,7 @@ class Episode:
             return StopReason.SUCCESS if self.world.success else StopReason.FAILURE
         if reply.finish_reason == "abort":
             return StopReason.ABORTED
-        if self._actions >= limits.max_actions_per_episode:
+        if self._actions_left <= 0:
             return StopReason.MAX_ACTIONS
         if len(self._rewards) >= limits.max_turns:
             return StopReason.MAX_TURNS
@@ -173,9 +155,13 @@ class Episode:
         return turn_message(
             self.world,
             turn=len(self._rewards) + 1,
-            actions_left=self.world.limits.max_actions_per_episode - self._actions,
+            actions_left=self._actions_left,
             last_reward=self._rewards[-1] if self._rewards else None,
         )
+
+    @property
+    def _actions_left(self) -> int:
+        return self.world.limits.max_actions_per_episode - self._actions
 
     def _missing_room(self, context_length: int) -> int:
         """Tokens by which a full reply after `context_length` ids is too long; at most 0 when it fits."""

@@ -65,7 +65,8 @@ class Trajectory:
     response_mask (R): 1 on sampled tokens. log_probs (R): 0.0 where not sampled; None when the policy gave none.
     token_roles (R): values of TokenRole. turn_ids (R): 0..K-1 on the tokens of that reply, -1 elsewhere.
     turn_rewards (K): environment rewards and penalty of each turn. anchors (K): hash of the state each turn saw.
-    actions: executed in all. valid_turns: turns that parsed and held actions, all of them valid.
+    outcome: the world's further figures. actions: executed in all. valid_turns: turns that parsed and held actions, all
+    of them valid.
     final_state: the rendered state after the last turn.
     """
 
@@ -79,6 +80,7 @@ class Trajectory:
     anchors: list[int]
     stop_reason: StopReason
     success: bool
+    outcome: dict[str, float]
     actions: int
     valid_turns: int
     texts: list[TurnText]

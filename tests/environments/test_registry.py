@@ -53,7 +53,7 @@ def test_overrides_reach_the_world():
         ({"sise": 4}, ["env.sise", "size", "success_rate"]),
         ({"size": 2}, ["env.size", "2", "between 3 and 8"]),
         ({"size": "4"}, ["env.size", "'4'"]),
-        ({"size": [4]}, ["env.size", "[4]"]),
+        ({"size": [4]}, ["env.size", "[4]", "a number or a text"]),
         ({"success_rate": 1.1}, ["env.success_rate", "1.1"]),
         ({"frozen_probability": -0.1}, ["env.frozen_probability", "-0.1"]),
         ({"frozen_probability": float("nan")}, ["env.frozen_probability", "nan"]),
@@ -69,6 +69,28 @@ def test_bad_settings_are_refused_in_one_line_that_names_them(arguments, named):
     assert "\n" not in message
     for part in named:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("no_such_module:World", "cannot be imported"),
+        ("actfocus_verl.environments.frozen_lake:FrozenLike", "cannot be imported"),
+        (":FrozenLake", "cannot be imported"),
+        ("math:pi", "no subclass of World"),
+        ("actfocus_verl.environments.base:Limits", "no subclass of World"),
+    ],
+)
+def test_a_path_must_lead_to_a_world(path, problem):
+    with pytest.raises(ConfigurationError, match=problem) as caught:
+        make_world(path)
+    assert str(caught.value).startswith(f"env.name={path!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_world_is_known_by_the_path_of_its_class_too():
+    by_path = make_world("actfocus_verl.environments.frozen_lake:FrozenLake", index=4)
+    assert by_path.board_hash() == make_world("frozen_lake", index=4).board_hash()
 
 
 def test_split_sizes():

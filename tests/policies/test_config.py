@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
+from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.policies import TinyPolicyConfig, cache_key, demonstrations
+from actfocus_verl.policies import TinyPolicyConfig, cache_key
 from actfocus_verl.policies import config as config_module
 
 
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ({"env": "chess"}, "frozen_lake"),
         ({"preset": "dirty"}, "clean, ragen"),
         ({"coupling": "tight"}, "loose, coupled"),
         ({"skill": 1.5}, "between 0 and 1"),
@@ -33,6 +33,18 @@ def test_impossible_settings_name_key_value_and_remedy(setting, named):
     assert message.startswith(f"tiny.{key}={value!r}: ")
     assert named in message
     assert "\n" not in message
+
+
+def test_an_unknown_world_is_named():
+    with pytest.raises(ConfigurationError, match=r"env\.name='chess': unknown world\. Use one of: .*frozen_lake"):
+        TinyPolicyConfig(env="chess")
+
+
+def test_skill_and_episodes_are_the_world_s_own_where_none_is_given():
+    loose, coupled = (TinyPolicyConfig(coupling=coupling).resolved() for coupling in ("loose", "coupled"))
+    assert (loose.skill, coupled.skill, loose.episodes) == (0.5, 0.3, 2600)
+    assert TinyPolicyConfig(skill=0.0, episodes=3).resolved() == TinyPolicyConfig(skill=0.0, episodes=3)
+    assert cache_key(loose) == cache_key(TinyPolicyConfig())
 
 
 def test_key_is_readable_and_tells_every_field_apart():
@@ -55,8 +67,9 @@ def test_key_is_the_same_in_another_process():
 
 def test_key_changes_with_the_words_of_the_scripted_player(monkeypatch):
     before = cache_key(TinyPolicyConfig())
-    describe = demonstrations.frozen_lake.describe
-    monkeypatch.setattr(demonstrations.frozen_lake, "describe", lambda world: describe(world) + " Hm.")
+    player = FrozenLake.scripted_player()
+    hesitant = replace(player, describe=lambda world: player.describe(world) + " Hm.")
+    monkeypatch.setattr(FrozenLake, "scripted_player", lambda: hesitant)
     assert cache_key(TinyPolicyConfig()) != before
 
 

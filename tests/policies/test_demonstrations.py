@@ -62,7 +62,7 @@ def test_only_coupled_reasoning_names_the_move(config):
     for reply in replies:
         reasoning, answer = reply.split("</think>")
         first_move = answer.split("<answer>")[1].split()[0]
-        assert (f"So I go {first_move}" in reasoning) == (config.coupling == "coupled")
+        assert (f"So I choose {first_move}" in reasoning) == (config.coupling == "coupled")
 
 
 def test_the_seed_decides_the_moves_and_the_episode_number_the_board():

@@ -80,7 +80,7 @@ def test_build_leaves_the_process_as_it_was(micro_config, tmp_path):
 
 def test_report_holds_config_and_seconds(micro_folder, micro_config):
     report = json.loads((micro_folder / "tiny_policy.json").read_text())
-    assert TinyPolicyConfig(**report["config"]) == micro_config
+    assert TinyPolicyConfig(**report["config"]) == micro_config.resolved()
     assert set(report["seconds"]) == {"demonstrations", "tokenizer", "training"}
     model = AutoModelForCausalLM.from_pretrained(micro_folder)
     assert report["parameters"] == sum(parameter.numel() for parameter in model.parameters())

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, lru_cache
-from threading import Lock
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actfocus_verl.environments.distinct import DistinctBoards, no_such_board
 from actfocus_verl.environments.frozen_lake.config import FrozenLakeConfig
 from actfocus_verl.environments.frozen_lake.rules import Board, shortest_path_length, spread
-from actfocus_verl.environments.splits import require_index, seeded_generator, split_of
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.environments.splits import require_index, seeded_generator
 
 CLEAN_SPLIT_SIZES = {"train": 6000, "evaluation": 1024, "test": 1536}
 
@@ -33,7 +32,7 @@ def make_board(config: FrozenLakeConfig, preset: str, split: str, index: int) ->
     """Board `index` of the split. Raises ConfigurationError when there is no such board."""
     require_index(index, split, split_size(preset, split))
     if preset == "clean":
-        return _clean_boards(config.size, config.frozen_probability, split).board(index)
+        return clean_boards(config.size, config.frozen_probability, split).board(index)
     return _ragen_board(config.size, config.frozen_probability, split, index)
 
 
@@ -98,64 +97,29 @@ def _ragen_board(size: int, frozen_probability: float, split: str, index: int) -
         board = Board(size, start, goal, holes & ~(1 << start | 1 << goal))
         if shortest_path_length(board) is not None:
             return board
-    raise _exhausted(size, frozen_probability, split, index, "a solvable board")
+    raise no_such_board(split, index, "a solvable board", _settings(size, frozen_probability))
 
 
 @lru_cache(maxsize=64)
-def _clean_boards(size: int, frozen_probability: float, split: str) -> CleanBoards:
-    return CleanBoards(size, frozen_probability, split)
+def clean_boards(size: int, frozen_probability: float, split: str) -> DistinctBoards[Board]:
+    """The boards of a clean split: index i has solution length 1 + i % L, L = 2 (size - 1)."""
+
+    def candidates(rng: np.random.Generator, length: int) -> Iterator[Board]:
+        return _candidates(rng, size, frozen_probability, length)
+
+    lengths = range(1, 2 * (size - 1) + 1)
+    return DistinctBoards("frozen_lake", split, lengths, candidates, canonical, _settings(size, frozen_probability))
 
 
-class CleanBoards:
-    """The boards of one clean split, found in order and remembered.
-
-    Index i has solution length 1 + i % L, L = 2 (size - 1): equal shares of every length. Its own generator draws
-    candidates until one is in the split and differs from all boards of lower index, which must therefore be known
-    first; different lengths cannot collide, so each length is a sequence of its own.
-    """
-
-    def __init__(self, size: int, frozen_probability: float, split: str) -> None:
-        self._size = size
-        self._frozen_probability = frozen_probability
-        self._split = split
-        self._lengths = 2 * (size - 1)
-        self._found: list[list[Board]] = [[] for _ in range(self._lengths)]
-        self._seen: list[set[str]] = [set() for _ in range(self._lengths)]
-        self._lock = Lock()
-
-    def board(self, index: int) -> Board:
-        """Board `index` >= 0; finds those before it of the same length first. Raises ConfigurationError for none."""
-        rank, row = divmod(index, self._lengths)
-        found = self._found[row]
-        if rank >= len(found):
-            with self._lock:
-                while rank >= len(found):
-                    board = self._search(row, len(found) * self._lengths + row)
-                    if board is None:
-                        wanted = f"{rank + 1} boards of solution length {row + 1}"
-                        raise _exhausted(self._size, self._frozen_probability, self._split, index, wanted)
-                    found.append(board)
-        return found[rank]
-
-    def _search(self, row: int, index: int) -> Board | None:
-        seen = self._seen[row]
-        for board in self._candidates(row + 1, index):
-            name = canonical(board)
-            if name not in seen and split_of(name) == self._split:
-                seen.add(name)
-                return board
-        return None
-
-    def _candidates(self, length: int, index: int) -> Iterator[Board]:
-        """Random boards whose shortest solution has `length` moves, distributed as among all random boards."""
-        rng = seeded_generator("frozen_lake", "clean", self._split, index)
-        pairs = _pairs(self._size, length)
-        for count in _BATCHES:
-            starts, goals = pairs[rng.integers(len(pairs), size=count)].T
-            holes = _draw_holes(rng, self._size, self._frozen_probability, count)
-            holes &= ~(_ONE << starts | _ONE << goals)
-            for k in np.flatnonzero(_has_length(self._size, starts, goals, holes, length)):
-                yield Board(self._size, int(starts[k]), int(goals[k]), int(holes[k]))
+def _candidates(rng: np.random.Generator, size: int, frozen_probability: float, length: int) -> Iterator[Board]:
+    """Random boards whose shortest solution has `length` moves, distributed as among all random boards."""
+    pairs = _pairs(size, length)
+    for count in _BATCHES:
+        starts, goals = pairs[rng.integers(len(pairs), size=count)].T
+        holes = _draw_holes(rng, size, frozen_probability, count)
+        holes &= ~(_ONE << starts | _ONE << goals)
+        for k in np.flatnonzero(_has_length(size, starts, goals, holes, length)):
+            yield Board(size, int(starts[k]), int(goals[k]), int(holes[k]))
 
 
 @cache
@@ -184,11 +148,5 @@ def _has_length(size: int, starts: _Masks, goals: _Masks, holes: _Masks, length:
     return exact
 
 
-def _exhausted(size: int, frozen_probability: float, split: str, index: int, wanted: str) -> ConfigurationError:
-    return ConfigurationError(
-        "env.index",
-        index,
-        f"split {split!r} has no such board: {wanted} could not be found at env.size={size}, "
-        f"env.frozen_probability={frozen_probability:g}",
-        "Use a lower index, a larger env.size or another env.frozen_probability",
-    )
+def _settings(size: int, frozen_probability: float) -> str:
+    return f"env.size={size}, env.frozen_probability={frozen_probability:g}"

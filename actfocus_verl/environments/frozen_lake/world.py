@@ -8,7 +8,7 @@ import numpy as np
 
 from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.frozen_lake import generator, prompt
-from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeConfig, configure
+from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeConfig
 from actfocus_verl.environments.frozen_lake.rules import (
     Board,
     Move,
@@ -17,6 +17,9 @@ from actfocus_verl.environments.frozen_lake.rules import (
     shortest_path_length,
     slip_probabilities,
 )
+from actfocus_verl.environments.frozen_lake.scripted import PLAYER
+from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.settings import configure
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
 _MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}
@@ -45,7 +48,7 @@ class FrozenLake(World):
     def create(
         cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
     ) -> FrozenLake:
-        config = configure(preset, overrides)
+        config = configure(cls.name, PRESETS[preset], overrides)
         board = generator.make_board(config, preset, split, index)
         return cls(board, config, preset=preset, split=split, index=index, episode_seed=episode_seed)
 
@@ -113,3 +116,7 @@ class FrozenLake(World):
         if length is None:
             raise RuntimeError(f"unsolvable board: {self.board}")
         return length
+
+    @classmethod
+    def scripted_player(cls) -> ScriptedPlayer:
+        return PLAYER

@@ -1,0 +1,51 @@
+"""Scripted play with visible reasoning: what the tiny policy of a world is first taught.
+
+The reasoning describes the state. In `loose` demonstrations it stops there, so the decision is made by the action
+tokens; in `coupled` ones it ends by naming the actions the answer then repeats, so the decision is made by the
+reasoning. A description must not name an action: only then does a coupled reply name one before its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from actfocus_verl.environments.base import require_number
+from actfocus_verl.environments.protocol import ACTION_SEPARATOR
+from actfocus_verl.errors import ConfigurationError
+
+Coupling = Literal["loose", "coupled"]
+COUPLINGS: Final[tuple[Coupling, ...]] = ("loose", "coupled")
+
+
+@dataclass(frozen=True)
+class ScriptedPlayer:
+    """How a world is played by a script, well or badly.
+
+    plan: (world, rng, skill) -> the texts of the actions of one turn, at least one, all valid; `skill` in [0, 1] is the
+    chance that an action is the best one. describe: world -> sentences about its state, in words of the world.
+    skill: what the tiny policy is taught with, by coupling. episodes: how many of them it is shown.
+    """
+
+    plan: Callable[[Any, np.random.Generator, float], Sequence[str]]
+    describe: Callable[[Any], str]
+    skill: Mapping[str, float]
+    episodes: int = 2600
+
+    def reply(
+        self, world: Any, rng: np.random.Generator, *, coupling: str = "loose", skill: float | None = None
+    ) -> str:
+        """One reply to the present state of `world`, which is left as it is. skill: None for the player's own."""
+        if coupling not in COUPLINGS:
+            raise ConfigurationError("coupling", coupling, "unknown coupling", f"Use one of: {', '.join(COUPLINGS)}")
+        chance = self.skill[coupling] if skill is None else skill
+        require_number("skill", chance, low=0.0, high=1.0)
+        actions = self.plan(world, rng, chance)
+        reasoning = self.describe(world)
+        if coupling == "coupled":
+            reasoning += f" So I choose {' then '.join(actions)}."
+        answer = f" {ACTION_SEPARATOR} ".join(actions)
+        return f"<think> {reasoning} </think> <answer> {answer} </answer>"

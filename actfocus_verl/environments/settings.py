@@ -1,0 +1,54 @@
+"""What a preset sets and a user may override: the limits every world has, and the keys of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from actfocus_verl.environments.base import Limits
+from actfocus_verl.errors import ConfigurationError
+
+C = TypeVar("C", bound="WorldConfig")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """The limits of an episode (see `Limits`). A world's config subclasses it, adds its keys and sets the defaults.
+
+    A subclass that validates its keys in `__post_init__` calls `super().__post_init__()` last.
+    """
+
+    max_turns: int
+    max_actions_per_turn: int
+    max_actions_per_episode: int
+    max_words: int
+    max_turn_tokens: int
+    format_penalty: float = -0.1
+
+    def __post_init__(self) -> None:
+        self.limits()
+
+    def limits(self) -> Limits:
+        """The episode's limits; raises ConfigurationError when one of them cannot be."""
+        return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
+
+
+def configure(world: str, preset: C, overrides: Mapping[str, object]) -> C:
+    """The preset with the overrides applied. Raises ConfigurationError for an unknown key or an impossible value."""
+    limits = {field.name for field in fields(Limits)}
+    known = [field.name for field in fields(preset)]
+    known.sort(key=lambda name: name in limits)  # the world's own keys first
+    for key, value in overrides.items():
+        if key not in known:
+            raise ConfigurationError(f"env.{key}", value, f"unknown key of {world}", f"Known: {', '.join(known)}")
+        if not isinstance(value, int | float | str):  # also keeps what cannot be hashed out of the cache
+            raise ConfigurationError(f"env.{key}", value, "must be a number or a text", f"Set env.{key} to one")
+    configured: C = _configure(preset, tuple(sorted(overrides.items())))
+    return configured
+
+
+@lru_cache(maxsize=256)
+def _configure(preset: WorldConfig, overrides: tuple[tuple[str, object], ...]) -> Any:
+    return replace(preset, **dict(overrides))  # type: ignore[arg-type]
