@@ -13,7 +13,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
 from actfocus_verl.config import world_overrides
 from actfocus_verl.environments import make_world
-from actfocus_verl.integration.columns import TokenColumnsOutput
+from actfocus_verl.integration.columns import OUTCOME_PREFIX, TokenColumnsOutput
 from actfocus_verl.integration.dataset import AGENT_NAME
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory
 
@@ -99,6 +99,7 @@ def to_output(trajectory: Trajectory, policy: ServerPolicy) -> TokenColumnsOutpu
                 "turns": float(trajectory.turns),
                 "valid_action_rate": trajectory.valid_turns / max(trajectory.turns, 1),
                 "stop_reason": trajectory.stop_reason.value,
+                **{f"{OUTCOME_PREFIX}{name}": value for name, value in trajectory.outcome.items()},
             },
         },
         token_roles=[int(role) for role in trajectory.token_roles],

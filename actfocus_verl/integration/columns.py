@@ -12,6 +12,9 @@ TURN_IDS = "turn_ids"
 TURN_REWARDS = "turn_rewards"
 ANCHORS = "anchors"
 
+OUTCOME_PREFIX = "outcome/"
+"""Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
+
 
 class TokenColumnsOutput(AgentLoopOutput):
     """verl's output of an agent loop plus our columns, which travel as tensors beside `response_mask`."""

@@ -12,6 +12,8 @@ import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
+from actfocus_verl.integration.columns import OUTCOME_PREFIX
+
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 ROLLOUTS_FOLDER = "rollouts"
@@ -82,6 +84,11 @@ class RunLog:
                     "valid_action_rate": float(np.mean([infos["valid_action_rate"][row] for row in rows])),
                     "seed": self.seed,
                     "temperature": self.temperature,
+                    **{
+                        name: float(np.mean([values[row] for row in rows]))
+                        for name, values in infos.items()
+                        if name.startswith(OUTCOME_PREFIX)
+                    },
                 },
             )
 

@@ -29,7 +29,7 @@ from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_weights
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import TOKEN_ROLES
+from actfocus_verl.integration.columns import OUTCOME_PREFIX, TOKEN_ROLES
 from actfocus_verl.integration.engine import CALCULATE_ENERGY
 from actfocus_verl.integration.group_filter import apply_filter, build_filter
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
@@ -212,7 +212,7 @@ def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
 
 
 def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:
-    """Return success, turns, valid-action rate, stop reasons and tokens by role of a step's episodes."""
+    """Return means over the episodes of a step: success, turns, valid actions, what the world adds, stops, roles."""
     infos = [row["reward_extra_info"] for row in extra_fields]
     stops = Counter(info["stop_reason"] for info in infos)
     metrics = {
@@ -220,6 +220,8 @@ def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tenso
         "episode/turns": float(np.mean([info["turns"] for info in infos])),
         "episode/valid_action_rate": float(np.mean([info["valid_action_rate"] for info in infos])),
     }
+    figures = {key for info in infos for key in info if key.startswith(OUTCOME_PREFIX)}
+    metrics |= {f"episode/{key}": float(np.mean([info[key] for info in infos])) for key in sorted(figures)}
     metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}
     roles = token_roles.values()
     for role in TokenRole:

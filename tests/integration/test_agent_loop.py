@@ -13,6 +13,7 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_
 from verl.workers.rollout.replica import TokenOutput
 
 from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, episode_seed
 from actfocus_verl.integration.columns import TokenColumnsOutput
 from tests.helpers.tokenizer import build_tokenizer
@@ -109,6 +110,15 @@ def test_a_broken_off_reply_aborts_the_episode(tokenizer: PreTrainedTokenizerFas
     output = play(server, tokenizer, split="train", index=0)
     assert output.extra_fields["reward_extra_info"]["stop_reason"] == "aborted"
     assert output.num_turns == 1
+
+
+def test_the_world_s_further_figures_travel_with_the_reward(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FrozenLake, "outcome", lambda world: {"tile": float(world.player)})
+    output = play(ListServer(tokenizer.encode(REPLY)), tokenizer, split="train", index=3)
+    info = output.extra_fields["reward_extra_info"]
+    assert info["outcome/tile"] in range(16)
 
 
 def test_a_server_without_weight_versions_is_fine() -> None:

@@ -46,6 +46,7 @@ def test_evaluations_by_hand(log: RunLog) -> None:
         "success": [1.0, 0.0, 0.0, 1.0, 1.0],
         "reward": [1.0, 0.0, -1.0, 1.0, 1.0],
         "valid_action_rate": [1.0, 1.0, 0.0, 1.0, 1.0],
+        "outcome/score": [1.0, 0.5, 0.0, 1.0, 0.25],
     }
     log.evaluations(sources, ["u", "v", "w", "u", "z"], infos, step=10)
 
@@ -66,6 +67,7 @@ def test_evaluations_by_hand(log: RunLog) -> None:
         "valid_action_rate": 0.75,
         "seed": 3,
         "temperature": 0.5,
+        "outcome/score": 0.625,
     }
     assert (test["split"], test["episodes"], test["rate"]) == ("test", 1, 1.0)
 

@@ -272,6 +272,7 @@ def test_padded_columns_cut_a_padding_row_to_its_response(rows: dict[str, Any]) 
 def test_episode_metrics_by_hand() -> None:
     def episode(success: float, turns: float, valid: float, stop: str) -> dict[str, Any]:
         info = {"success": success, "turns": turns, "valid_action_rate": valid, "stop_reason": stop}
+        info["outcome/score"] = turns / 4
         return {"reward_extra_info": info}
 
     episodes = [
@@ -288,6 +289,7 @@ def test_episode_metrics_by_hand() -> None:
         "episode/success_rate": 0.25,
         "episode/turns": 3.0,
         "episode/valid_action_rate": 0.5,
+        "episode/outcome/score": 0.75,
         "stop/failure": 0.5,
         "stop/max_turns": 0.25,
         "stop/success": 0.25,
