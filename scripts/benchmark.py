@@ -2,11 +2,16 @@
 
     .venv/bin/python scripts/benchmark.py credit     arms take turns step by step in one training run
     .venv/bin/python scripts/benchmark.py rollout    vLLM alone, as the CPU platform sets it and with one thing changed
+    .venv/bin/python scripts/benchmark.py worlds     resets and steps a second of every world, on one core
 
 `credit`: the arms are `uniform` (GRPO, a reference pass for its KL, uniform weights), `credit` (the same with ActFocus:
 the reference pass returns the energy as well) and `no_reference` (GRPO without a reference pass). A round is one step
 of each; ratios are taken within a round, those of seconds per trained token, and their median has a 95 % bootstrap
-interval over rounds. `rollout`: every setting is a process of its own; they are gone through twice, there and back.
+interval over rounds. After each step the reference pass is timed on its batch once more, both ways.
+`rollout`: every setting is a process of its own; they are gone through twice, there and back.
+`worlds`: a round plays WORLD_BOARDS boards in a fresh process: their first resets make the boards, the next ones find
+them again, and every step is an action of the scripted player, half of them mistakes. gymnasium's FrozenLakeEnv on a
+fresh random map is measured beside them.
 """
 
 from __future__ import annotations
@@ -41,6 +46,9 @@ ROLLOUT_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 SEQUENCES, TURNS, PROMPT_TOKENS, REPLY_TOKENS, WORLD_TOKENS = 64, 4, 230, 25, 30
 """About what FrozenLake asks of the tiny policy."""
 
+WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
+WORLD_BOARDS, WORLD_EPISODES = 3000, 300
+
 Line = dict[str, Any]
 
 
@@ -61,8 +69,10 @@ def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str,
         {ARMS[line["benchmark/arm"]]: line for line in lines[start : start + len(ARMS)]}
         for start in range(0, len(lines), len(ARMS))
     ]
+    plain, credit = (f"benchmark/reference_seconds/{name}" for name in ("plain", "credit"))
     return {
         "rounds": len(by_round),
+        "reference_pass_on_one_batch": median_interval([line[credit] / line[plain] for line in lines]),
         "tokens_a_step": median(line["perf/total_num_tokens"] for line in lines),
         "seconds_a_step": {
             arm: {phase: median(each[arm].get(f"timing_s/{phase}", 0.0) for each in by_round) for phase in PHASES}
@@ -88,14 +98,16 @@ def training_seconds_a_token(line: Line) -> float:
 
 def ratio(rounds: list[dict[str, Line]], base: str, cost: Callable[[Line], float]) -> dict[str, float]:
     """Median over the rounds of the cost with credit / of the base arm, with its 95 % bootstrap interval."""
-    values = [cost(each["credit"]) / cost(each[base]) for each in rounds]
+    return median_interval([cost(each["credit"]) / cost(each[base]) for each in rounds])
+
+
+def median_interval(values: list[float]) -> dict[str, float]:
+    """Their median with its 95 % bootstrap interval."""
     found = bootstrap((values,), median, vectorized=False, method="percentile", rng=0).confidence_interval
     return {"median": median(values), "low": float(found.low), "high": float(found.high)}
 
 
-def measure_rollout(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
-    if overrides:
-        raise SystemExit(f"rollout takes no overrides: {' '.join(overrides)}")
+def measure_rollout(rounds: int) -> dict[str, Any]:
     shipped = dict(OmegaConf.load(CPU_PLATFORM).platform.env_vars)
     table: dict[str, list[float]] = {}
     for name in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)]:
@@ -154,25 +166,92 @@ async def one_rollout(rounds: int, changes: dict[str, Any]) -> list[float]:
     return speeds[WARM_UP_ROUNDS:]
 
 
+def measure_worlds(rounds: int) -> dict[str, Any]:
+    """Medians over the rounds, a second: boards made, boards reset again, steps."""
+    table: dict[str, Any] = {}
+    for env, preset in [*((env, preset) for env in WORLDS for preset in ("clean", "ragen")), ("gymnasium", "")]:
+        lines = []
+        for _ in range(rounds):
+            command = [sys.executable, __file__, "one-world", "--setting", f"{env}/{preset}"]
+            result = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+            lines.append(json.loads(result.stdout.splitlines()[-1]))
+        table[f"{env}/{preset}".strip("/")] = {key: round(median(line[key] for line in lines)) for key in lines[0]}
+    return table
+
+
+def one_world(env: str, preset: str) -> dict[str, float]:
+    """Made, reset and stepped a second: the first WORLD_BOARDS boards of the training split, played to their ends."""
+    import numpy as np
+
+    from actfocus_verl.environments import make_world, scripted_player
+
+    def resets() -> tuple[list[Any], float]:
+        started = time.perf_counter()
+        worlds = [make_world(env, preset=preset, split="train", index=index) for index in range(WORLD_BOARDS)]
+        return worlds, WORLD_BOARDS / (time.perf_counter() - started)
+
+    make_world(env, preset=preset, split="test", index=0)  # tables that are built once in a process
+    _, made = resets()
+    worlds, again = resets()
+    rng, player = np.random.default_rng(0), scripted_player(env)
+    steps, seconds = 0, 0.0
+    for world in worlds[:WORLD_EPISODES]:
+        for _ in range(world.limits.max_turns):
+            for text in player.plan(world, rng, 0.5):
+                if world.done:
+                    break
+                action = world.parse_action(text)
+                started = time.perf_counter()
+                world.step(action)
+                seconds += time.perf_counter() - started
+                steps += 1
+    return {"made": made, "reset": again, "steps": steps / seconds}
+
+
+def one_gymnasium() -> dict[str, float]:
+    """gymnasium's slippery FrozenLakeEnv: a new random 4x4 map, `reset` on it, and random steps."""
+    from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_map
+
+    started = time.perf_counter()
+    lakes = [FrozenLakeEnv(desc=generate_random_map(4, 0.9, seed), success_rate=0.8) for seed in range(WORLD_EPISODES)]
+    for lake in lakes:
+        lake.reset(seed=0)
+    made = len(lakes) / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for lake in lakes:
+        lake.reset()
+    again = len(lakes) / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for lake in lakes:
+        for action in (0, 1, 2, 3) * 5:
+            lake.step(action)
+    return {"made": made, "reset": again, "steps": 20 * len(lakes) / (time.perf_counter() - started)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("credit", "rollout", "one-rollout"))
+    parser.add_argument("what", choices=("credit", "rollout", "worlds", "one-rollout", "one-world"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
-    parser.add_argument("--setting", choices=ROLLOUT_SETTINGS, default="as shipped", help="of one-rollout")
+    parser.add_argument("--setting", default="as shipped", help="of one-rollout and one-world")
     parser.add_argument("overrides", nargs="*", help="credit: overrides of the training's configuration")
     arguments = parser.parse_args()
     if arguments.what == "one-rollout":
-        print(
-            "\n"
-            + json.dumps(
-                asyncio.run(one_rollout(arguments.rounds, ROLLOUT_SETTINGS[arguments.setting].get("engine", {})))
-            )
-        )
+        changes = ROLLOUT_SETTINGS[arguments.setting].get("engine", {})
+        print("\n" + json.dumps(asyncio.run(one_rollout(arguments.rounds, changes))))
         return
-    measure = {"credit": measure_credit, "rollout": measure_rollout}[arguments.what]
+    if arguments.what == "one-world":
+        env, _, preset = arguments.setting.partition("/")
+        print(json.dumps(one_world(env, preset) if preset else one_gymnasium()))
+        return
+    if arguments.overrides and arguments.what != "credit":
+        parser.error(f"{arguments.what} takes no overrides: {' '.join(arguments.overrides)}")
+    if arguments.what == "credit":
+        measured = measure_credit(arguments.folder, arguments.rounds, arguments.overrides)
+    else:
+        measured = {"rollout": measure_rollout, "worlds": measure_worlds}[arguments.what](arguments.rounds)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(measure(arguments.folder, arguments.rounds, arguments.overrides), indent=2)
+    text = json.dumps(measured, indent=2)
     (arguments.folder / f"{arguments.what}.json").write_text(text + "\n")
     print(text)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 from functools import partial
 from typing import Any, Final
 
@@ -35,7 +36,8 @@ def arm_of(step: int) -> int:
 
 @register_trainer(MODE)
 class BenchmarkTrainer(TokenCreditTrainerSync):
-    """Takes turns through ARMS; logs `benchmark/arm` and `benchmark/peak_memory_gb` (GiB, all training workers)."""
+    """Takes turns through ARMS; logs `benchmark/arm`, `benchmark/peak_memory_gb` (GiB, all training workers), and
+    `benchmark/reference_seconds/plain` and `/credit`: the reference pass on the very same batch, both ways."""
 
     @property
     def trainer_mode(self) -> str:
@@ -70,7 +72,20 @@ class BenchmarkTrainer(TokenCreditTrainerSync):
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         metrics["benchmark/arm"] = arm_of(self.global_steps)
         metrics["benchmark/peak_memory_gb"] = self._peak / 2**30
+        metrics.update(self._reference_seconds(batch))
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
+
+    def _reference_seconds(self, batch: Any) -> dict[str, float]:
+        """Time the reference pass with and without what the credit asks of it; which comes first alternates."""
+        passes = {"plain": self._uniform, "credit": self._credit}
+        seconds, own = {}, self.weighting
+        for name in sorted(passes, reverse=bool(self.global_steps % 2)):
+            self.weighting = passes[name]
+            started = time.perf_counter()
+            self._compute_ref_log_prob(batch, {})
+            seconds[f"benchmark/reference_seconds/{name}"] = time.perf_counter() - started
+        self.weighting = own
+        return seconds
 
 
 def _process_id(worker: Any) -> int:
