@@ -13,6 +13,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from actfocus_verl.preflight import check_config, fill_derived
 from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
 from tests.helpers.tokenizer import build_tokenizer
 
@@ -30,6 +31,14 @@ def compose_config(*overrides: str) -> DictConfig:
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     with initialize_config_module("actfocus_verl_configs", version_base=None):
         return compose("train", overrides=list(overrides))
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of a command line, completed and checked as far as it is before the machine is looked at."""
+    config = compose_config(*overrides)
+    fill_derived(config)
+    check_config(config)
+    return config
 
 
 def changed(config: DictConfig, **values: Any) -> DictConfig:

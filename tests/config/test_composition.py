@@ -9,20 +9,13 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_config, check_model, check_registered, fill_derived
+from actfocus_verl.preflight import check_model, check_registered, fill_derived
 from actfocus_verl.preflight.overrides import known_names
-from tests.config.conftest import ModelFolder, changed, compose_config
+from tests.config.conftest import ModelFolder, changed, composed
 
 PAPER = "experiment=paper/frozen_lake_3b_ppo_actfocus"
 ROLLOUT = "actor_rollout_ref.rollout"
 ACTOR = "actor_rollout_ref.actor"
-
-
-def composed(*overrides: str) -> DictConfig:
-    config = compose_config(*overrides)
-    fill_derived(config)
-    check_config(config)
-    return config
 
 
 # Every model on every platform; every algorithm, credit and filter beside them.
@@ -57,7 +50,7 @@ def test_verl_takes_every_combination(overrides: str, model_folder: ModelFolder)
 
 def test_the_combinations_use_every_file() -> None:
     chosen = {argument for line in COMBINATIONS for argument in line.split()}
-    for group in ("algorithm", "credit", "filter", "model", "platform", "experiment"):
+    for group in ("algorithm", "credit", "filter", "model", "platform"):
         assert {f"{group}={name}" for name in known_names(group)} <= chosen
 
 
@@ -76,7 +69,7 @@ class TestThePapersExperiment:
         assert (paper.env.name, paper.env.preset) == ("frozen_lake", "ragen")
         assert (paper.run.experiment, paper.run.dir) == (
             "paper",
-            "outputs/paper/frozen_lake-ppo-actfocus-seed0",
+            "outputs/paper/frozen_lake_3b_ppo_actfocus-seed0",
         )
 
     @pytest.mark.parametrize(
