@@ -1,0 +1,117 @@
+"""docs/extending.md does what it says: its class, its YAML and its commands are run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from actfocus_verl.environments import SPLITS, make_world, split_size
+from actfocus_verl.environments.boards import overlap
+from actfocus_verl.policies import TinyPolicyConfig
+from actfocus_verl.policies.demonstrations import conversation
+from actfocus_verl.preflight import check_config, fill_derived
+from actfocus_verl.reporting.run_folder import RunFolder
+from actfocus_verl.rollout import parse_reply
+from actfocus_verl.train import verl_config_folder
+from tests.config.conftest import compose_config
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+ENV = "corridor:Corridor"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The page's command lines, without `python`."""
+    lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with the page's files in it, from which the world can be imported."""
+    for text in [*blocks("python"), *blocks("yaml")]:
+        path = tmp_path / text.splitlines()[0].removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "corridor", raising=False)
+    return tmp_path
+
+
+def test_the_page_keeps_its_promise_of_a_hundred_lines() -> None:
+    (code,), (settings,) = blocks("python"), blocks("yaml")
+    assert len([line for line in (code + settings).splitlines() if line.strip()]) <= 100
+
+
+def test_boards_are_split_for_good_and_the_evaluation_has_enough(project: Path) -> None:
+    sizes = {split: split_size(ENV, split=split) for split in SPLITS}
+    assert sizes["train"] >= 64
+    found = overlap(ENV, preset="clean", train=sizes["train"], evaluation=sizes["evaluation"], overrides={})
+    assert (found.shared, found.repeated) == (0, 0)
+    names = [make_world(ENV, split=split, index=i).board_hash() for split in SPLITS for i in range(sizes[split])]
+    assert len(set(names)) == len(names)
+
+
+def test_every_board_is_solved_by_walking_towards_the_goal(project: Path) -> None:
+    for index, length in product(range(20), (48, 60)):
+        world = make_world(ENV, index=index, length=length)
+        moves = world.stratum()
+        for _ in range(moves):
+            assert not world.done
+            result = world.step(world.parse_action(" right" if world.goal > world.place else "LEFT "))
+        assert (result.reward, result.done, world.success) == (1.0, True, True)
+        assert world.optimal_return() == 1.0
+
+
+def test_the_scripted_player_talks_as_the_page_says(project: Path) -> None:
+    for coupling in ("loose", "coupled"):
+        messages = conversation(TinyPolicyConfig(env=ENV, coupling=coupling), 0)
+        reasoning, answer = messages[2]["content"].split("</think>")
+        assert parse_reply(messages[2]["content"]).actions
+        move = answer.split()[1]
+        assert (move in reasoning) == (coupling == "coupled")
+
+
+def test_its_configuration_composes_and_passes_every_check_before_the_start(project: Path) -> None:
+    (arguments,) = (line for line in commands() if "actfocus_verl.train" in line)
+    overrides = [argument for argument in arguments[2:] if argument not in ("--config-dir", "conf")]
+    folders = f"file://{project / 'conf'},file://{verl_config_folder()}"  # what --config-dir does
+    config = compose_config(*overrides, f"hydra.searchpath=[{folders}]")
+    fill_derived(config)
+    check_config(config)
+    assert config.env.train_size == split_size(ENV, split="train")
+    assert OmegaConf.select(config, "tiny_policy.env") == ENV
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_commands_that_look_at_it_work(project: Path, number: int) -> None:
+    command = [sys.executable, *commands()[number]]
+    answer = subprocess.run(command, cwd=project, input="Left\n", capture_output=True, text=True, check=True)
+    assert ("Turn 1", "stratum", "0 of 64")[number] in answer.stdout
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(1800)
+def test_it_trains_to_a_curve(project: Path) -> None:
+    """The page's two commands, with a smaller policy and fewer steps than a reader wants to see."""
+    *_, train, report = commands()
+    smaller = [
+        *("trainer.total_training_steps=2", "trainer.test_freq=1", "env.evaluation_size=16", "data.train_batch_size=4"),
+        *("actor_rollout_ref.rollout.n=4", "+tiny_policy.layers=1", "+tiny_policy.evaluation_episodes=0"),
+    ]
+    for command in ([*train, *smaller], report):
+        answer = subprocess.run([sys.executable, *command], cwd=project, capture_output=True, text=True)
+        assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    folder = RunFolder.open(project / "outputs" / "corridor")
+    assert [entry.step for entry in folder.evaluations] == [0, 1, 2]
+    assert (project / "outputs" / "corridor" / "figures" / "success.png").stat().st_size > 0
