@@ -1,0 +1,66 @@
+"""Scripted play of Sudoku: descriptions look at cells, so that only a coupled reply names a move before its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.sudoku.prompt import format_placement, place, spaced
+from actfocus_verl.environments.sudoku.rules import Placement, candidates, houses, is_valid
+
+if TYPE_CHECKING:
+    from actfocus_verl.environments.sudoku.world import Sudoku
+
+HABIT = 1
+"""The digit that a thoughtless player mostly writes. A fault with a direction is what reinforcement learning can mend
+within minutes; mistakes drawn uniformly leave a policy that only has to become more certain."""
+
+HABIT_CHANCE = 0.8
+"""Chance that a mistake is HABIT; the others are drawn uniformly from all digits."""
+
+TWO_MOVES = 0.7
+"""Chance to fill a second cell, where the limits allow it and there is one."""
+
+
+def targets(world: Sudoku) -> list[int]:
+    """The one or two cells to be filled next: blanks with the fewest candidates, in reading order.
+
+    The player's own wrong digits come after them, and last the blanks that the solution's digit cannot enter yet. The
+    second cell is a blank with one candidate: for it, nothing hangs on what is written into the first.
+    """
+    board, digits = world.board, world.digits
+    count = {cell: len(candidates(board.size, digits, cell)) for cell in board.blanks}
+    takes = [cell for cell in board.blanks if is_valid(board, digits, Placement(cell, board.solution[cell]))]
+    order = sorted(takes or board.blanks, key=lambda cell: (digits[cell] != 0, count[cell], cell))
+    return [order[0], *(cell for cell in order[1:2] if count[cell] == 1 and not digits[cell])]
+
+
+def describe(world: Sudoku) -> str:
+    """The cells to be filled next, and what the row, the column and the box of the first hold: the state alone.
+
+    Worded so that a very small model learns it within minutes: cells as the state words them, to be copied.
+    """
+    board, digits = world.board, world.digits
+    cells = targets(world)
+    row, column, box = (spaced(digits[c] for c in house if digits[c]) for house in houses(board.size)[cells[0]])
+    looked_at = ", ".join(place(board.size, cell) for cell in cells)
+    return f"I look at {looked_at}. Row: {row}. Column: {column}. Box: {box}."
+
+
+def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
+    """A digit for each of the cells the description looks at, or for the first only."""
+    board = world.board
+    wanted = 2 if world.limits.max_actions_per_turn >= 2 and rng.random() < TWO_MOVES else 1
+    moves: list[str] = []
+    for cell in targets(world)[:wanted]:
+        if rng.random() < skill:
+            digit = board.solution[cell]
+        else:
+            digit = HABIT if rng.random() < HABIT_CHANCE else int(rng.integers(1, board.size + 1))
+        moves.append(format_placement(board.size, Placement(cell, digit)))
+    return moves
+
+
+PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.4, "coupled": 0.4})
