@@ -141,13 +141,13 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ),
         (
             {f"{ROLLOUT}.max_model_len": 1000},
-            f"{ROLLOUT}.max_model_len=1000: an episode may have 384 + 1024 = 1408 tokens (data.max_prompt_length + "
-            "data.max_response_length). Raise it to 1408 at least, or lower those",
+            f"{ROLLOUT}.max_model_len=1000: an episode may have 384 + 2048 = 2432 tokens (data.max_prompt_length + "
+            "data.max_response_length). Raise it to 2432 at least, or lower those",
         ),
         (
-            {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 1407},
-            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1407: a micro-batch cannot hold one episode of up to "
-            "1408 tokens (data.max_prompt_length + data.max_response_length). Raise it to 1408 at least",
+            {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 2431},
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2431: a micro-batch cannot hold one episode of up to "
+            "2432 tokens (data.max_prompt_length + data.max_response_length). Raise it to 2432 at least",
         ),
         (
             {"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu": 100},
