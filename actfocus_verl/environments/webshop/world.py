@@ -1,0 +1,133 @@
+"""WebShop as a `World`: a goal, a catalogue with a search engine, and the page the buyer is on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.settings import configure
+from actfocus_verl.environments.splits import hex_digest, stable_hash
+from actfocus_verl.environments.webshop import generator, pages, prompt
+from actfocus_verl.environments.webshop.actions import SEARCH, Command, parse_command
+from actfocus_verl.environments.webshop.catalogue import catalogue
+from actfocus_verl.environments.webshop.config import PRESETS, WebShopConfig
+from actfocus_verl.environments.webshop.goals import Goal
+from actfocus_verl.environments.webshop.pages import Page, PageKind
+from actfocus_verl.environments.webshop.reward import purchase_score
+from actfocus_verl.environments.webshop.scripted import PLAYER
+from actfocus_verl.environments.webshop.search import search_engine
+
+
+class WebShop(World):
+    """A synthetic shop; the score of the purchase is the reward, and the purchase ends the episode."""
+
+    name = "webshop"
+
+    def __init__(self, goal: Goal, config: WebShopConfig, *, preset: str, split: str, index: int) -> None:
+        super().__init__(preset=preset, split=split, index=index, limits=config.limits())
+        self.goal = goal
+        self.config = config
+        self.products = catalogue(config.products)
+        self.instruction = goal.instruction
+        self.score = 0.0
+        self.steps = 0
+        self.show(Page())
+
+    @classmethod
+    def presets(cls) -> tuple[str, ...]:
+        return tuple(PRESETS)
+
+    @classmethod
+    def create(
+        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
+    ) -> WebShop:
+        """The shop before its first page; nothing in it is random, so `episode_seed` changes nothing."""
+        config = configure(cls.name, PRESETS[preset], overrides)
+        goal = generator.make_goal(config, preset, split, index)
+        return cls(goal, config, preset=preset, split=split, index=index)
+
+    @classmethod
+    def split_size(cls, preset: str, split: str) -> int | None:
+        return generator.split_size(preset, split)
+
+    def show(self, page: Page) -> None:
+        """Go to a page."""
+        self.page = page
+        self._links = pages.links(page, self.products, self.config.results_per_page)
+        self._clicks = {element.lower(): element for element in self._links}
+        self._rendered: str | None = None
+
+    def system_prompt(self) -> str:
+        return prompt.system_prompt(self.limits)
+
+    def render(self) -> str:
+        if self._rendered is None:
+            config = self.config
+            self._rendered = prompt.render(
+                self.instruction, self.page, self._links, self.products, config.results_per_page, config.pages
+            )
+        return self._rendered
+
+    def parse_action(self, text: str) -> Command | None:
+        """The command, when the present page allows it: a search on the search page, a click on what is shown."""
+        command = parse_command(text)
+        return command if command is not None and self._allows(command) else None
+
+    def _allows(self, command: Command) -> bool:
+        if command.verb == SEARCH:
+            return self.page.kind is PageKind.SEARCH
+        return command.argument in self._clicks
+
+    def step(self, action: Action) -> StepResult:
+        """Perform a command that the present page allows. Raises ValueError for any other."""
+        if self.done:
+            raise RuntimeError("WebShop.step after the episode ended")
+        command = Command(*action)
+        if not self._allows(command):
+            raise ValueError(f"the {self.page.kind.value} page does not allow {command}")
+        self.steps += 1
+        if command.verb == SEARCH:
+            self.show(pages.results(search_engine(self.config.products).search(command.argument)))
+        else:
+            self.show(self._links[self._clicks[command.argument]])
+        if self.page.kind is PageKind.BOUGHT and self.page.product is not None:
+            bought = self.products[self.page.product]
+            self.score = purchase_score(self.goal, bought, dict(self.page.chosen), self.config.pages)
+        return StepResult(reward=self.score, done=self.done, success=self.success)
+
+    def anchor(self) -> int:
+        """A hash of goal and page as it is shown: ways that lead to the same page lead to the same state."""
+        return stable_hash(f"{self.goal.canonical}\n{self.render()}")
+
+    @property
+    def done(self) -> bool:
+        return self.page.kind is PageKind.BOUGHT
+
+    @property
+    def success(self) -> bool:
+        """Whether the purchase has score 1: the strict success, which buying something else is not."""
+        return self.score == 1.0
+
+    def outcome(self) -> Mapping[str, float]:
+        """purchased: 1 when anything was bought. score: of the purchase, 0 before it."""
+        return {"purchased": float(self.done), "score": self.score}
+
+    def optimal_return(self) -> float:
+        """The score of the goal's product with as many of the wanted options as the limits leave time for."""
+        actions = min(self.limits.max_turns, self.limits.max_actions_per_episode)
+        chosen = min(actions - generator.SHORTEST_SOLUTION, len(self.goal.options))
+        if chosen < 0:
+            return 0.0
+        others = len(self.goal.attributes) + 1
+        return (others + chosen) / (others + len(self.goal.options))
+
+    def board_hash(self) -> str:
+        return hex_digest(f"{self.config.products}/{self.goal.canonical}")
+
+    def stratum(self) -> int:
+        return generator.SHORTEST_SOLUTION + len(self.goal.options)
+
+    @classmethod
+    def scripted_player(cls) -> ScriptedPlayer:
+        return PLAYER
