@@ -54,7 +54,7 @@ setup(
     package_data={"actfocus_verl": [*DATA_FILES, "py.typed"], "actfocus_verl_configs": ["**/*.yaml", "**/*.md"]},
     zip_safe=False,
     install_requires=requirements("base"),
-    extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev")},
+    extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev", "worlds")},
     # verl imports the entry points of this group in every process that imports verl, Ray workers included.
     entry_points={"verl.plugins": ["actfocus = actfocus_verl.plugin"]},
     classifiers=[

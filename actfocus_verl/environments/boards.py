@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actfocus_verl.environments.registry import make_world
 
@@ -25,7 +26,7 @@ class BoardLine:
 MANIFEST_HEADER = "index\thash\tstratum\toptimal_return"
 
 
-def manifest(env: str, *, preset: str, split: str, count: int, overrides: Mapping[str, object]) -> Iterator[BoardLine]:
+def manifest(env: str, *, preset: str, split: str, count: int, overrides: Mapping[str, Any]) -> Iterator[BoardLine]:
     """The first `count` boards of a split. Raises ConfigurationError where it has fewer."""
     for index in range(count):
         world = make_world(env, preset=preset, split=split, index=index, **overrides)
@@ -52,7 +53,7 @@ class Overlap:
         )
 
 
-def overlap(env: str, *, preset: str, train: int, evaluation: int, overrides: Mapping[str, object]) -> Overlap:
+def overlap(env: str, *, preset: str, train: int, evaluation: int, overrides: Mapping[str, Any]) -> Overlap:
     """Compare the first `evaluation` boards of the evaluation split with the first `train` of the training split."""
 
     def hashes(split: str, count: int) -> list[str]:

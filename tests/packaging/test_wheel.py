@@ -54,7 +54,7 @@ def test_the_metadata_names_the_pins_and_the_extras(wheel: Path) -> None:
     metadata = Parser().parsestr(dist_info(wheel, "METADATA"))
     required = metadata.get_all("Requires-Dist") or []
     assert set(metadata["Requires-Python"].split(",")) == {"<3.13", ">=3.10"}
-    assert set(metadata.get_all("Provides-Extra") or []) == {"cpu", "gpu", "dev"}
+    assert set(metadata.get_all("Provides-Extra") or []) == {"cpu", "gpu", "dev", "worlds"}
     assert "verl==0.9.1" in required
     assert 'torch==2.13.0; extra == "cpu"' in required
     assert 'vllm==0.24.0; extra == "gpu"' in required
