@@ -43,7 +43,7 @@ class TinyPolicyConfig:
     skill: float | None = None
     episodes: int | None = None
     epochs: int = 1
-    vocab_size: int = 768
+    vocab_size: int = 1024
     hidden_size: int = 160
     layers: int = 3
     heads: int = 5

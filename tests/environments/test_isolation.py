@@ -32,6 +32,21 @@ def test_boards_and_slips_do_not_depend_on_the_hash_seed():
     assert _run(_BOARDS, "1") == _run(_BOARDS, "2") != ""
 
 
+_MANIFESTS = """
+from actfocus_verl.environments.__main__ import main
+for env in ("frozen_lake", "sokoban", "sudoku", "webshop"):
+    for preset in ("clean", "ragen"):
+        for split in ("train", "evaluation", "test"):
+            main(["manifest", f"env={env}", f"preset={preset}", f"split={split}", "n=20"])
+"""
+
+
+def test_manifests_do_not_depend_on_the_hash_seed():
+    first = _run(_MANIFESTS, "1")
+    assert first.count("\n") == 4 * 2 * 3 * 21
+    assert first == _run(_MANIFESTS, "2")
+
+
 def test_worlds_and_episodes_import_neither_torch_nor_verl_nor_ray():
     code = (
         "import sys, actfocus_verl.environments, actfocus_verl.rollout\n"

@@ -85,4 +85,4 @@ def _best_move(board: Board) -> Move | None:
     return min(options)[1] if options else None
 
 
-PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.4, "coupled": 0.3})
+PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.5, "coupled": 0.4}, episodes=2200)

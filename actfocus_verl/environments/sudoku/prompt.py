@@ -54,7 +54,7 @@ def system_prompt(size: int, limits: Limits, rewards: Rewards, *, pays_again: bo
         f"You solve a Sudoku: every row, column and {side}x{side} box must hold each digit from 1 to {size} once.\n"
         "Fill the blanks (.). Given digits stay, yours can be replaced. "
         f"Places are (row, column), from (1, 1) at the top left to ({size}, {size}) at the bottom right. "
-        "The candidates of a blank are digits missing in its row, column and box.\n"
+        "Each blank is shown with its candidates, the digits missing in its row, column and box.\n"
         f"Actions: `place 3 at row 1 col 2` or `1,2,3` (row, column, digit). {action_rules(limits)}\n"
         f"Rewards: {rewards.correct:g} for the solution's digit, {rewards.legal:g} for another candidate, "
         f"{rewards.invalid:g} for any other move, which changes nothing, {rewards.solved:g} for the solved grid."
@@ -62,14 +62,21 @@ def system_prompt(size: int, limits: Limits, rewards: Rewards, *, pays_again: bo
     )
 
 
+def open_blanks(board: Board, digits: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+    """Each blank with its candidates: first those that have the fewest, last those that have none; in reading order."""
+    blanks = [(cell, candidates(board.size, digits, cell)) for cell in board.blanks if not digits[cell]]
+    return sorted(blanks, key=lambda blank: (not blank[1], len(blank[1])))
+
+
 def render(board: Board, digits: Sequence[int], steps: int, max_steps: int) -> str:
-    """Steps made and the player's own digits, the grid, then the candidates of each blank."""
+    """Steps made and the player's own digits, the grid, then the blanks with their candidates (`open_blanks`).
+
+    The first two have names, so that a reader need not count.
+    """
     size, cells = board.size, range(board.size**2)
     own = ", ".join(place(size, cell) for cell in cells if digits[cell] and not board.givens[cell])
     rows = (" ".join(str(digit or ".") for digit in digits[row : row + size]) for row in cells[::size])
-    blanks = (
-        f"{place(size, cell)} {spaced(candidates(size, digits, cell))}" for cell in board.blanks if not digits[cell]
-    )
-    return "\n".join(
-        [f"Steps: {steps}/{max_steps}. Yours: {own or 'none'}.", *rows, f"Candidates: {', '.join(blanks) or 'none'}."]
-    )
+    blanks = [f"{place(size, cell)} {spaced(found)}" for cell, found in open_blanks(board, digits)]
+    named = zip(("First", "Second", "Then"), (*blanks[:2], ", ".join(blanks[2:])), strict=False)
+    listed = " ".join(f"{name}: {blank}." for name, blank in named if blank)
+    return "\n".join([f"Steps: {steps}/{max_steps}. Yours: {own or 'none'}.", *rows, listed or "No blanks."])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.sudoku.prompt import format_placement, place, spaced
-from actfocus_verl.environments.sudoku.rules import Placement, candidates, houses, is_valid
+from actfocus_verl.environments.sudoku.prompt import format_placement, open_blanks, place, spaced
+from actfocus_verl.environments.sudoku.rules import Placement, candidates, is_valid
 
 if TYPE_CHECKING:
     from actfocus_verl.environments.sudoku.world import Sudoku
@@ -38,15 +38,18 @@ def targets(world: Sudoku) -> list[int]:
 
 
 def describe(world: Sudoku) -> str:
-    """The cells to be filled next, and what the row, the column and the box of the first hold: the state alone.
+    """The cells to be filled next with what they may hold, and the blanks after them: the state alone.
 
-    Worded so that a very small model learns it within minutes: cells as the state words them, to be copied.
+    Worded so that a very small model learns it within minutes: cells and candidates as the state words and orders them,
+    to be copied.
     """
-    board, digits = world.board, world.digits
-    cells = targets(world)
-    row, column, box = (spaced(digits[c] for c in house if digits[c]) for house in houses(board.size)[cells[0]])
-    looked_at = ", ".join(place(board.size, cell) for cell in cells)
-    return f"I look at {looked_at}. Row: {row}. Column: {column}. Box: {box}."
+    size, digits, cells = world.board.size, world.digits, targets(world)
+    sentences = [
+        f"{which} is {place(size, cell)}, which may be {spaced(candidates(size, digits, cell))}."
+        for which, cell in zip(("First", "Second"), cells, strict=False)
+    ]
+    after = [place(size, cell) for cell, _ in open_blanks(world.board, digits) if cell not in cells]
+    return " ".join([*sentences, f"After that: {', '.join(after) or 'none'}."])
 
 
 def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
@@ -63,4 +66,4 @@ def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
     return moves
 
 
-PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.4, "coupled": 0.4})
+PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.4, "coupled": 0.4}, episodes=1500)

@@ -128,4 +128,4 @@ def _looked_at(world: WebShop) -> Product:
     return world.products[world.page.product]
 
 
-PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.6, "coupled": 0.4})
+PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.6, "coupled": 0.4}, episodes=1600)
