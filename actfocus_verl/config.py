@@ -13,7 +13,12 @@ from actfocus_verl.errors import ConfigurationError
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
 
-_GIVEN_BY_THE_REFERENCE = {"energy": "energy", "ref_log_prob": "log-probs"}
+_GIVEN_BY_THE_REFERENCE = {
+    "energy": "energy",
+    "reference_entropy": "entropy",
+    "gauge_free_energy": "gauge-free energy",
+    "ref_log_prob": "log-probs",
+}
 """Columns that only a reference pass writes, and what to call them."""
 
 
@@ -37,4 +42,17 @@ def require_reference(config: Any, weighting: WeightingSpec) -> None:
             f"needs the {' and '.join(wanted)} of a frozen reference, and no reference is configured",
             "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
             "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+        )
+
+
+def require_entropy(config: Any, weighting: WeightingSpec) -> None:
+    """Raise ConfigurationError when the weighting reads the policy's entropy and no pass computes it."""
+    correction = config.algorithm.get("rollout_correction") or {}
+    if "entropy" in weighting.required_columns and correction.get("bypass_mode", False):
+        raise ConfigurationError(
+            "credit.name",
+            weighting.name,
+            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
+            "computes it",
+            "Set algorithm.rollout_correction.bypass_mode=false",
         )

@@ -288,9 +288,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             entry.registry, entry.setting, entry.found or "-", entry.source, "wrong" if entry.problem else "ok"
         )
     if on_cpu_platform():
-        from actfocus_verl.integration.contract import CPU_ROLLOUT_SYMBOLS, check_contract
+        from actfocus_verl.integration.contract import CPU_ROLLOUT_SYMBOLS, EVALUATION_SYMBOLS, check_contract
 
-        problems += check_contract(CPU_ROLLOUT_SYMBOLS)
+        problems += check_contract((*CPU_ROLLOUT_SYMBOLS, *EVALUATION_SYMBOLS))
     if options.ray:
         problems += verify_in_worker()
     problems = list(dict.fromkeys(problems))

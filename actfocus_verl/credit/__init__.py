@@ -1,8 +1,11 @@
 """Credit: what each token of a trajectory is worth. Pure torch; imports nothing else of ours but the errors.
 
 - :mod:`~actfocus_verl.credit.tokens`: the role of a token (no torch).
-- :mod:`~actfocus_verl.credit.signals`: numbers per token taken from the model's own logits (energy).
-- :mod:`~actfocus_verl.credit.weighting`: how the gradient is spread over the tokens (uniform, ActFocus).
+- :mod:`~actfocus_verl.credit.signals`: numbers per token taken from a model's own logits (energy and its kin).
+- :mod:`~actfocus_verl.credit.weighting`: how the gradient is spread over the tokens (uniform, ActFocus, action only).
+- :mod:`~actfocus_verl.credit.entropy_weighting`: the same by the policy's entropy (entropy quantile, AEM, EMPG).
+- :mod:`~actfocus_verl.credit.turns`: means over a turn's tokens, and back.
+- :mod:`~actfocus_verl.credit.placebo`: any weighting's weights, shuffled within the roles.
 - :mod:`~actfocus_verl.credit.registry`: weightings by name, and from a line of YAML.
 - :mod:`~actfocus_verl.credit.diagnostics`: what the weights did, as flat metrics.
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 
-NORMALIZE_MODES: Final[tuple[str, ...]] = ("batch", "mini_batch")
+NORMALIZE_MODES: Final[tuple[str, ...]] = ("batch", "mini_batch", "none")
 """Scopes of :func:`actfocus_verl.credit.weighting.normalize`."""
 
 
 def check_number(key: str, value: object, *, low: float, high: float = math.inf, open_low: bool = False) -> None:
     """Raise ConfigurationError unless ``value`` is a finite number in [low, high] (or (low, high] if ``open_low``)."""
     if high < math.inf:
-        allowed = f"Choose a number in [{low:g}, {high:g}]"
+        allowed = f"Choose a number in {'(' if open_low else '['}{low:g}, {high:g}]"
     else:
         allowed = f"Choose a number {'above' if open_low else 'of at least'} {low:g}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -34,13 +35,19 @@ def check_normalize(mode: object) -> None:
         raise ConfigurationError("normalize", mode, "is unknown", f"Choose one of {', '.join(NORMALIZE_MODES)}")
 
 
+def check_flag(key: str, value: object) -> None:
+    """Raise ConfigurationError unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(key, value, f"is a {type(value).__name__}, not a bool", "Choose true or false")
+
+
 def check_roles(token_roles: Tensor) -> None:
     """Raise ValueError unless ``token_roles`` is an integer tensor of TokenRole values."""
     if token_roles.is_floating_point() or token_roles.is_complex():
         raise ValueError(f"token_roles has dtype {token_roles.dtype}; pass the integer column of TokenRole values")
     if token_roles.numel() == 0:
         return
-    low, high = int(token_roles.min()), int(token_roles.max())
+    low, high = (int(extreme) for extreme in torch.aminmax(token_roles))
     if low < min(TokenRole) or high > max(TokenRole):
         known = ", ".join(f"{role.value}={role.name}" for role in TokenRole)
         raise ValueError(f"token_roles holds values from {low} to {high}, known are {known}; check the column's origin")
@@ -62,6 +69,19 @@ def check_rows(name: str, tensor: Tensor, token_roles: Tensor) -> None:
             f"{name} has shape {tuple(tensor.shape)} and token_roles has shape {tuple(token_roles.shape)}; "
             f"{name} holds one value a row"
         )
+
+
+def check_finite(name: str, values: Tensor, column: Tensor, selected: Tensor, where: str, remedy: str) -> None:
+    """Raise ValueError, counting the tokens, if one of ``values`` is NaN or infinite.
+
+    Args:
+        values: what was made of ``column``, such that NaN or infinity at a selected token shows in it.
+        column: the column to blame, and ``selected``, the bool mask of its tokens that were read.
+    """
+    if bool(torch.isfinite(values).all()):
+        return
+    bad = selected & ~torch.isfinite(column)
+    raise ValueError(f"{name} is NaN or infinite at {where} tokens: {count_tokens_and_rows(bad)}; {remedy}")
 
 
 def count_tokens_and_rows(mask: Tensor) -> str:

@@ -2,15 +2,16 @@
 
 All statistics are over response tokens (not ENVIRONMENT, not masked, not in padding rows); N is their number.
 
-=======================================  =====================================================================
-``credit/action_token_share``            ACTION tokens / N; 0 when N = 0
-``credit/effective_sample_size``         Kish: (sum w)^2 / sum w^2, divided by N; 1 for equal weights, 0 when all are 0
-``credit/mean_weight/<role>``            mean weight; left out when the role has no token
-``credit/energy/<role>/p10, p50, p90``   quantiles (linear interpolation) of the finite energies; left out without any
-``credit/gradient_mass/<role>``          share of sum w|A|, or of sum w without advantages; 0 for a role without tokens,
-                                         and 0 everywhere when the total is 0
-=======================================  =====================================================================
+========================================  =====================================================================
+``credit/action_token_share``             ACTION tokens / N; 0 when N = 0
+``credit/effective_sample_size``          Kish: (sum w)^2 / sum w^2, divided by N; 1 for equal weights, 0 when all are 0
+``credit/mean_weight/<role>``             mean weight; left out when the role has no token
+``credit/<signal>/<role>/p10, p50, p90``  quantiles (linear interpolation) of the finite values; left out without any
+``credit/gradient_mass/<role>``           share of sum w|A|, or of sum w without advantages; 0 for a role without
+                                          tokens, and 0 everywhere when the total is 0
+========================================  =====================================================================
 
+``<signal>`` is each of ``LOGIT_SIGNALS`` (energy and the like) whose column is there.
 ``<role>`` is ``reasoning``, ``action`` or ``format``.
 """
 
@@ -24,11 +25,11 @@ import torch
 from torch import Tensor
 
 from actfocus_verl.credit.checks import check_rows, check_same_shape
-from actfocus_verl.credit.signals import ENERGY
+from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import all_rows, response_roles
 from actfocus_verl.credit.tokens import RESPONSE_ROLES, TokenRole
 
-ENERGY_QUANTILES: Final[tuple[int, ...]] = (10, 50, 90)
+SIGNAL_QUANTILES: Final[tuple[int, ...]] = (10, 50, 90)
 """Percentages."""
 
 
@@ -42,7 +43,7 @@ def credit_metrics(
 
     Args:
         weights: (B, T), float: the ``token_weights`` column.
-        columns: ``token_roles`` (B, T) always; ``response_mask`` and ``energy``, both (B, T), where there are some.
+        columns: ``token_roles`` always; ``response_mask``, ``energy`` and other signals where there are some: (B, T).
         advantages: (B, T), float, unweighted; None: gradient mass is the share of the weights alone.
         valid_rows: (B,), bool; False marks padding rows. None: all rows are valid.
 
@@ -60,7 +61,9 @@ def credit_metrics(
     roles = batch_roles[response]  # (N,), and so are the following
     w = weights.detach()[rows][response].double()
     mass = w if advantages is None else w * _tokens("advantages", advantages, token_roles, rows, response).abs()
-    energies = _tokens(ENERGY, columns[ENERGY], token_roles, rows, response) if ENERGY in columns else None
+    signals = {
+        name: _tokens(name, columns[name], token_roles, rows, response) for name in LOGIT_SIGNALS if name in columns
+    }
 
     metrics = {
         "credit/action_token_share": _ratio((roles == TokenRole.ACTION).sum(), roles.numel()),
@@ -72,8 +75,8 @@ def credit_metrics(
         if bool(selected.any()):
             metrics[f"credit/mean_weight/{name}"] = float(w[selected].mean())
         metrics[f"credit/gradient_mass/{name}"] = _ratio(mass[selected].sum(), total_mass)
-        if energies is not None:
-            metrics |= _quantiles(f"credit/{ENERGY}/{name}", energies[selected])
+        for signal, values in signals.items():
+            metrics |= _quantiles(f"credit/{signal}/{name}", values[selected])
     return metrics
 
 
@@ -88,8 +91,8 @@ def _quantiles(prefix: str, values: Tensor) -> dict[str, float]:
     if finite.numel() == 0:
         return {}
     # NumPy's, because torch.quantile refuses more than 2^24 values: 2,048 rows of 8,192 tokens.
-    results = np.quantile(finite.cpu().numpy(), [percent / 100 for percent in ENERGY_QUANTILES])
-    return {f"{prefix}/p{percent}": float(value) for percent, value in zip(ENERGY_QUANTILES, results, strict=True)}
+    results = np.quantile(finite.cpu().numpy(), [percent / 100 for percent in SIGNAL_QUANTILES])
+    return {f"{prefix}/p{percent}": float(value) for percent, value in zip(SIGNAL_QUANTILES, results, strict=True)}
 
 
 def _ratio(numerator: Tensor, denominator: float) -> float:

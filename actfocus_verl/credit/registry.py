@@ -10,6 +10,9 @@ their defaults are the YAML's defaults. One's own takes one function and one lin
 
     credit: {name: "my_package.my_module:half_reasoning", share: 0.3}
 
+A method with an additive term returns ``(weights, shift)`` instead: the loss then multiplies each token's weight with
+the clipped surrogate of ``A + shift``, where every other weighting leaves the advantage A alone.
+
 With ``@register_weighting("half_reasoning", required_columns=("energy",))`` on top it also gets a short name (once its
 module is imported), and says which computed columns it reads, so that the trainer runs the pass that gives them.
 """
@@ -24,14 +27,18 @@ from typing import Any, Final, TypeVar
 
 from torch import Tensor
 
-from actfocus_verl.credit.checks import check_normalize
+from actfocus_verl.credit.checks import check_flag, check_normalize
 from actfocus_verl.errors import ConfigurationError
 
-WeightingFunction = Callable[..., Tensor]
+WeightingResult = Tensor | tuple[Tensor, Tensor]
+WeightingFunction = Callable[..., WeightingResult]
 F = TypeVar("F", bound=WeightingFunction)
 RequiredColumns = Sequence[str] | Callable[[Mapping[str, object]], Sequence[str]]
 
-_BUILTIN_MODULES: Final[tuple[str, ...]] = ("actfocus_verl.credit.weighting",)
+_BUILTIN_MODULES: Final[tuple[str, ...]] = (
+    "actfocus_verl.credit.weighting",
+    "actfocus_verl.credit.entropy_weighting",
+)
 """Modules that register the weightings we ship; imported when a name is looked up."""
 
 _REGISTRY: dict[str, Definition] = {}
@@ -42,7 +49,8 @@ class Definition:
     """A weighting function and what it declared about itself."""
 
     function: WeightingFunction
-    """``(columns: Mapping[str, Tensor], *, parameters) -> Tensor``: (B, T) weights of at least 0."""
+    """``(columns: Mapping[str, Tensor], *, parameters) -> Tensor``: (B, T) weights of at least 0; or these and a (B, T)
+    advantage shift."""
     required_columns: RequiredColumns = ()
     """Columns it reads beyond ``token_roles`` and ``response_mask``, or a function of its parameters giving them."""
     check: Callable[..., None] | None = None
@@ -135,13 +143,15 @@ class WeightingSpec:
     params: Mapping[str, Any]
     """All parameters of the function, defaults filled in."""
     normalize: str
-    """``batch`` or ``mini_batch``: see :func:`actfocus_verl.credit.weighting.normalize`."""
+    """``batch``, ``mini_batch`` or ``none``: see :func:`actfocus_verl.credit.weighting.normalize`."""
     required_columns: tuple[str, ...]
     """Columns to be computed beyond ``token_roles`` and ``response_mask``. With ``energy`` among them a reference pass
     is needed."""
+    placebo: bool = False
+    """Whether weights are shuffled among the tokens of a role: see :mod:`actfocus_verl.credit.placebo`."""
 
-    def __call__(self, columns: Mapping[str, Tensor]) -> Tensor:
-        """Raw weights (B, T) from the columns of a whole training batch, as the function returned them."""
+    def __call__(self, columns: Mapping[str, Tensor]) -> WeightingResult:
+        """The function's result, raw weights (B, T) or these and a shift, from the columns of a training batch."""
         return self.definition.function(columns, **self.params)
 
 
@@ -149,8 +159,8 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     """Validate the ``credit`` section of a configuration before anything expensive starts.
 
     Args:
-        config: ``name``, optionally ``normalize`` (default ``batch``), and the parameters of that weighting, e.g.
-            ``{name: actfocus, alpha: 0.1, beta: 0.5, format_weight: null, signal: energy, normalize: batch}``.
+        config: ``name``, optionally ``normalize`` (default ``batch``) and ``placebo`` (default false), and the
+            parameters of that weighting, e.g. ``{name: actfocus, alpha: 0.1, beta: 0.5, signal: energy}``.
 
     Raises:
         ConfigurationError: with keys as in ``credit.<key>``: no or unknown name, unknown key (lists the known ones), a
@@ -159,17 +169,19 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     options = {str(key): value for key, value in config.items()}
     name = options.pop("name", None)
     mode = options.pop("normalize", "batch")
+    placebo = options.pop("placebo", False)
     try:
         if name is None:
             raise ConfigurationError("name", None, "is missing", f"Choose one of {', '.join(known_weightings())}")
         check_normalize(mode)
+        check_flag("placebo", placebo)
         definition = get_weighting(name)
         params = _complete(name, definition.function, options)
         if definition.check is not None:
             definition.check(**params)
     except ConfigurationError as error:
         raise ConfigurationError(f"credit.{error.key}", error.value, error.problem, error.remedy) from error.__cause__
-    return WeightingSpec(name, definition, params, mode, definition.columns_for(params))
+    return WeightingSpec(name, definition, params, mode, definition.columns_for(params), placebo)
 
 
 def _complete(name: str, function: WeightingFunction, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +189,7 @@ def _complete(name: str, function: WeightingFunction, options: Mapping[str, Any]
     parameters = list(inspect.signature(function).parameters.values())[1:]  # the first one takes the columns
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    known = ", ".join(("name", "normalize", *named))
+    known = ", ".join(("name", "normalize", "placebo", *named))
     for key, value in options.items():
         if key not in named and not takes_any:
             raise ConfigurationError(key, value, f"is no parameter of the weighting {name}", f"Known keys: {known}")

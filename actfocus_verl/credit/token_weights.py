@@ -5,25 +5,39 @@ It runs on the driver over the whole batch, so that the result depends on neithe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from actfocus_verl.credit.checks import check_roles, check_rows, check_same_shape, count_tokens_and_rows
+from actfocus_verl.credit.checks import check_finite, check_roles, check_rows, check_same_shape, count_tokens_and_rows
+from actfocus_verl.credit.placebo import shuffle_within_roles
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.credit.weighting import normalize
 
 
-def compute_token_weights(
+class TokenCredit(NamedTuple):
+    """What a weighting makes of a training batch."""
+
+    weights: Tensor
+    """(B, T), float32: 0 outside the response; mean 1 over the response tokens of the (mini-)batch, unless
+    ``normalize: none``."""
+    advantage_shift: Tensor | None
+    """(B, T), float32, 0 outside the response: added to the advantages that the weights multiply. None, for all
+    weightings but EMPG: they stay as they are."""
+
+
+def compute_token_credit(
     columns: Mapping[str, Tensor],
     weighting: WeightingSpec,
     *,
     valid_rows: Tensor | None = None,
     mini_batch_ids: Tensor | None = None,
-) -> Tensor:
-    """Normalised weights of every token of a training batch.
+    placebo_seed: Sequence[int] = (0,),
+) -> TokenCredit:
+    """Normalised weights of every token of a training batch, and what is added to its advantages.
 
     Padding rows are taken out before the weighting sees the batch, so they are in no statistic, whatever the weighting
     does and whatever they hold. A token with ``response_mask`` 0 counts as ENVIRONMENT.
@@ -34,33 +48,45 @@ def compute_token_weights(
         weighting: from :func:`~actfocus_verl.credit.registry.build_weighting`.
         valid_rows: (B,), bool; False marks padding rows, which get weight 0. None: all rows are valid.
         mini_batch_ids: (B,), integer; needed with ``normalize: mini_batch``. Values at padding rows do not matter.
-
-    Returns:
-        (B, T), float32: mean 1 over the response tokens of the (mini-)batch, 0 elsewhere.
+        placebo_seed: integers of at least 0; read with ``placebo: true`` only. A run gives its seed and the step.
 
     Raises:
-        ValueError: a required column is missing, shapes differ, roles and response mask contradict each other, the
-            signal is not finite at an ACTION token, or the weighting returned unusable weights.
+        ValueError: a required column is missing, shapes differ, roles and response mask contradict each other, a column
+            is not finite where it is read, or the weighting returned unusable weights.
     """
     _check_columns(columns, weighting)
     token_roles = columns["token_roles"]
     rows = all_rows(token_roles) if valid_rows is None else valid_rows.bool().to(token_roles.device)
     check_rows("valid_rows", rows, token_roles)
-
-    batch = _Columns({name: column[rows.to(column.device)] for name, column in columns.items()})
-    batch["token_roles"] = response_roles(batch)
-    raw = weighting(batch)
-    if not isinstance(raw, Tensor):
-        raise ValueError(f"weighting {weighting.name} returned a {type(raw).__name__}; it must return a (B, T) tensor")
-    check_same_shape(f"the result of weighting {weighting.name}", raw, batch["token_roles"])
-
     ids = None if mini_batch_ids is None else mini_batch_ids.to(rows.device)
     if ids is not None:
         check_rows("mini_batch_ids", ids, token_roles)
-        ids = ids[rows]
-    weights = torch.zeros(token_roles.shape, dtype=torch.float32, device=token_roles.device)
-    weights[rows] = normalize(raw, batch["token_roles"], weighting.normalize, ids)
-    return weights
+        ids = _select(ids, rows)
+
+    batch = _ValidColumns(columns, rows)
+    roles = batch["token_roles"]
+    result = weighting(batch)
+    raw, shift = result if isinstance(result, tuple) else (result, None)
+    _check_result(raw, f"the result of weighting {weighting.name}", roles)
+    if shift is not None:
+        shift = _checked_shift(shift, f"the advantage shift of weighting {weighting.name}", roles)
+    if weighting.placebo:  # with one seed a token's shift goes where its weight goes
+        raw = shuffle_within_roles(raw, roles, placebo_seed)
+        shift = None if shift is None else shuffle_within_roles(shift, roles, placebo_seed)
+
+    weights = normalize(raw, roles, weighting.normalize, ids)
+    return TokenCredit(_restore(weights, rows), None if shift is None else _restore(shift, rows))
+
+
+def compute_token_weights(
+    columns: Mapping[str, Tensor],
+    weighting: WeightingSpec,
+    *,
+    valid_rows: Tensor | None = None,
+    mini_batch_ids: Tensor | None = None,
+) -> Tensor:
+    """The weights alone of :func:`compute_token_credit`, whose arguments and errors these are: (B, T), float32."""
+    return compute_token_credit(columns, weighting, valid_rows=valid_rows, mini_batch_ids=mini_batch_ids).weights
 
 
 def response_roles(columns: Mapping[str, Tensor]) -> Tensor:
@@ -76,7 +102,10 @@ def response_roles(columns: Mapping[str, Tensor]) -> Tensor:
         return token_roles
     check_same_shape("response_mask", columns["response_mask"], token_roles)
     sampled = columns["response_mask"].bool().to(token_roles.device)
-    contradicting = sampled & (token_roles == TokenRole.ENVIRONMENT)
+    response = token_roles != TokenRole.ENVIRONMENT
+    if torch.equal(sampled, response):
+        return token_roles
+    contradicting = sampled & ~response
     if bool(contradicting.any()):
         raise ValueError(
             f"response_mask marks {count_tokens_and_rows(contradicting)} as sampled whose role is ENVIRONMENT; "
@@ -90,20 +119,85 @@ def all_rows(token_roles: Tensor) -> Tensor:
     return torch.ones(token_roles.shape[:1], dtype=torch.bool, device=token_roles.device)
 
 
+class _ValidColumns(Mapping[str, Tensor]):
+    """A batch's columns without its padding rows; reading one that is not there says how to get it.
+
+    Rows are selected when a column is read, and not at all without padding rows: a copy of every column would double
+    the memory of the step.
+    """
+
+    def __init__(self, columns: Mapping[str, Tensor], rows: Tensor) -> None:
+        self._columns = columns
+        self._rows = rows
+        self._token_roles: Tensor | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == "token_roles":
+            if self._token_roles is None:
+                kept = {key: self._read(key) for key in ("token_roles", "response_mask") if key in self._columns}
+                self._token_roles = response_roles(kept)
+            return self._token_roles
+        return self._read(name)
+
+    def _read(self, name: str) -> Tensor:
+        if name not in self._columns:
+            raise ValueError(
+                f"the weighting reads the column {name!r}, the batch has {', '.join(sorted(self))}; if the trainer can "
+                f"compute it, declare it: @register_weighting(..., required_columns=({name!r},))"
+            )
+        return _select(self._columns[name], self._rows)
+
+    def get(self, name: str, default: Tensor | None = None) -> Tensor | None:  # type: ignore[override]
+        if name not in self:
+            return default
+        return self[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+def _select(column: Tensor, rows: Tensor) -> Tensor:
+    """The rows marked True; the column itself when all are."""
+    return column if bool(rows.all()) else column[rows.to(column.device)]
+
+
+def _restore(values: Tensor, rows: Tensor) -> Tensor:
+    """The opposite of ``_select``: 0 in the other rows."""
+    if bool(rows.all()):
+        return values
+    restored = values.new_zeros((len(rows), *values.shape[1:]))
+    restored[rows] = values
+    return restored
+
+
 def _check_columns(columns: Mapping[str, Tensor], weighting: WeightingSpec) -> None:
     missing = [name for name in ("token_roles", *weighting.required_columns) if name not in columns]
     if missing:
         raise ValueError(
             f"credit.name={weighting.name} needs the columns {', '.join(missing)}, the batch has "
-            f"{', '.join(sorted(columns))}; energy and ref_log_prob come from the reference pass"
+            f"{', '.join(sorted(columns))}; energy, reference_entropy, gauge_free_energy and ref_log_prob come from "
+            "the reference pass, turn_ids from the agent loop"
         )
 
 
-class _Columns(dict[str, Tensor]):
-    """A batch's columns; reading one that is not there says how to get it."""
+def _checked_shift(shift: Tensor, name: str, token_roles: Tensor) -> Tensor:
+    """The shift as float32, 0 at ENVIRONMENT tokens; raises ValueError when it cannot be used."""
+    _check_result(shift, name, token_roles)
+    response = token_roles != TokenRole.ENVIRONMENT
+    kept = torch.where(response, shift.detach().float(), 0.0)
+    extremes = torch.stack(torch.aminmax(kept)) if kept.numel() else kept  # NaN, if there is one
+    check_finite(name, extremes, shift, response, "sampled", "look at the columns it reads")
+    return kept
 
-    def __missing__(self, name: str) -> Tensor:
-        raise ValueError(
-            f"the weighting reads the column {name!r}, the batch has {', '.join(sorted(self))}; if the trainer can "
-            f"compute it, declare it: @register_weighting(..., required_columns=({name!r},))"
-        )
+
+def _check_result(result: object, name: str, token_roles: Tensor) -> None:
+    """Raise ValueError unless ``result`` is a tensor with one value a token."""
+    if not isinstance(result, Tensor):
+        raise ValueError(f"{name} is a {type(result).__name__}; it must be a (B, T) tensor")
+    check_same_shape(name, result, token_roles)

@@ -1,8 +1,9 @@
 """Token weightings: how the policy gradient is spread over the tokens of a batch.
 
-A weighting gives one non-negative weight a token and never touches the advantages. The life of a weight:
+A weighting gives one non-negative weight a token; none in this file touches the advantages. The life of a weight:
 
-1. ``uniform`` or ``actfocus`` computes raw weights from the roles (and a signal) of the whole training batch;
+1. ``uniform`` or ``actfocus`` (or one of :mod:`~actfocus_verl.credit.entropy_weighting`) computes raw weights from the
+   roles (and a signal) of the whole training batch;
 2. ``normalize`` scales them to mean 1 over the response tokens, so that verl's token mean of ``w * surrogate`` is
    ``sum(w * surrogate) / sum(w)``: Eq. 6;
 3. the loss multiplies each token's clipped surrogate with its weight.
@@ -12,13 +13,16 @@ The pure functions stand alone; the thin wrappers at the end register them under
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from actfocus_verl.credit.blocks import row_blocks
 from actfocus_verl.credit.checks import (
+    check_finite,
     check_normalize,
     check_number,
     check_roles,
@@ -27,12 +31,24 @@ from actfocus_verl.credit.checks import (
     count_tokens_and_rows,
 )
 from actfocus_verl.credit.registry import register_weighting
-from actfocus_verl.credit.signals import ENERGY, KNOWN_SIGNALS
+from actfocus_verl.credit.signals import ENERGY, GAUGE_FREE_ENERGY, REFERENCE_ENTROPY
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 
 UNIFORM: Final = "uniform"
 ACTFOCUS: Final = "actfocus"
+ACTION_ONLY: Final = "action_only"
+
+NLL: Final = "nll"
+LOG_PROB_SHIFT: Final = "log_prob_shift"
+ACTFOCUS_SIGNALS: Final[dict[str, tuple[str, ...]]] = {
+    ENERGY: (ENERGY,),
+    "entropy": (REFERENCE_ENTROPY,),
+    NLL: ("old_log_probs",),
+    LOG_PROB_SHIFT: ("old_log_probs", "ref_log_prob"),
+    GAUGE_FREE_ENERGY: (GAUGE_FREE_ENERGY,),
+}
+"""What ``credit.signal`` may name (the paper's Table 4, and one more), and the columns each is read from."""
 
 
 def uniform(token_roles: Tensor) -> Tensor:
@@ -96,14 +112,14 @@ def actfocus(
     by_role[TokenRole.REASONING] = alpha
     by_role[TokenRole.ACTION] = 1.0
     by_role[TokenRole.FORMAT] = alpha if format_weight is None else format_weight
-    weights = by_role[token_roles.long()]
+    weights = by_role.index_select(0, token_roles.long().reshape(-1)).view(token_roles.shape)
 
     if signal is not None:
         check_same_shape("signal", signal, token_roles)
         if beta > 0:
             action = token_roles == TokenRole.ACTION
             z = _standardised(signal.detach(), action, eps)
-            weights[action] = (1.0 + beta * torch.sigmoid(z)).float()
+            weights.masked_scatter_(action, (1.0 + beta * torch.sigmoid(z)).float())
     return weights
 
 
@@ -112,12 +128,8 @@ def _standardised(signal: Tensor, selected: Tensor, eps: float) -> Tensor:
     values = signal[selected].double()
     if values.numel() == 0:
         return values
-    if not bool(torch.isfinite(values).all()):
-        bad = count_tokens_and_rows(selected & ~torch.isfinite(signal))
-        raise ValueError(
-            f"the signal is NaN or infinite at ACTION tokens: {bad}; "
-            "look at the logits of the reference pass, and at the alignment of its column with token_roles"
-        )
+    remedy = "look at the logits of the pass that gives it, and at the alignment of its column with token_roles"
+    check_finite("the signal", values, signal, selected, "ACTION", remedy)
     centred = values - values.mean()  # zeros when all are equal: a float64 sum of equal float32 values is exact
     return centred / torch.sqrt(centred.square().mean() + eps)
 
@@ -129,15 +141,16 @@ def normalize(
 
     - ``batch``: N and sum(w) are of the whole batch. Equals Eq. 6 exactly when a step is one mini-batch.
     - ``mini_batch``: every mini-batch by itself, so that Eq. 6 holds in each of them.
+    - ``none``: weights stay as they are, for methods that define their scale (AEM, EMPG: mean 1 over turns).
 
     Sums are float64. Weights that are 1 on every response token come out as exactly 1.0, whatever the mode: the sum is
     the count, and their quotient is 1. Where all weights of a (mini-)batch are 0 (alpha = 0 and no action token) they
     stay 0: no gradient, never NaN. ENVIRONMENT tokens come out as 0, whatever was there.
 
     Args:
-        weights: (B, T); in mode ``batch`` any shape. Raw weights.
+        weights: (B, T); any shape unless the mode is ``mini_batch``. Raw weights.
         token_roles: same shape, integer, values of TokenRole.
-        mode: ``batch`` or ``mini_batch``.
+        mode: ``batch``, ``mini_batch`` or ``none``.
         mini_batch_ids: (B,), integer, any values: rows with equal ids share a mini-batch. Needed by ``mini_batch``.
 
     Returns:
@@ -150,36 +163,57 @@ def normalize(
     check_normalize(mode)
     check_roles(token_roles)
     check_same_shape("weights", weights, token_roles)
-    response = token_roles != TokenRole.ENVIRONMENT
-    _check_weights(weights, response)
-    kept = torch.where(response, weights.detach().double(), 0.0)
-
+    kept, counts, sums = _response_weights(weights.detach(), token_roles)
+    if mode == "none":
+        return kept.view(token_roles.shape)
     if mode == "batch":
-        return (kept * _scale(response.sum(), kept.sum())).float()
-
-    if mini_batch_ids is None:
-        raise ValueError("normalize=mini_batch needs mini_batch_ids of shape (B,); give them, or use normalize=batch")
-    check_rows("mini_batch_ids", mini_batch_ids, token_roles)
-    unique_ids, group = torch.unique(mini_batch_ids.to(kept.device), return_inverse=True)
-    per_row = (response.flatten(1).sum(dim=1).double(), kept.flatten(1).sum(dim=1))
-    counts, sums = (kept.new_zeros(unique_ids.numel()).index_add(0, group, rows) for rows in per_row)
-    row_scale = _scale(counts, sums)[group]
-    return (kept * row_scale.view(-1, *[1] * (kept.dim() - 1))).float()
+        scale = _scale(counts.sum(), sums.sum()).expand_as(sums)
+    else:
+        scale = _mini_batch_scale(counts, sums, mini_batch_ids, token_roles)
+    if bool((scale != 1.0).any()):
+        for rows in row_blocks(kept):
+            kept[rows] = (kept[rows].double() * scale[rows].unsqueeze(1)).float()
+    return kept.view(token_roles.shape)
 
 
-def _scale(counts: Tensor, sums: Tensor) -> Tensor:
-    """``counts / sums`` in float64, and 0 where the sum is 0."""
-    return torch.where(sums > 0, counts.double() / torch.where(sums > 0, sums, 1.0), 0.0)
+def _response_weights(weights: Tensor, token_roles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights with 0 at ENVIRONMENT tokens, float32 (B, T); a row's response tokens and sum of weights, float64 (B,).
 
-
-def _check_weights(weights: Tensor, response: Tensor) -> None:
-    """Raise ValueError unless every weight at a response token is a finite number of at least 0."""
-    bad = response & ~(torch.isfinite(weights) & (weights >= 0))
-    if bool(bad.any()):
+    What has not two dimensions or more is taken as one row. Raises ValueError for weights that cannot be used.
+    """
+    roles, raw = (column.flatten(1) if column.dim() > 1 else column.reshape(1, -1) for column in (token_roles, weights))
+    kept = torch.empty(roles.shape, dtype=torch.float32, device=roles.device)
+    counts, sums = torch.zeros(2, len(roles), dtype=torch.float64, device=roles.device)
+    usable = True
+    for rows in row_blocks(roles):
+        response = roles[rows] != TokenRole.ENVIRONMENT
+        kept[rows] = torch.where(response, raw[rows].float(), 0.0)
+        low, high = torch.aminmax(kept[rows])  # NaN, if there is one
+        usable = usable and bool(low >= 0) and bool(high < math.inf)
+        counts[rows] = response.sum(dim=1).double()
+        sums[rows] = kept[rows].double().sum(dim=1)
+    if not usable:
+        bad = (roles != TokenRole.ENVIRONMENT) & ~(torch.isfinite(raw) & (raw >= 0))
         raise ValueError(
             f"token weights are negative, NaN or infinite at {count_tokens_and_rows(bad)}; "
             "a weighting must return finite weights of at least 0 on every response token"
         )
+    return kept, counts, sums
+
+
+def _mini_batch_scale(counts: Tensor, sums: Tensor, mini_batch_ids: Tensor | None, token_roles: Tensor) -> Tensor:
+    """(B,) float64: each row's scale, from the counts and sums (B,) of the rows that share its mini-batch."""
+    if mini_batch_ids is None:
+        raise ValueError("normalize=mini_batch needs mini_batch_ids of shape (B,); give them, or use normalize=batch")
+    check_rows("mini_batch_ids", mini_batch_ids, token_roles)
+    unique_ids, group = torch.unique(mini_batch_ids.to(sums.device), return_inverse=True)
+    of_group = [sums.new_zeros(unique_ids.numel()).index_add(0, group, rows) for rows in (counts, sums)]
+    return _scale(*of_group)[group]
+
+
+def _scale(counts: Tensor, sums: Tensor) -> Tensor:
+    """``counts / sums`` in float64, and 0 where the sum is 0."""
+    return torch.where(sums > 0, counts / torch.where(sums > 0, sums, 1.0), 0.0)
 
 
 def check_actfocus(*, alpha: object, beta: object, format_weight: object, eps: object, signal: object = ENERGY) -> None:
@@ -189,13 +223,30 @@ def check_actfocus(*, alpha: object, beta: object, format_weight: object, eps: o
     if format_weight is not None:
         check_number("format_weight", format_weight, low=0.0)
     check_number("eps", eps, low=0.0, open_low=True)
-    if signal not in KNOWN_SIGNALS:
-        raise ConfigurationError("signal", signal, "is unknown", f"Choose one of {', '.join(KNOWN_SIGNALS)}")
+    if signal not in ACTFOCUS_SIGNALS:
+        raise ConfigurationError("signal", signal, "is unknown", f"Choose one of {', '.join(ACTFOCUS_SIGNALS)}")
+
+
+def read_signal(columns: Mapping[str, Tensor], signal: str) -> Tensor:
+    """A signal of ``ACTFOCUS_SIGNALS`` for every token, from the columns it needs. ActFocus raises what is high in it.
+
+    ::
+
+        energy, gauge_free_energy, entropy    the reference's: see credit.signals
+        nll                                   -log pi_old(y_t)
+        log_prob_shift                        log pi_old(y_t) - log pi_ref(y_t)
+    """
+    if signal == NLL:
+        return -columns["old_log_probs"]
+    if signal == LOG_PROB_SHIFT:
+        return columns["old_log_probs"] - columns["ref_log_prob"]
+    (column,) = ACTFOCUS_SIGNALS[signal]
+    return columns[column]
 
 
 def _actfocus_columns(params: Mapping[str, object]) -> tuple[str, ...]:
-    """The signal, unless beta = 0: then action tokens weigh 1 and no reference pass is needed."""
-    return () if params["beta"] == 0 else (str(params["signal"]),)
+    """Those of the signal, unless beta = 0: then action tokens weigh 1 and no reference pass is needed."""
+    return () if params["beta"] == 0 else ACTFOCUS_SIGNALS[str(params["signal"])]
 
 
 @register_weighting(UNIFORM)
@@ -214,7 +265,12 @@ def actfocus_weighting(
     signal: str = ENERGY,
     eps: float = 1e-8,
 ) -> Tensor:
-    """``credit.name=actfocus``: see :func:`actfocus`; ``signal`` names the column that holds the energies."""
-    return actfocus(
-        columns.get(signal), columns["token_roles"], alpha=alpha, beta=beta, format_weight=format_weight, eps=eps
-    )
+    """``credit.name=actfocus``: see :func:`actfocus` and, for ``signal``, :func:`read_signal`."""
+    values = read_signal(columns, signal) if beta > 0 else None
+    return actfocus(values, columns["token_roles"], alpha=alpha, beta=beta, format_weight=format_weight, eps=eps)
+
+
+@register_weighting(ACTION_ONLY)
+def action_only_weighting(columns: Mapping[str, Tensor]) -> Tensor:
+    """``credit.name=action_only``: ActFocus with alpha = beta = 0. Action tokens weigh 1, everything else 0."""
+    return actfocus(None, columns["token_roles"], alpha=0.0, beta=0.0)

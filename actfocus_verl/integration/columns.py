@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +12,16 @@ TOKEN_ROLES = "token_roles"
 TURN_IDS = "turn_ids"
 TURN_REWARDS = "turn_rewards"
 ANCHORS = "anchors"
+GROUP_IDS = "group_ids"
 
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
+
+
+def group_ids(keys: Sequence[str]) -> torch.Tensor:
+    """Return numbers, int64 (B,), equal for rows of one prompt group; keys are verl's `{uid}_{session}_{index}`."""
+    numbers: dict[str, int] = {}
+    return torch.tensor([numbers.setdefault(key.rsplit("_", 2)[0], len(numbers)) for key in keys], dtype=torch.int64)
 
 
 class TokenColumnsOutput(AgentLoopOutput):

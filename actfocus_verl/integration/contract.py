@@ -4,7 +4,8 @@ An upgrade of verl that moves one of these names fails in `check_contract`, with
 fails in the middle of a run. A test compares the list with the package's own imports, so it cannot go stale.
 
 `SYMBOLS` are used wherever the package runs. `CPU_ROLLOUT_SYMBOLS` are used by the vLLM server on the CPU platform
-only; checking them imports vLLM. This module itself imports verl only when a check runs.
+only, `EVALUATION_SYMBOLS` by `evaluate` with a model of its own; checking either imports vLLM. This module itself
+imports verl only when a check runs.
 """
 
 from __future__ import annotations
@@ -172,6 +173,17 @@ _PLATFORM: Final = (
 
 SYMBOLS: Final = (*_REGISTRIES, *_TRAINERS, *_LOSS, *_ENGINES, *_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM)
 """What the package uses wherever it runs."""
+
+EVALUATION_SYMBOLS: Final = (
+    Symbol("vllm:SamplingParams"),
+    Symbol("vllm.sampling_params:RequestOutputKind"),
+    Symbol("vllm.engine.arg_utils:AsyncEngineArgs"),
+    Symbol("vllm.v1.engine.async_llm:AsyncLLM.from_engine_args", ("engine_args",)),
+    Symbol("vllm.v1.engine.async_llm:AsyncLLM"),
+    Symbol("vllm.v1.engine.async_llm:AsyncLLM.generate", ("prompt", "sampling_params", "request_id")),
+    Symbol("vllm.v1.engine.exceptions:EngineDeadError"),
+    Symbol("vllm.v1.engine.exceptions:EngineGenerateError"),
+)
 
 CPU_ROLLOUT_SYMBOLS: Final = (
     Symbol(_EXTENSION, attributes=("device",)),

@@ -24,6 +24,8 @@ _ROLLOUT_TOKEN_FIELDS = (
     "turn_ids",
     "token_weights",
     "energy",
+    "reference_entropy",
+    "gauge_free_energy",
     "advantages",
 )
 

@@ -1,7 +1,8 @@
 """Token-level credit as a mixin over verl's v1 trainers.
 
-What it adds to a step: drop prompt groups before anything is computed on them, ask the reference pass for the energy,
-turn the columns into `token_weights` once the advantages are known, and log both. Everything else is verl's.
+What it adds to a step: drop prompt groups before anything is computed on them, ask the reference pass for the energy or
+another signal, turn the columns into `token_weights` once the advantages are known, and log both. Everything else is
+verl's.
 """
 
 from __future__ import annotations
@@ -23,32 +24,34 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from actfocus_verl.config import require_reference
+from actfocus_verl.config import require_entropy, require_reference
 from actfocus_verl.credit.diagnostics import credit_metrics
 from actfocus_verl.credit.registry import build_weighting
-from actfocus_verl.credit.token_weights import compute_token_weights
+from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import OUTCOME_PREFIX, TOKEN_ROLES
-from actfocus_verl.integration.engine import CALCULATE_ENERGY
+from actfocus_verl.integration.columns import GROUP_IDS, OUTCOME_PREFIX, TOKEN_ROLES, TURN_IDS, group_ids
+from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.group_filter import apply_filter, build_filter
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
 
 TRAINER_PREFIX = "actfocus_"
-ENERGY_COLUMN = "energy"
 POLL_SECONDS = 0.1
 """verl polls the replay buffer every 2 s, which no generation can then be shorter than."""
 
+_ADVANTAGES = "advantages"
 _WEIGHTING_COLUMNS = (
     TOKEN_ROLES,
+    TURN_IDS,
     "response_mask",
-    "advantages",
+    _ADVANTAGES,
     "old_log_probs",
     "ref_log_prob",
     "entropy",
-    ENERGY_COLUMN,
+    *LOGIT_SIGNALS,
 )
 
 
@@ -61,6 +64,7 @@ class TokenCreditMixin:
         self.weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
         self.group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
         require_reference(config, self.weighting)
+        require_entropy(config, self.weighting)
         self.run_log = RunLog(config)
         super().__init__(config)  # type: ignore[call-arg]
 
@@ -74,8 +78,9 @@ class TokenCreditMixin:
         self._trainer_mode = name.removeprefix(TRAINER_PREFIX)
 
     @property
-    def needs_energy(self) -> bool:
-        return ENERGY_COLUMN in self.weighting.required_columns
+    def reference_signals(self) -> list[str]:
+        """What the weighting wants of the reference's logits."""
+        return [name for name in LOGIT_SIGNALS if name in self.weighting.required_columns]
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()  # type: ignore[misc]
@@ -129,35 +134,46 @@ class TokenCreditMixin:
             )
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's reference pass; when the weighting wants it, the same pass returns the energy."""
-        if not self.needs_energy:
+        """verl's reference pass; when the weighting wants energy or the like, the same pass returns it."""
+        names = self.reference_signals
+        if not names:
             return super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
-        batch.extra_info[CALCULATE_ENERGY] = True
+        flags = {CALCULATE[name]: True for name in names}
+        batch.extra_info.update(flags)
         batch = super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
-        batch.extra_info.pop(CALCULATE_ENERGY)
+        for flag in flags:
+            batch.extra_info.pop(flag)
         data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=[ENERGY_COLUMN, "response_mask"]
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "response_mask"]
         )
-        data[ENERGY_COLUMN] = response_from_nested(data.pop(ENERGY_COLUMN), data["response_mask"])
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data.select(ENERGY_COLUMN))
+        for name in names:
+            data[name] = response_from_nested(data.pop(name), data["response_mask"])
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data.select(*names))
         return batch
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's advantages, unchanged, and beside them the token weights."""
+        """verl's advantages and beside them the token weights; EMPG alone adds to the advantages."""
         batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         return self._write_token_weights(batch, metrics)
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS))
         nested_mask = data["response_mask"]
-        columns = padded_columns(data)
+        columns = padded_columns(data) | {GROUP_IDS: group_ids(batch.keys)}
         valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
         ids = None
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
-        weights = compute_token_weights(columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids)
-        metrics.update(credit_metrics(weights, columns, advantages=columns.get("advantages"), valid_rows=valid_rows))
-        fields = TensorDict({WEIGHTS_COLUMN: response_to_nested(weights, nested_mask)}, batch_size=len(batch.keys))
+        seed = (self.config.run.seed, self.global_steps)  # type: ignore[attr-defined]
+        weights, shift = compute_token_credit(
+            columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids, placebo_seed=seed
+        )
+        written = {WEIGHTS_COLUMN: weights}
+        if shift is not None:
+            columns[_ADVANTAGES] = written[_ADVANTAGES] = columns[_ADVANTAGES] + shift
+        metrics.update(credit_metrics(weights, columns, columns.get(_ADVANTAGES), valid_rows))
+        nested = {name: response_to_nested(column, nested_mask) for name, column in written.items()}
+        fields = TensorDict(nested, batch_size=len(batch.keys))
         # The returned batch names the new column: the actor fetches only named ones.
         return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from actfocus_verl.config import require_reference, world_overrides
+from actfocus_verl.config import require_entropy, require_reference, world_overrides
 from actfocus_verl.credit.registry import build_weighting
+from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
@@ -126,11 +127,13 @@ def _check_split(env: Any, split: str, size_key: str) -> None:
 def _check_credit(config: DictConfig) -> None:
     weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
     require_reference(config, weighting)
-    if config.actor_rollout_ref.model.use_fused_kernels and "energy" in weighting.required_columns:
+    require_entropy(config, weighting)
+    of_logits = [name for name in LOGIT_SIGNALS if name in weighting.required_columns]
+    if config.actor_rollout_ref.model.use_fused_kernels and of_logits:
         raise ConfigurationError(
             "actor_rollout_ref.model.use_fused_kernels",
             True,
-            f"fused kernels never form the logits whose energy credit.name={weighting.name} needs",
+            f"fused kernels never form the logits whose {' and '.join(of_logits)} credit.name={weighting.name} needs",
             "Set it to false, or use credit=uniform",
         )
     if weighting.normalize == "mini_batch" and config.actor_rollout_ref.actor.shuffle:

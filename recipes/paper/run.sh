@@ -20,5 +20,6 @@ if [[ "$PLATFORM" == cpu ]]; then
     PYTHON=.venv/bin/python
 fi
 
-exec "$PYTHON" -m actfocus_verl.train experiment="paper/$CELL" ${MODEL:+model="$MODEL"} ${PLATFORM:+platform="$PLATFORM"} \
-    ${STEPS:+trainer.total_training_steps="$STEPS"} ${DRY_RUN:+--cfg job} "$@"
+# The option comes first: argparse takes the overrides in one piece.
+exec "$PYTHON" -m actfocus_verl.train ${DRY_RUN:+--cfg job} experiment="paper/$CELL" ${MODEL:+model="$MODEL"} \
+    ${PLATFORM:+platform="$PLATFORM"} ${STEPS:+trainer.total_training_steps="$STEPS"} "$@"

@@ -43,13 +43,13 @@ def test_what_is_known_passes(argv: list[str]) -> None:
     [
         ("env=frozen_lak", "env", "frozen_lak", "frozen_lake"),
         ("algorithm=gpro", "algorithm", "gpro", "grpo, ppo"),
-        ("credit=actfocuss", "credit", "actfocuss", "actfocus, uniform"),
+        ("credit=actfocuss", "credit", "actfocuss", "actfocus, action_only, aem"),
         ("filter=variance", "filter", "variance", "none, reward_variance"),
         ("model=qwen", "model", "qwen", "qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, tiny"),
         ("platform=tpu", "platform", "tpu", "cpu, gpu"),
         ("experiment=frozen_lake_3b_ppo_actfocus", "experiment", "frozen_lake_3b_ppo_actfocus", "paper/frozen_lake_3b"),
         ("+experiment=paper/none", "experiment", "paper/none", "paper/frozen_lake_3b_ppo_actfocus"),
-        ("++credit=carl", "credit", "carl", "actfocus, uniform"),
+        ("++credit=carl", "credit", "carl", "entropy_quantile, uniform"),
     ],
 )
 def test_an_unknown_name_lists_the_known(argument: str, key: str, value: str, one_of_the_known: str) -> None:
@@ -71,7 +71,7 @@ def test_files_of_a_folder_of_ones_own_are_known(tmp_path: Path) -> None:
     (tmp_path / "credit" / "mine.yaml").touch()
     check_overrides([f"--config-dir={tmp_path}", "credit=mine"])
     check_overrides([f"hydra.searchpath=[file://{tmp_path}]", "credit=mine"])
-    with pytest.raises(ConfigurationError, match=r"credit='theirs'.*actfocus, mine, uniform"):
+    with pytest.raises(ConfigurationError, match=r"credit='theirs'.*entropy_quantile, mine, uniform"):
         check_overrides([f"--config-dir={tmp_path}", "credit=theirs"])
 
 

@@ -82,7 +82,7 @@ def test_a_cell_is_the_paper_s(cell: tuple[str, str, str, str]) -> None:
 def test_the_script_prints_the_configuration_without_running() -> None:
     script = ROOT / "recipes" / "paper" / "sokoban_3b_grpo_actfocus.sh"
     environment = os.environ | {"DRY_RUN": "1", "PYTHON": sys.executable, "STEPS": "3"}
-    arguments = ["bash", str(script), "--package", "trainer", "trainer.test_freq=7"]
+    arguments = ["bash", str(script), "trainer.test_freq=7", "--package", "trainer"]
     answer = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True, cwd="/")
     assert "total_training_steps: 3" in answer.stdout
     assert "test_freq: 7" in answer.stdout

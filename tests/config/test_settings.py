@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from actfocus_verl.config import has_reference, require_reference, world_overrides
+from actfocus_verl.config import has_reference, require_entropy, require_reference, world_overrides
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight import check_config, fill_derived
@@ -82,7 +82,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ({"data.val_files": ["evaluation", "test"]}, "data.val_files=['evaluation', 'test']: is no split"),
         (
             {"credit.name": "actfocuss"},
-            "credit.name='actfocuss': is no known weighting. Choose one of actfocus, uniform",
+            "credit.name='actfocuss': is no known weighting. Choose one of actfocus, action_only, aem, ",
         ),
         ({"credit.alpha": 1.5}, "credit.alpha=1.5: is out of range. Choose a number in [0, 1]"),
         ({"credit.alpha": -0.1}, "credit.alpha=-0.1: is out of range. Choose a number in [0, 1]"),
@@ -235,13 +235,13 @@ def test_a_sequence_shared_by_processes_has_their_tokens_together(default_config
     key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
     shared = {"actor_rollout_ref.actor.ulysses_sequence_parallel_size": 2, "trainer.n_gpus_per_node": 2}
     others = {
-        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": 704,
-        "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu": 704,
+        f"{ROLLOUT}.log_prob_max_token_len_per_gpu": 1216,
+        "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu": 1216,
     }
-    config = changed(default_config, **shared, **others, **{key: 704})
+    config = changed(default_config, **shared, **others, **{key: 1216})
     fill_derived(config)
     check_config(config)
-    assert f"{key}=703" in failure(changed(config, **{key: 703}))
+    assert f"{key}=1215" in failure(changed(config, **{key: 1215}))
 
 
 class TestReference:
@@ -254,9 +254,41 @@ class TestReference:
         without = changed(default_config, **NO_REFERENCE)
         require_reference(without, build_weighting({"name": "actfocus", "beta": 0.0}))
 
+    @pytest.mark.parametrize(
+        ("signal", "wanted"),
+        [("entropy", "entropy"), ("gauge_free_energy", "gauge-free energy"), ("log_prob_shift", "log-probs")],
+    )
+    def test_other_signals_of_the_reference_need_one(
+        self, default_config: DictConfig, signal: str, wanted: str
+    ) -> None:
+        weighting = build_weighting({"name": "actfocus", "signal": signal})
+        require_reference(default_config, weighting)
+        with pytest.raises(ConfigurationError, match=f"needs the {wanted} of a frozen reference, and no reference is"):
+            require_reference(changed(default_config, **NO_REFERENCE), weighting)
+
+    @pytest.mark.parametrize("weighting", ["action_only", "entropy_quantile", "aem", "empg"])
+    def test_the_policys_own_columns_need_none(self, default_config: DictConfig, weighting: str) -> None:
+        require_reference(changed(default_config, **NO_REFERENCE), build_weighting({"name": weighting}))
+
     def test_a_penalty_in_the_reward_gives_one(self, default_config: DictConfig) -> None:
         config = changed(default_config, **NO_REFERENCE, **{"algorithm.use_kl_in_reward": True})
         require_reference(config, build_weighting({"name": "actfocus"}))
+
+
+class TestEntropy:
+    BYPASS = {"algorithm.rollout_correction.bypass_mode": True}
+
+    @pytest.mark.parametrize("name", ["entropy_quantile", "aem", "empg"])
+    def test_a_pass_that_is_left_out_gives_none(self, default_config: DictConfig, name: str) -> None:
+        weighting = build_weighting({"name": name})
+        require_entropy(default_config, weighting)
+        message = f"credit.name='{name}': reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true"
+        with pytest.raises(ConfigurationError, match=message):
+            require_entropy(changed(default_config, **self.BYPASS), weighting)
+
+    def test_who_does_not_read_it_does_not_mind(self, default_config: DictConfig) -> None:
+        for name in ("uniform", "actfocus", "action_only"):
+            require_entropy(changed(default_config, **self.BYPASS), build_weighting({"name": name}))
 
 
 def test_world_overrides_are_the_set_keys_of_the_world(default_config: DictConfig) -> None:

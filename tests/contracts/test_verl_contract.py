@@ -16,7 +16,8 @@ from actfocus_verl.integration.contract import Symbol, check_contract, check_sym
 
 PACKAGE = Path(contract.__file__).parent.parent
 FOREIGN = ("verl", "transfer_queue", "vllm")
-LISTED = {symbol.path.replace(":", ".") for symbol in (*contract.SYMBOLS, *contract.CPU_ROLLOUT_SYMBOLS)}
+ALL = (*contract.SYMBOLS, *contract.CPU_ROLLOUT_SYMBOLS, *contract.EVALUATION_SYMBOLS)
+LISTED = {symbol.path.replace(":", ".") for symbol in ALL}
 
 
 def test_the_installed_verl_keeps_the_contract() -> None:

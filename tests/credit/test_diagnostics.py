@@ -42,6 +42,15 @@ def test_gradient_mass_with_advantages_by_hand():
     assert metrics["credit/gradient_mass/format"] == pytest.approx(2 / 13)
 
 
+def test_every_signal_that_is_there_has_quantiles():
+    roles = torch.tensor([[A, A, A, R, E]])
+    columns = {"token_roles": roles, "reference_entropy": torch.tensor([[1.0, 2.0, 3.0, 0.5, NAN]])}
+    metrics = credit_metrics(torch.ones(1, 5), columns)
+    assert metrics["credit/reference_entropy/action/p50"] == 2.0
+    assert metrics["credit/reference_entropy/reasoning/p90"] == 0.5
+    assert not any(name.startswith(("credit/energy/", "credit/gauge")) for name in metrics)
+
+
 def test_energy_quantiles_by_hand():
     # Action energies -10, ..., 0 (eleven values): p10 = -9, p50 = -5, p90 = -1. One reasoning token: all equal to it.
     # The format tokens' energies are not finite, so they have no quantile.

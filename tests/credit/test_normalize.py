@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actfocus_verl.credit import blocks
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.credit.weighting import actfocus, normalize, uniform
 from actfocus_verl.errors import ConfigurationError
@@ -30,6 +31,32 @@ def test_mini_batch_by_hand():
     weights = torch.tensor([[1.0, 3.0], [0.25, 0.75], [2.0, 7.0]])
     expected = torch.tensor([[0.5, 1.5], [0.5, 1.5], [1.0, 0.0]])
     torch.testing.assert_close(normalize(weights, roles, "mini_batch", torch.tensor([5, -2, 5])), expected)
+
+
+def test_none_leaves_response_weights_and_zeroes_the_rest():
+    roles = torch.tensor([[R, A, E], [F, E, R]])
+    weights = torch.tensor([[0.5, 1.5, 9.0], [0.25, math.nan, 0.75]])
+    assert normalize(weights, roles, "none").tolist() == [[0.5, 1.5, 0.0], [0.25, 0.0, 0.75]]
+    with pytest.raises(ValueError, match="token weights are negative, NaN or infinite at 1 tokens in 1 rows"):
+        normalize(-weights[:, :1], roles[:, :1] * torch.tensor([[1], [0]]), "none")
+
+
+def test_a_batch_larger_than_a_block(oracle, monkeypatch):
+    roles, weights, ids = torch.randint(0, 4, (7, 9)), torch.rand(7, 9), [0, 1, 0, 2, 2, 1, 0]
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 20)
+    for mode, labels in (("batch", [0] * 7), ("mini_batch", ids)):
+        expected = torch.tensor(oracle.normalize(weights.tolist(), roles.tolist(), labels))
+        torch.testing.assert_close(normalize(weights, roles, mode, torch.tensor(ids)), expected, rtol=1e-6, atol=0)
+    weights[6, 0], roles[6, 0] = math.inf, R  # in the last block
+    with pytest.raises(ValueError, match="at 1 tokens in 1 rows"):
+        normalize(weights, roles)
+
+
+def test_columns_that_are_not_contiguous():
+    roles, weights = torch.randint(0, 4, (9, 5)).T, torch.rand(9, 5).T
+    before = weights.clone()
+    assert torch.equal(normalize(weights, roles), normalize(weights.contiguous(), roles.contiguous()))
+    assert torch.equal(weights, before)
 
 
 def test_one_mini_batch_equals_batch():

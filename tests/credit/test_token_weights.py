@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from actfocus_verl.credit.registry import Definition, WeightingSpec, build_weighting
-from actfocus_verl.credit.token_weights import compute_token_weights
+from actfocus_verl.credit.token_weights import compute_token_credit, compute_token_weights
 from actfocus_verl.credit.tokens import TokenRole
 
 E, R, A, F = (int(role) for role in TokenRole)
@@ -145,6 +145,17 @@ def test_own_weighting_may_leave_junk_outside_the_response():
     assert not weights[~response].any()
 
 
+def test_own_weighting_may_ask_whether_a_column_is_there():
+    def by_energy(columns):
+        assert columns.get("entropy") is None
+        assert "energy" in columns
+        assert sorted(columns) == ["energy", "response_mask", "token_roles"]
+        return columns.get("energy") ** 2
+
+    columns = random_columns(13)
+    assert compute_token_weights(columns, own(by_energy)).shape == (6, 10)
+
+
 def test_own_weighting_sees_no_padding_row():
     columns = random_columns(9)
     shapes = []
@@ -164,7 +175,7 @@ def test_own_weighting_reading_an_undeclared_column_is_told_how_to_get_it():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda c: None, r"weighting own returned a NoneType"),
+        (lambda c: None, r"the result of weighting own is a NoneType; it must be a \(B, T\) tensor"),
         (lambda c: torch.ones(6), r"the result of weighting own has shape \(6,\) and token_roles has shape \(6, 10\)"),
         (lambda c: -torch.ones(6, 10), r"token weights are negative, NaN or infinite at \d+ tokens in 6 rows"),
     ],
@@ -172,6 +183,36 @@ def test_own_weighting_reading_an_undeclared_column_is_told_how_to_get_it():
 def test_unusable_results_of_own_weightings(function, message):
     with pytest.raises(ValueError, match=message):
         compute_token_weights(random_columns(), own(function))
+
+
+# --- a shift of the advantages
+
+
+def test_without_a_shift_the_advantages_are_left_alone():
+    for spec in (UNIFORM, ACTFOCUS):
+        assert compute_token_credit(random_columns(10), spec).advantage_shift is None
+
+
+def test_a_shift_is_zero_on_padding_rows_and_masked_tokens():
+    columns = random_columns(11)
+    columns["energy"][columns["token_roles"] == E] = math.nan
+    valid = torch.tensor([False] + [True] * 5)
+    pair = own(lambda c: (torch.ones_like(c["energy"]), c["energy"]), ["energy"])
+    weights, shift = compute_token_credit(columns, pair, valid_rows=valid)
+    used = (columns["token_roles"] != E) & valid.unsqueeze(1)
+    assert torch.equal(weights, used.float())
+    assert torch.equal(shift, torch.where(used, columns["energy"], 0.0))
+
+
+@pytest.mark.parametrize("junk", [math.nan, math.inf])
+def test_an_unusable_shift(junk):
+    columns = random_columns(12)
+    columns["token_roles"][0, 0], columns["response_mask"][0, 0], columns["energy"][0, 0] = R, 1, junk
+    message = "the advantage shift of weighting own is NaN or infinite at sampled tokens: 1 tokens in 1 rows"
+    with pytest.raises(ValueError, match=message):
+        compute_token_credit(columns, own(lambda c: (torch.ones_like(c["energy"]), c["energy"])))
+    with pytest.raises(ValueError, match=r"the advantage shift of weighting own has shape \(6,\) and token_roles has"):
+        compute_token_credit(columns, own(lambda c: (torch.ones_like(c["energy"]), torch.ones(6))))
 
 
 # --- errors

@@ -1,4 +1,4 @@
-"""uniform and actfocus: the arithmetic, the edge cases, the errors."""
+"""uniform, actfocus with each signal, action_only: the arithmetic, the edge cases, the errors."""
 
 import math
 
@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.credit.weighting import actfocus, uniform
+from actfocus_verl.credit.weighting import ACTFOCUS_SIGNALS, actfocus, uniform
 from actfocus_verl.errors import ConfigurationError
 
 E, R, A, F = (int(role) for role in TokenRole)
@@ -96,6 +97,77 @@ def test_action_weights_stay_between_one_and_one_plus_beta_and_rise_with_energy(
 def test_shift_of_all_energies_changes_nothing():
     signal, roles = random_batch(3)
     torch.testing.assert_close(actfocus(signal + 8.0, roles), actfocus(signal, roles), rtol=1e-5, atol=0)
+
+
+# --- signals
+
+
+def random_signals(seed):
+    """Every column that a signal is read from, all different, and the roles."""
+    columns = {name: random_batch(seed + 50 + place)[0] for place, name in enumerate(sorted(SIGNAL_COLUMNS))}
+    return columns | {"token_roles": random_batch(seed)[1]}
+
+
+SIGNAL_COLUMNS = {column for columns in ACTFOCUS_SIGNALS.values() for column in columns}
+
+
+def test_signals_by_hand():
+    # nll is 0.1, 2, 1; the shift is -0.1 + 0.6 = 0.5, -2 + 0.5 = -1.5, 0.
+    old, ref = [[-0.1, -2.0, -1.0]], [[-0.6, -0.5, -1.0]]
+    columns = {
+        "token_roles": torch.tensor([[A, A, A]]),
+        "old_log_probs": torch.tensor(old),
+        "ref_log_prob": torch.tensor(ref),
+    }
+    for signal, scores in {"nll": [0.1, 2.0, 1.0], "log_prob_shift": [0.5, -1.5, 0.0]}.items():
+        mean = sum(scores) / 3
+        sigma = math.sqrt(sum((score - mean) ** 2 for score in scores) / 3 + 1e-8)
+        expected = [1 + 0.5 * sigmoid((score - mean) / sigma) for score in scores]
+        weights = build_weighting({"name": "actfocus", "signal": signal})(columns)
+        torch.testing.assert_close(weights, torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("signal", ACTFOCUS_SIGNALS)
+def test_each_signal_against_a_loop_over_its_own_columns(oracle, signal):
+    columns = random_signals(1)
+    lists = {name: column.double().tolist() for name, column in columns.items()}
+    score = {
+        "energy": lambda row, t: lists["energy"][row][t],
+        "entropy": lambda row, t: lists["reference_entropy"][row][t],
+        "nll": lambda row, t: -lists["old_log_probs"][row][t],
+        "log_prob_shift": lambda row, t: lists["old_log_probs"][row][t] - lists["ref_log_prob"][row][t],
+        "gauge_free_energy": lambda row, t: lists["gauge_free_energy"][row][t],
+    }[signal]
+    scores = [[score(row, t) for t in range(23)] for row in range(7)]
+    expected = oracle.actfocus(scores, columns["token_roles"].tolist(), alpha=0.2, beta=0.7)
+    weighting = build_weighting({"name": "actfocus", "signal": signal, "alpha": 0.2, "beta": 0.7})
+    needed = {name: columns[name] for name in (*weighting.required_columns, "token_roles")}
+    torch.testing.assert_close(weighting(needed), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("signal", ACTFOCUS_SIGNALS)
+def test_junk_outside_action_tokens_reaches_nothing_with_any_signal(signal):
+    columns = random_signals(2)
+    action = columns["token_roles"] == A
+    weighting = build_weighting({"name": "actfocus", "signal": signal})
+    expected = weighting(columns)
+    for junk in (NAN, INF):
+        dirty = {name: torch.where(action, column, junk) for name, column in columns.items() if name != "token_roles"}
+        assert torch.equal(weighting(dirty | {"token_roles": columns["token_roles"]}), expected)
+
+
+@pytest.mark.parametrize("signal", ACTFOCUS_SIGNALS)
+def test_beta_zero_is_the_same_with_every_signal(signal):
+    roles = random_batch(3)[1]
+    weighting = build_weighting({"name": "actfocus", "signal": signal, "beta": 0})
+    assert torch.equal(weighting({"token_roles": roles}), actfocus(None, roles, beta=0.0))
+
+
+def test_action_only_is_actfocus_without_alpha_and_beta():
+    roles = random_batch(4)[1]
+    weights = build_weighting({"name": "action_only"})({"token_roles": roles})
+    assert torch.equal(weights, (roles == A).float())
+    assert torch.equal(weights, actfocus(None, roles, alpha=0.0, beta=0.0))
 
 
 # --- edge cases

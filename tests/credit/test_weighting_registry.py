@@ -1,6 +1,7 @@
 """Weightings by name and by path: registration, building from a line of YAML, errors."""
 
 import inspect
+import math
 import sys
 
 import pytest
@@ -46,7 +47,7 @@ def user_module(tmp_path, monkeypatch, own_names):
 
 
 def test_ours_are_registered():
-    assert {"actfocus", "uniform"} <= set(known_weightings())
+    assert known_weightings() == ("actfocus", "action_only", "aem", "empg", "entropy_quantile", "uniform")
     assert get_weighting("actfocus").function is actfocus_weighting
 
 
@@ -78,6 +79,31 @@ def test_actfocus_without_modulation_needs_no_energy():
     spec = build_weighting({"name": "actfocus", "beta": 0})
     assert spec.required_columns == ()
     assert torch.equal(spec({"token_roles": ROLES}), torch.tensor([[0, 0.1, 1, 0.1]]))
+
+
+@pytest.mark.parametrize(
+    ("config", "columns"),
+    [
+        ({"name": "action_only"}, ()),
+        ({"name": "entropy_quantile"}, ("entropy",)),
+        ({"name": "aem"}, ("entropy", "turn_ids", "group_ids")),
+        ({"name": "aem", "scope": "batch"}, ("entropy", "turn_ids")),
+        ({"name": "empg"}, ("entropy", "turn_ids", "advantages")),
+        ({"name": "empg", "center": False}, ("entropy", "turn_ids")),
+        ({"name": "actfocus", "signal": "entropy"}, ("reference_entropy",)),
+        ({"name": "actfocus", "signal": "nll"}, ("old_log_probs",)),
+        ({"name": "actfocus", "signal": "log_prob_shift"}, ("old_log_probs", "ref_log_prob")),
+        ({"name": "actfocus", "signal": "gauge_free_energy"}, ("gauge_free_energy",)),
+        ({"name": "actfocus", "signal": "nll", "beta": 0}, ()),
+    ],
+)
+def test_required_columns_follow_the_parameters(config, columns):
+    assert build_weighting(config).required_columns == columns
+
+
+def test_placebo_is_a_parameter_of_every_weighting(user_module):
+    assert not build_weighting({"name": "uniform"}).placebo
+    assert build_weighting({"name": f"{user_module}:half_reasoning", "placebo": True}).placebo
 
 
 def test_own_weighting_by_path_is_one_function_and_one_line(user_module):
@@ -125,10 +151,13 @@ def test_registering_columns_as_one_string():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, r"credit.name=None: is missing. Choose one of actfocus, uniform"),
+        (
+            {},
+            r"credit.name=None: is missing. Choose one of actfocus, action_only, aem, empg, entropy_quantile, uniform",
+        ),
         (
             {"name": "actfocsu"},
-            r"credit.name='actfocsu': is no known weighting. Choose one of actfocus, uniform, or pack",
+            r"credit.name='actfocsu': is no known weighting. Choose one of actfocus, .*, uniform, or pack",
         ),
         ({"name": "os.path.join"}, r"credit.name='os.path.join': is no known weighting. .* package.module:function"),
         ({"name": "no_such_module:f"}, r"credit.name='no_such_module:f': its module cannot be imported"),
@@ -141,14 +170,29 @@ def test_registering_columns_as_one_string():
         ),
         (
             {"name": "actfocus", "alhpa": 0.1},
-            r"credit.alhpa=0.1: .* Known keys: name, normalize, alpha, beta, format_weight, signal, eps",
+            r"credit.alhpa=0.1: .* Known keys: name, normalize, placebo, alpha, beta, format_weight, signal, eps",
         ),
         ({"name": "actfocus", "alpha": 1.01}, r"credit.alpha=1.01: is out of range. Choose a number in \[0, 1\]"),
         ({"name": "actfocus", "alpha": "1e-1"}, r"credit.alpha='1e-1': is a str, not a number"),
         ({"name": "actfocus", "beta": -1}, r"credit.beta=-1: is out of range"),
         ({"name": "actfocus", "format_weight": -1}, r"credit.format_weight=-1: is out of range"),
         ({"name": "actfocus", "eps": 0}, r"credit.eps=0: is out of range"),
-        ({"name": "actfocus", "signal": "entropy"}, r"credit.signal='entropy': is unknown. Choose one of energy"),
+        (
+            {"name": "actfocus", "signal": "reference_entropy"},
+            r"credit.signal='reference_entropy': is unknown. Choose one of energy, entropy, nll, log_prob_",
+        ),
+        ({"name": "uniform", "placebo": 1}, r"credit.placebo=1: is a int, not a bool. Choose true or false"),
+        (
+            {"name": "entropy_quantile", "fraction": 0},
+            r"credit.fraction=0: is out of range. Choose a number in \(0, 1\]",
+        ),
+        ({"name": "aem", "lam": 21}, r"credit.lam=21: is out of range. Choose a number in \[-20, 20\]"),
+        ({"name": "aem", "gate": -0.1}, r"credit.gate=-0.1: is out of range. Choose a number of at least 0"),
+        ({"name": "aem", "scope": "turn"}, r"credit.scope='turn': is unknown. Choose one of group, trajectory, batch"),
+        ({"name": "empg", "k": -1}, r"credit.k=-1: is out of range. Choose a number in \[0, 20\]"),
+        ({"name": "empg", "k_future": math.nan}, r"credit.k_future=nan: is not finite"),
+        ({"name": "empg", "zeta": -0.1}, r"credit.zeta=-0.1: is out of range. Choose a number of at least 0"),
+        ({"name": "empg", "center": "yes"}, r"credit.center='yes': is a str, not a bool. Choose true or false"),
         (
             {"name": "actfocus", "normalize": "token"},
             r"credit.normalize='token': is unknown. Choose one of batch, mini_",

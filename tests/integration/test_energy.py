@@ -1,4 +1,4 @@
-"""The energy column of verl's real engine: -logsumexp of the raw logits, at the position that predicts the token."""
+"""Energy and its kin from verl's real engine: of the raw logits, at the position that predicts the token."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ import torch
 from transformers import AutoModelForCausalLM
 from verl.workers.utils.padding import response_from_nested
 
-from actfocus_verl.integration.engine import CALCULATE_ENERGY, CPUEnergyFSDPEngine
+from actfocus_verl.integration.engine import CALCULATE, CPUEnergyFSDPEngine
 from tests.helpers.engines import build_engine, infer, make_rows, to_batch
 
 ROWS = make_rows(5)
-ENERGY = {CALCULATE_ENERGY: True}
+ENERGY = {CALCULATE["energy"]: True}
+ALL = dict.fromkeys(CALCULATE.values(), True)
 
 
 @pytest.fixture(scope="module")
-def expected(model_folder: Path) -> list[torch.Tensor]:
-    """The slow way: each sequence alone through the Hugging Face model, -log sum exp of its float64 logits."""
+def slow(model_folder: Path) -> dict[str, list[torch.Tensor]]:
+    """The slow way: each sequence alone through the Hugging Face model, its float64 logits by the definitions."""
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     with torch.no_grad():
         logits = [model(row["input_ids"].unsqueeze(0)).logits[0].double() for row in ROWS]
-    return [-row.exp().sum(dim=-1).log().float() for row in logits]
+    probabilities = [row.exp() / row.exp().sum(dim=-1, keepdim=True) for row in logits]
+    return {
+        "energy": [-row.exp().sum(dim=-1).log().float() for row in logits],
+        "reference_entropy": [-(p * p.log()).sum(dim=-1).float() for p in probabilities],
+        "gauge_free_energy": [p.log().mean(dim=-1).float() for p in probabilities],
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(slow: dict[str, list[torch.Tensor]]) -> list[torch.Tensor]:
+    return slow["energy"]
 
 
 def test_the_engine_is_ours(engine: Any) -> None:
@@ -40,15 +51,17 @@ def test_the_engine_is_ours(engine: Any) -> None:
     ],
     ids=["one", "five", "dynamic"],
 )
-def test_energy_is_minus_logsumexp_of_the_raw_logits(
-    engine: Any, expected: list[torch.Tensor], packed: bool, micro_batches: dict[str, Any]
+def test_signals_are_those_of_the_raw_logits(
+    engine: Any, slow: dict[str, list[torch.Tensor]], packed: bool, micro_batches: dict[str, Any]
 ) -> None:
-    batch = to_batch(ROWS, use_remove_padding=packed, temperature=0.7, **ENERGY, **micro_batches)
-    energies = infer(engine, batch)["energy"]
+    batch = to_batch(ROWS, use_remove_padding=packed, temperature=0.7, **ALL, **micro_batches)
+    outputs = infer(engine, batch)
 
-    assert energies.dtype == torch.float32
-    for found, row in zip(energies.unbind(), expected, strict=True):
-        torch.testing.assert_close(found, row, rtol=1e-5, atol=1e-5)
+    assert set(outputs) == {"log_probs", *slow}
+    for name, expected in slow.items():
+        assert outputs[name].dtype == torch.float32
+        for found, row in zip(outputs[name].unbind(), expected, strict=True):
+            torch.testing.assert_close(found, row, rtol=1e-5, atol=2e-5)
 
 
 def test_on_the_response_it_is_of_the_position_that_predicts_the_token(
@@ -64,12 +77,13 @@ def test_on_the_response_it_is_of_the_position_that_predicts_the_token(
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
-def test_temperature_changes_log_probs_and_not_the_energy(engine: Any, packed: bool) -> None:
+def test_temperature_changes_log_probs_and_no_signal(engine: Any, packed: bool) -> None:
     hot, cold = (
-        infer(engine, to_batch(ROWS, use_remove_padding=packed, temperature=temperature, **ENERGY))
+        infer(engine, to_batch(ROWS, use_remove_padding=packed, temperature=temperature, **ALL))
         for temperature in (1.0, 0.5)
     )
-    assert torch.equal(hot["energy"].values(), cold["energy"].values())
+    for name in CALCULATE:
+        assert torch.equal(hot[name].values(), cold[name].values())
     assert not torch.allclose(hot["log_probs"].values(), cold["log_probs"].values(), atol=0.1)
 
 
@@ -102,8 +116,9 @@ def test_energy_carries_no_gradient(engine: Any) -> None:
 
 
 def test_fused_kernels_are_refused_with_the_remedy(engine: Any) -> None:
-    batch = to_batch(ROWS, use_fused_kernels=True, **ENERGY)
-    with pytest.raises(ValueError, match=r"use_fused_kernels=True: .* Set it to False"):
+    batch = to_batch(ROWS, use_fused_kernels=True, **{CALCULATE["reference_entropy"]: True})
+    message = r"use_fused_kernels=True: .* that the reference_entropy needs\. Set it to False"
+    with pytest.raises(ValueError, match=message):
         engine.prepare_model_outputs(None, {}, batch, None)
 
 

@@ -4,128 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from transformers import AutoModelForCausalLM
 from verl.trainer.ppo.padding_utils import construct_minimal_padding_template
 from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
-from verl.utils import tensordict_utils as tu
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.trainer import POLL_SECONDS, TokenCreditTrainerSync, episode_metrics, padded_columns
-from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
-from tests.helpers.engines import make_rows
 from tests.helpers.queue import LocalQueue
-
-os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
-
-EOS = 2
-RETURNS = {"a": [1.0, 0.0, 0.0], "b": [0.5, 0.5, 0.4]}
-"""Two groups of three episodes: their returns differ much, and little."""
-
-
-class EngineWorkers:
-    """verl's worker group as far as the two log-prob passes go: verl's engine over the queue's rows."""
-
-    _dispatch_info = {"actor": [0]}
-
-    def __init__(self, engine: Any, queue: LocalQueue) -> None:
-        self.engine, self.queue = engine, queue
-
-    def compute_log_prob(self, batch: Any) -> Any:
-        names = ["input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask"]
-        columns = self.queue.kv_batch_get(batch.keys, batch.partition_id, names)
-        worker_settings = {"use_remove_padding": False, "use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
-        data = tu.get_tensordict(dict(columns.items()), worker_settings | batch.extra_info)
-        with self.engine.eval_mode():
-            output = self.engine.infer_batch(data)["model_output"]
-        return self.queue.kv_batch_put(batch.keys, batch.partition_id, tu.get_tensordict(output))
-
-    compute_ref_log_prob = compute_log_prob
-
-
-class Trainer(TokenCreditTrainerSync):
-    """Ours, with its parts put in place instead of launched."""
-
-    def _get_n_gpus_for_throughput(self) -> int:
-        return 1
-
-
-MakeTrainer = Callable[..., Trainer]
-
-
-@pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> LocalQueue:
-    queue = LocalQueue()
-    queue.install(monkeypatch)
-    return queue
-
-
-@pytest.fixture
-def make_trainer(engine: Any, queue: LocalQueue, tmp_path: Path) -> MakeTrainer:
-    def make(*overrides: str) -> Trainer:
-        settings = [
-            f"run.dir={tmp_path}",
-            *("run.rollouts_every=1", "run.rollouts_a_step=2"),
-            *("data.train_batch_size=6", "actor_rollout_ref.rollout.n=1"),
-            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-            *("actor_rollout_ref.rollout.calculate_log_probs=false", "actor_rollout_ref.rollout.temperature=0.9"),
-        ]
-        with initialize_config_module("actfocus_verl_configs", version_base=None):
-            config = compose("train", overrides=["platform=cpu", *settings, *overrides])
-        trainer = Trainer(config)
-        trainer.global_steps = 1
-        trainer.ref_in_actor = False
-        trainer.tokenizer = type("Tokenizer", (), {"eos_token_id": EOS})
-        trainer.actor_rollout_wg = trainer.ref_policy_wg = EngineWorkers(engine, queue)
-        return trainer
-
-    return make
-
-
-@pytest.fixture
-def rows() -> dict[str, dict[str, Any]]:
-    """Six episodes as the agent loop stores them, in the order in which they happened to finish."""
-    generator = torch.Generator().manual_seed(7)
-    columns = iter(make_rows(6, seed=5))
-    rows = {}
-    for group, returns in RETURNS.items():
-        for session, value in enumerate(returns):
-            row = {name: column for name, column in next(columns).items() if not name.endswith("_weights")}
-            for name in ("old_log_probs", "ref_log_prob", "advantages"):
-                del row[name]  # the trainer makes them
-            roles = torch.randint(1, 4, row["responses"].shape, generator=generator) * row["response_mask"]
-            scores = torch.zeros(len(row["responses"]))
-            scores[-1] = value
-            info = {"success": float(value == 1.0), "turns": 2.0, "valid_action_rate": 0.5, "stop_reason": "failure"}
-            extra = {"texts": [], "reward_extra_info": info}
-            rows[f"{group}_{session}_0"] = row | {
-                "uid": group,
-                "token_roles": roles,
-                "turn_ids": torch.zeros_like(roles),
-                "turn_rewards": torch.tensor([0.0, value]),
-                "anchors": torch.tensor([1, 2]),
-                "rm_scores": scores,
-                "num_turns": 2,
-                "extra_fields": extra,
-            }
-    return dict(sorted(rows.items(), key=lambda item: item[0][::-1]))
-
-
-def to_advantages(trainer: Trainer, batch: Any) -> tuple[Any, dict[str, Any]]:
-    """The steps of verl's `_step_once` from the sampled batch to the advantages."""
-    metrics: dict[str, Any] = {}
-    batch = trainer._balance_batch(batch, metrics=metrics)
-    batch = trainer._compute_old_log_prob(batch, metrics=metrics)
-    batch = trainer._compute_ref_log_prob(batch, metrics=metrics)
-    return trainer._compute_advantage(batch, metrics=metrics), metrics
+from tests.helpers.trainer import EOS, MakeTrainer, to_advantages
 
 
 def slow_energies(folder: Path, row: dict[str, Any]) -> list[float]:

@@ -1,0 +1,20 @@
+"""A large column a few rows at a time: float64 copies and indices of all of it would cost several times its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from torch import Tensor
+
+BLOCK_ELEMENTS: Final = 2**17
+"""Tokens at a time (at least one row): as float64 a megabyte, which stays in the processor's cache."""
+
+
+def row_blocks(column: Tensor) -> Iterator[slice]:
+    """Slices of the rows of a (B, T) column that together cover it; none where there is no token."""
+    if column.numel() == 0:
+        return
+    step = max(1, BLOCK_ELEMENTS // column.shape[1])
+    for start in range(0, column.shape[0], step):
+        yield slice(start, start + step)

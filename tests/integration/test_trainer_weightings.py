@@ -1,0 +1,190 @@
+"""Every weighting in a step of the trainer, on verl's own engine and queue's columns. No Ray, no vLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.columns import group_ids
+from actfocus_verl.integration.loss import token_weighted_policy_loss
+from tests.helpers import slow_weightings
+from tests.helpers.losses import actor_config
+from tests.helpers.queue import LocalQueue
+from tests.helpers.trainer import MakeTrainer, to_advantages
+
+Rows = dict[str, dict[str, Any]]
+KEYS = ("a_0_0", "a_1_0", "a_2_0", "b_0_0", "b_1_0", "b_2_0")
+GROUPS = [key[0] for key in KEYS]
+
+
+def column(queue: LocalQueue, name: str) -> list[list[float]]:
+    return [queue.rows[key][name].double().tolist() for key in KEYS]
+
+
+def assert_rows(queue: LocalQueue, name: str, expected: list[list[float]], **tolerance: float) -> None:
+    for key, row in zip(KEYS, expected, strict=True):
+        torch.testing.assert_close(queue.rows[key][name], torch.tensor(row), **tolerance)
+
+
+def base_advantages(make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows) -> list[list[float]]:
+    to_advantages(make_trainer("credit=uniform"), queue.fill(rows))
+    return column(queue, "advantages")
+
+
+def test_group_ids_are_those_of_the_prompts() -> None:
+    assert group_ids(["b_1_0", "a_0_0", "b_0_0", "under_score_2_1", "under_score_0_0"]).tolist() == [0, 1, 0, 2, 2]
+
+
+@pytest.mark.parametrize("normalize", ["none", "batch"])
+def test_aem_compares_the_turns_of_a_prompt_group(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, normalize: str
+) -> None:
+    to_advantages(make_trainer("credit=aem", "credit.gate=0.001", f"credit.normalize={normalize}"), queue.fill(rows))
+    roles, turn_ids = column(queue, "token_roles"), column(queue, "turn_ids")
+    expected = slow_weightings.aem(column(queue, "entropy"), roles, turn_ids, GROUPS, gate=0.001)
+    if normalize == "batch":
+        expected = slow_weightings.normalize(expected, roles, [0] * 6)
+    assert_rows(queue, "token_weights", expected, rtol=1e-5, atol=0)
+    assert len({round(weight, 6) for row in expected for weight in row}) > 6
+
+
+def test_entropy_quantile_keeps_the_most_uncertain_tokens(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows
+) -> None:
+    to_advantages(make_trainer("credit=entropy_quantile", "credit.fraction=0.3"), queue.fill(rows))
+    roles = column(queue, "token_roles")
+    kept = slow_weightings.entropy_quantile(column(queue, "entropy"), roles, fraction=0.3)
+    assert_rows(queue, "token_weights", slow_weightings.normalize(kept, roles, [0] * 6), rtol=1e-6, atol=0)
+
+
+def test_action_only_needs_no_reference(make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows) -> None:
+    to_advantages(make_trainer("credit=action_only"), queue.fill(rows))
+    roles = column(queue, "token_roles")
+    action = [[float(role == slow_weightings.ACTION) for role in row] for row in roles]
+    assert_rows(queue, "token_weights", slow_weightings.normalize(action, roles, [0] * 6), rtol=1e-6, atol=0)
+    assert all("energy" not in row for row in queue.rows.values())
+
+
+def test_empg_writes_its_advantage_beside_its_weights(make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows) -> None:
+    base = base_advantages(make_trainer, queue, rows)
+    batch, metrics = to_advantages(make_trainer("credit=empg", "credit.zeta=0.4"), queue.fill(rows))
+    tokens = [column(queue, name) for name in ("entropy", "token_roles", "turn_ids")]
+    scale, modified = slow_weightings.empg(base, *tokens, zeta=0.4)
+
+    assert_rows(queue, "token_weights", scale, rtol=1e-5, atol=0)
+    for key, row in zip(KEYS, modified, strict=True):
+        found = queue.rows[key]["token_weights"] * queue.rows[key]["advantages"]
+        torch.testing.assert_close(found, torch.tensor(row), rtol=1e-5, atol=1e-5)
+    assert {"token_weights", "advantages"} <= set(batch.fields)
+    mass = sum(metrics[f"credit/gradient_mass/{role}"] for role in ("reasoning", "action", "format"))
+    assert mass == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["aem", "entropy_quantile", "action_only"])
+def test_no_other_weighting_touches_the_advantages(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, name: str
+) -> None:
+    base = base_advantages(make_trainer, queue, rows)
+    to_advantages(make_trainer(f"credit={name}"), queue.fill(rows))
+    assert column(queue, "advantages") == base
+
+
+def test_empg_in_the_loss_is_its_advantage_in_verls_own_loss(loss_batch: dict[str, torch.Tensor]) -> None:
+    """g * min(rho (A + s), clip(rho) (A + s)) = min(rho A', clip(rho) A'), A' = g (A + s), the dual clip included."""
+    old, new, mask = (loss_batch[name] for name in ("old", "new", "mask"))
+    scale, modified = loss_batch["scale"], loss_batch["modified"]
+    config = actor_config("token_weighted", clip_ratio_low=0.2, clip_ratio_high=0.28, clip_ratio_c=3.0)
+    plain, _ = compute_policy_loss_vanilla(old, new, modified, mask, "token-mean", config, None)
+    ours, _ = token_weighted_policy_loss(old, new, modified / scale, mask, "token-mean", config, scale)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture
+def loss_batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    old = -torch.rand(6, 20, generator=generator) * 3
+    ratio_logs = torch.randn(6, 20, generator=generator)
+    return {
+        "old": old,
+        "new": old + ratio_logs,
+        "mask": (torch.rand(6, 20, generator=generator) < 0.8).long(),
+        "scale": torch.rand(6, 20, generator=generator) + 0.5,
+        "modified": torch.randn(6, 20, generator=generator),
+    }
+
+
+def reference_signal(folder: Path, row: dict[str, Any], signal: str) -> list[float]:
+    """Of the logits one position before each response token, in float64."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logits = model(row["input_ids"].unsqueeze(0)).logits[0].double()
+    first = len(row["prompts"]) - 1
+    log_p = logits[first : first + len(row["responses"])].log_softmax(dim=-1)
+    values = -(log_p.exp() * log_p).sum(dim=-1) if signal == "entropy" else log_p.mean(dim=-1)
+    return [float(value) for value in values]
+
+
+@pytest.mark.parametrize("signal", ["entropy", "gauge_free_energy", "nll", "log_prob_shift"])
+def test_actfocus_with_another_signal(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, model_folder: Path, signal: str
+) -> None:
+    to_advantages(make_trainer("credit=actfocus", f"credit.signal={signal}", "credit.beta=0.9"), queue.fill(rows))
+    roles = column(queue, "token_roles")
+    if signal in ("entropy", "gauge_free_energy"):
+        scores = [reference_signal(model_folder, rows[key], signal) for key in KEYS]
+    elif signal == "nll":
+        scores = [[-value for value in row] for row in column(queue, "old_log_probs")]
+    else:
+        pairs = zip(column(queue, "old_log_probs"), column(queue, "ref_log_prob"), strict=True)
+        scores = [[old - ref for old, ref in zip(*rows, strict=True)] for rows in pairs]
+    expected = slow_weightings.actfocus(scores, roles, beta=0.9)
+    assert_rows(queue, "token_weights", slow_weightings.normalize(expected, roles, [0] * 6), rtol=0, atol=2e-5)
+    assert not any("energy" in row for row in queue.rows.values())  # what is not asked for is not computed
+
+
+def test_nll_needs_no_reference_pass(make_trainer: MakeTrainer) -> None:
+    make_trainer("credit=actfocus", "credit.signal=nll", "actor_rollout_ref.actor.use_kl_loss=false")
+    for signal, wanted in (("entropy", "entropy"), ("gauge_free_energy", "gauge-free energy"), ("log_prob_shift", "l")):
+        with pytest.raises(ConfigurationError, match=f"needs the {wanted}.* of a frozen reference"):
+            make_trainer("credit=actfocus", f"credit.signal={signal}", "actor_rollout_ref.actor.use_kl_loss=false")
+
+
+def test_an_entropy_that_nobody_computes_is_refused_before_the_run(make_trainer: MakeTrainer) -> None:
+    bypass = "algorithm.rollout_correction.bypass_mode=true"
+    make_trainer("credit=action_only", bypass)
+    with pytest.raises(ConfigurationError, match=r"credit.name='aem': reads the policy's entropy, .*bypass_mode=false"):
+        make_trainer("credit=aem", bypass)
+
+
+class TestPlacebo:
+    def weights(self, make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, *overrides: str, step: int = 1) -> Any:
+        trainer = make_trainer("credit=actfocus", *overrides)
+        trainer.global_steps = step
+        to_advantages(trainer, queue.fill(rows))
+        return {key: queue.rows[key]["token_weights"] for key in KEYS}
+
+    def test_it_shuffles_within_roles(self, make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows) -> None:
+        plain, placebo = (
+            self.weights(make_trainer, queue, rows, f"credit.placebo={value}") for value in ("false", "true")
+        )
+        roles = torch.cat([rows[key]["token_roles"] for key in KEYS])
+        before, after = (torch.cat([found[key] for key in KEYS]) for found in (plain, placebo))
+        assert not torch.equal(before, after)
+        for role in range(4):
+            assert torch.equal(before[roles == role].sort().values, after[roles == role].sort().values)
+
+    def test_the_runs_seed_and_the_step_decide(self, make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows) -> None:
+        def found(*overrides: str, step: int = 1) -> torch.Tensor:
+            weights = self.weights(make_trainer, queue, rows, "credit.placebo=true", *overrides, step=step)
+            return torch.cat([weights[key] for key in KEYS])
+
+        first = found()
+        assert torch.equal(found(), first)
+        assert not torch.equal(found(step=2), first)
+        assert not torch.equal(found("run.seed=1"), first)
