@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from scipy.stats import binomtest
@@ -27,7 +27,7 @@ def play_batch(
     max_context_tokens: int | None = None,
     observe: Observer | None = None,
 ) -> list[Trajectory]:
-    """Play fresh `worlds` in lock step: every turn of all unfinished episodes is one batched generation.
+    """Play fresh `worlds` in lock step: every turn of all unfinished episodes is generated in batches.
 
     temperature: 0 takes the likeliest token. The random state of torch is left as it was.
     """
@@ -39,7 +39,7 @@ def play_batch(
         torch.manual_seed(seed)
         while waiting:
             longest = max(episode.world.limits.max_turn_tokens for episode, _ in waiting)
-            replies = _generate(model, tokenizer, codec, [ids for _, ids in waiting], temperature, longest)
+            replies = _generate_all(model, tokenizer, codec, [ids for _, ids in waiting], temperature, longest)
             following = []
             for (episode, _), reply in zip(waiting, replies, strict=True):
                 if observe is not None:
@@ -49,6 +49,24 @@ def play_batch(
                     following.append((episode, context))
             waiting = following
     return [episode.trajectory() for episode in episodes]
+
+
+_ROWS: Final = 32
+"""Episodes generated for at once: a row waits for the longest reply of its batch, and every token copies the batch's
+whole key-value cache."""
+
+
+def _generate_all(
+    model: Any, tokenizer: Any, codec: ChatCodec, contexts: list[list[int]], temperature: float, max_new_tokens: int
+) -> list[Reply]:
+    """Replies in the order of `contexts`, generated for contexts of similar length together."""
+    order = sorted(range(len(contexts)), key=lambda row: len(contexts[row]))
+    replies: dict[int, Reply] = {}
+    for start in range(0, len(order), _ROWS):
+        rows = order[start : start + _ROWS]
+        batch = [contexts[row] for row in rows]
+        replies.update(zip(rows, _generate(model, tokenizer, codec, batch, temperature, max_new_tokens), strict=True))
+    return [replies[row] for row in range(len(contexts))]
 
 
 def _generate(
