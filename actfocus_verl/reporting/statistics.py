@@ -1,10 +1,21 @@
-"""Intervals for success rates."""
+"""Intervals: Wilson's for a rate of independent trials, Student's for a mean, a bootstrap over clusters for either."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import binomtest
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, bootstrap
+from scipy.stats import t as student
+
+Values = Sequence[float] | NDArray[np.float64]
+
+RESAMPLES = 10_000
+_BATCH_CELLS = 2_000_000
+"""Bounds the memory of the bootstrap: resamples times clusters drawn at once."""
 
 
 class Interval(NamedTuple):
@@ -26,7 +37,101 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"successes={successes}, n={n}: a rate needs n of at least 1 and 0 <= successes <= n")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}: choose a number between 0 and 1, such as 0.95")
+    _require_confidence(confidence)
     interval = binomtest(int(successes), int(n)).proportion_ci(confidence_level=confidence, method="wilson")
     return Interval(float(interval.low), float(interval.high))
+
+
+def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
+    """Student's t interval for the mean of independent ``values``: mean ± t(n-1) s / sqrt(n).
+
+    (nan, nan) where there is one value, or all are equal: they say nothing of the spread.
+
+    Raises:
+        ValueError: there is no value, one is not finite, or ``confidence`` is outside (0, 1).
+    """
+    _require_confidence(confidence)
+    sample = _finite("values", values)
+    if _are_equal(sample):
+        return Interval(math.nan, math.nan)
+    half = float(student.ppf((1 + confidence) / 2, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample)))
+    mean = float(sample.mean())
+    return Interval(mean - half, mean + half)
+
+
+def cluster_interval(
+    totals: Values,
+    counts: Values,
+    confidence: float = 0.95,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """BCa bootstrap interval for ``sum(totals) / sum(counts)``, resampling whole clusters.
+
+    A cluster is what is drawn independently, a board for instance; cluster k holds ``counts[k]`` values that add up to
+    ``totals[k]``. The values within it may depend on each other in any way. With few clusters the interval is a little
+    too narrow, as every bootstrap's. Equal arguments give equal intervals. (nan, nan) where there is one cluster, or
+    all have the same mean: they say nothing of the spread.
+
+    Raises:
+        ValueError: no cluster, unequal lengths, a count that is not positive, a value that is not finite, or
+            ``confidence`` outside (0, 1).
+    """
+    _require_confidence(confidence)
+    sums, sizes = _finite("totals", totals), _finite("counts", counts)
+    if len(sums) != len(sizes) or (sizes <= 0).any():
+        raise ValueError(f"{len(sums)} totals, {len(sizes)} counts: every cluster needs a total and a positive count")
+    if _are_equal(sums / sizes):
+        return Interval(math.nan, math.nan)
+    found = bootstrap(
+        (sums, sizes),
+        _ratio,
+        paired=True,
+        vectorized=True,
+        method="BCa",
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=max(1, _BATCH_CELLS // len(sums)),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
+def cluster_rate_interval(successes: Values, trials: Values, confidence: float = 0.95, *, seed: int = 0) -> Interval:
+    """:func:`cluster_interval` for a rate: cluster k had ``successes[k]`` in ``trials[k]``.
+
+    Where no trial, or every trial, is a success there is nothing to resample. Then it is Wilson's interval with one
+    trial a cluster: as wide as if the trials of a cluster always agreed.
+
+    Raises:
+        ValueError: as :func:`cluster_interval`, or a cluster has less than 0 or more successes than trials.
+    """
+    hits, tries = _finite("successes", successes), _finite("trials", trials)
+    if len(hits) == len(tries) and ((hits < 0) | (hits > tries)).any():
+        raise ValueError("a cluster has less than 0 successes, or more than trials")
+    if len(hits) == len(tries) and (tries > 0).all() and hits.sum() in (0.0, tries.sum()):
+        return wilson_interval(len(hits) if hits.sum() else 0, len(hits), confidence)
+    return cluster_interval(successes, trials, confidence, seed=seed)
+
+
+def _ratio(totals: NDArray[np.float64], counts: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = totals.sum(axis=axis) / counts.sum(axis=axis)
+    return ratio
+
+
+def _are_equal(values: NDArray[np.float64]) -> bool:
+    """Whether they are, but for rounding; one value is."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
+
+
+def _finite(name: str, values: Values) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
+        raise ValueError(f"{name}: needs at least one value, and finite ones only")
+    return array
+
+
+def _require_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: choose a number between 0 and 1, such as 0.95")

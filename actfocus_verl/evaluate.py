@@ -1,0 +1,261 @@
+"""Evaluate a model on the boards of a split, through vLLM, without a trainer.
+
+    python -m actfocus_verl.evaluate model=<model> env=frozen_lake out=<folder>
+    python -m actfocus_verl.evaluate model=outputs/quickstart out=<folder> episodes=512 repeats=16 temperature=0.5
+    python -m actfocus_verl.evaluate model=<model> env=sokoban out=<folder> server=http://127.0.0.1:8000/v1
+
+model        a model's folder, a Hugging Face id, or the folder of a run: its latest checkpoint, or that of step=N
+out          a new folder for episodes.jsonl and evaluation.json; the same command again goes on where it ended
+env, preset, split          default: the run's world, or preset=clean; split=evaluation
+episodes=512 repeats=1      episodes/repeats boards, the first ones of the split, each played `repeats` times
+temperature=0.5 seed=0      0 takes the likeliest token; the seed is that of the worlds' luck and of the sampling
+platform=cpu                or gpu: how vLLM is set up here; engine.<argument>=<value> goes to vLLM's engine
+server, server_model        a vLLM server instead; model is then the one whose tokenizer it has
+timeout=600                 seconds a server may take for a reply
+concurrency=128             episodes played at the same time
+max_context_tokens          default: the run's, or 3600, and never more than the model's
+max_response_tokens         of them after the first prompt; default: the run's, or no bound of its own
+texts=false                 also write states and replies
+
+Any other key, like max_turns=5, is the world's own. Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130
+interrupted. See docs/evaluation.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.arguments import PAPER_CONTEXT, Arguments, RunDefaults, complete, read_options
+from actfocus_verl.evaluation.display import EpisodeProgress, summary_tables
+from actfocus_verl.evaluation.engine import STOP_SIGNALS, LocalEngine, no_processes_left, platform_environment
+from actfocus_verl.evaluation.episodes import (
+    EpisodeKey,
+    EpisodePlayer,
+    EpisodeRecord,
+    EpisodeSettings,
+    plan,
+    play_episodes,
+)
+from actfocus_verl.evaluation.folder import EvaluationFolder
+from actfocus_verl.evaluation.models import ModelFiles, NamedModel, find_model, read_model, weights_digest
+from actfocus_verl.evaluation.sampling import EvaluationError, Interrupted, Sampler
+from actfocus_verl.evaluation.summary import summarise
+
+EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
+
+Json = dict[str, Any]
+
+
+def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
+    """Run one evaluation, or what is missing of it; returns its settings and its summary.
+
+    words: the command line. console: for progress. Raises ConfigurationError, EvaluationError, and Interrupted after a
+    signal; what was played by then is kept.
+    """
+    options = read_options(words)
+    named = find_model(options["model"], options.get("step"))
+    arguments = complete(options, RunDefaults.read(named.run) if named.run else None)
+    model = read_model(_model_path(named, arguments, console))
+    settings = _settings(arguments, named, model)
+    with EvaluationFolder(arguments.out, settings) as folder:
+        done = {record.key for record in folder.records}
+        missing = [key for key in plan(arguments.boards, arguments.repeats) if key not in done]
+        if missing:
+            with _recorded(folder):
+                _Play(arguments, model, settings["max_context_tokens"], folder, console).play(missing)
+        summary = summarise(folder.records)
+        if missing or not folder.is_finished:
+            folder.end("finished", summary)
+    return settings, summary
+
+
+def _model_path(named: NamedModel, arguments: Arguments, console: Console) -> str:
+    """Where configuration and tokenizer are, and the weights unless a server has them."""
+    if arguments.server is not None:
+        return named.without_weights()
+    if named.checkpoint and not named.checkpoint.merged.is_dir():
+        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
+    return named.with_weights(platform_environment(arguments.platform))
+
+
+def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Json:
+    """Everything that the episodes depend on."""
+    local = arguments.server is None
+    return {
+        "model": named.name,
+        "step": named.step,
+        "revision": model.revision,
+        "weights": weights_digest(model.path) if local and named.is_folder else None,
+        "env": arguments.env,
+        "preset": arguments.preset,
+        "split": arguments.split,
+        "world": dict(arguments.world),
+        "episodes": arguments.episodes,
+        "repeats": arguments.repeats,
+        "temperature": float(arguments.temperature),
+        "seed": arguments.seed,
+        "platform": arguments.platform if local else None,
+        "engine": dict(arguments.engine),
+        "server": arguments.server,
+        "server_model": arguments.server_model,
+        "max_context_tokens": _context(arguments.max_context_tokens, model.positions),
+        "max_response_tokens": arguments.max_response_tokens,
+        "texts": arguments.texts,
+    }
+
+
+def _context(wanted: int | None, positions: int | None) -> int:
+    if wanted is None:
+        return min(PAPER_CONTEXT, positions or PAPER_CONTEXT)
+    if positions is not None and wanted > positions:
+        problem = f"the model was made for {positions}"
+        raise ConfigurationError("max_context_tokens", wanted, problem, f"Set it to {positions} at most")
+    return wanted
+
+
+@contextmanager
+def _recorded(folder: EvaluationFolder) -> Iterator[None]:
+    """Write down when it begins, and how it ends unless it finishes."""
+    folder.begin()
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        folder.end("interrupted")
+        raise
+    except Exception as error:
+        folder.end(f"failed: {error}")
+        raise
+
+
+class _Play:
+    """Plays the missing episodes of one evaluation, by vLLM here or by a server."""
+
+    def __init__(
+        self, arguments: Arguments, model: ModelFiles, context: int, folder: EvaluationFolder, console: Console
+    ) -> None:
+        self._arguments = arguments
+        self._model = model
+        self._folder = folder
+        self._console = console
+        self._sampling: Json = {
+            "max_context_tokens": context,
+            "temperature": float(arguments.temperature),
+            "end_of_turn_id": model.codec.end_of_turn_id,
+        }
+
+    def play(self, keys: Sequence[EpisodeKey]) -> None:
+        if self._arguments.server is None:
+            self._play_here(keys)
+        else:
+            _run(self._play_on_server(keys, self._arguments.server))
+
+    def _play_here(self, keys: Sequence[EpisodeKey]) -> None:
+        arguments = self._arguments
+        self._console.print("starting vLLM")
+        with (
+            no_processes_left(),
+            LocalEngine(
+                self._model.path, platform=arguments.platform, overrides=arguments.engine, **self._sampling
+            ) as engine,
+        ):
+            _run(self._play_with(engine, keys))
+
+    async def _play_on_server(self, keys: Sequence[EpisodeKey], address: str) -> None:
+        from actfocus_verl.evaluation.server import CompletionServer
+
+        arguments = self._arguments
+        async with CompletionServer(
+            address, model=arguments.server_model, timeout=arguments.timeout, **self._sampling
+        ) as server:
+            await self._play_with(server, keys)
+
+    async def _play_with(self, sampler: Sampler, keys: Sequence[EpisodeKey]) -> None:
+        arguments, records = self._arguments, self._folder.records
+        shared = EpisodeSettings(
+            env=arguments.env,
+            preset=arguments.preset,
+            split=arguments.split,
+            overrides=arguments.world,
+            seed=arguments.seed,
+            max_context_tokens=self._sampling["max_context_tokens"],
+            max_response_tokens=arguments.max_response_tokens,
+            texts=arguments.texts,
+        )
+        successes = sum(record.success for record in records)
+        player = EpisodePlayer(shared, self._model.codec, sampler)
+        with EpisodeProgress(arguments.episodes, len(records), successes, self._console) as progress:
+
+            def keep(record: EpisodeRecord) -> None:
+                self._folder.append(record)
+                progress.add(record.success)
+
+            await play_episodes(keys, player.play, concurrency=arguments.concurrency, record=keep)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, or to a signal: then cancel it and raise Interrupted."""
+    interrupted = False
+
+    async def main() -> None:
+        nonlocal interrupted
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if not interrupted:  # a second signal must not break off what the first one started
+                interrupted = True
+                task.cancel()
+
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, interrupt)
+        await task
+
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        asyncio.run(main())
+    except (asyncio.CancelledError, EvaluationError):  # on a terminal Ctrl-C reaches the engine as well
+        if not interrupted:
+            raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if interrupted:
+        raise Interrupted
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate, show the figures on stdout and the rest on stderr; returns the exit status."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(__doc__ or "")
+        return 0 if arguments else EXIT_MISTAKE
+    console = Console(stderr=True, highlight=False)
+    try:
+        settings, summary = evaluate(arguments, console)
+    except (Interrupted, KeyboardInterrupt):
+        console.print("interrupted; the same command goes on from here")
+        return EXIT_INTERRUPTED
+    except (ConfigurationError, EvaluationError) as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
+    Console(highlight=False).print(summary_tables(settings, summary))
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+if __name__ == "__main__":
+    for _number in STOP_SIGNALS:
+        signal.signal(_number, _interrupt)
+    sys.exit(main(sys.argv[1:]))

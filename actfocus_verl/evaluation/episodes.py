@@ -1,0 +1,196 @@
+"""The episodes of an evaluation: which there are, playing many at once, and what is kept of each.
+
+Episode (board, repeat) has the same board, luck and sampling seed for every model, so two models are compared on pairs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments import make_world
+from actfocus_verl.environments.splits import stable_hash
+from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
+from actfocus_verl.rollout import ChatCodec, Episode, Trajectory, read_reply
+
+
+class EpisodeKey(NamedTuple):
+    """An episode's place: its board's index in the split, and which of the rollouts on that board it is."""
+
+    board: int
+    repeat: int
+
+
+def plan(boards: int, repeats: int) -> list[EpisodeKey]:
+    """Every episode of an evaluation; those of one board are neighbours, for they share a prompt."""
+    return [EpisodeKey(board, repeat) for board in range(boards) for repeat in range(repeats)]
+
+
+def episode_seed(seed: int, key: EpisodeKey) -> int:
+    """The seed of an episode's luck and of its sampling, in [0, 2**63)."""
+    return stable_hash(f"evaluation/{seed}/{key.board}/{key.repeat}")
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """One line of `episodes.jsonl`.
+
+    board: index in the split. repeat: which rollout on it. optimal_return: None where nobody knows it. turns: replies.
+    parsed_turns: replies of the required form. valid_turns: of these, the ones that held valid actions only, and at
+    least one. tokens: in the first prompt (`prompt`) and in the response by role. texts: (state, reply, valid) a turn.
+    """
+
+    board: int
+    repeat: int
+    board_hash: str
+    stratum: int
+    episode_seed: int
+    episode_return: float
+    optimal_return: float | None
+    success: bool
+    outcome: dict[str, float | None]
+    turns: int
+    parsed_turns: int
+    valid_turns: int
+    actions: int
+    stop_reason: str
+    tokens: dict[str, int]
+    texts: list[dict[str, Any]] | None = None
+
+    @property
+    def key(self) -> EpisodeKey:
+        """Its place in the evaluation."""
+        return EpisodeKey(self.board, self.repeat)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; the texts only where they are kept."""
+        entry = {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        if self.texts is None:
+            del entry["texts"]
+        return entry
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> EpisodeRecord:
+        """The record of a JSON object. Raises KeyError when it lacks something."""
+        names = [field.name for field in fields(cls) if field.name != "texts"]
+        return cls(**{name: entry[_JSON_NAMES.get(name, name)] for name in names}, texts=entry.get("texts"))
+
+
+_JSON_NAMES = {"episode_return": "return"}
+
+
+@dataclass(frozen=True)
+class EpisodeSettings:
+    """What the episodes of one evaluation share.
+
+    overrides: of the world. max_context_tokens, max_response_tokens: as `Episode` reads them.
+    """
+
+    env: str
+    preset: str
+    split: str
+    overrides: Mapping[str, object]
+    seed: int
+    max_context_tokens: int
+    max_response_tokens: int | None = None
+    texts: bool = False
+
+
+class EpisodePlayer:
+    """Plays the episodes of one evaluation."""
+
+    def __init__(self, settings: EpisodeSettings, codec: ChatCodec, sampler: Sampler) -> None:
+        self._settings = settings
+        self._codec = codec
+        self._sampler = sampler
+        self._boards: dict[int, tuple[str, int, float | None]] = {}
+
+    async def play(self, key: EpisodeKey) -> EpisodeRecord:
+        """Play one episode to its end."""
+        settings, seed = self._settings, episode_seed(self._settings.seed, key)
+        world = make_world(
+            settings.env,
+            preset=settings.preset,
+            split=settings.split,
+            index=key.board,
+            episode_seed=seed,
+            **settings.overrides,
+        )
+        if key.board not in self._boards:
+            self._boards[key.board] = (world.board_hash(), world.stratum(), _finite(world.optimal_return()))
+        board_hash, stratum, optimal_return = self._boards[key.board]
+        episode = Episode(
+            world,
+            self._codec,
+            max_context_tokens=settings.max_context_tokens,
+            max_response_tokens=settings.max_response_tokens,
+        )
+        trajectory = await episode.play(SeededPolicy(self._sampler, seed))
+        return EpisodeRecord(
+            board=key.board,
+            repeat=key.repeat,
+            board_hash=board_hash,
+            stratum=stratum,
+            episode_seed=seed,
+            episode_return=trajectory.episode_return,
+            optimal_return=optimal_return,
+            success=trajectory.success,
+            outcome={name: _finite(value) for name, value in trajectory.outcome.items()},
+            turns=trajectory.turns,
+            parsed_turns=parsed_turns(trajectory, self._codec),
+            valid_turns=trajectory.valid_turns,
+            actions=trajectory.actions,
+            stop_reason=trajectory.stop_reason.value,
+            tokens=tokens_by_role(trajectory),
+            texts=[asdict(text) for text in trajectory.texts] if settings.texts else None,
+        )
+
+
+def parsed_turns(trajectory: Trajectory, codec: ChatCodec) -> int:
+    """Replies of the required form, whatever their actions: read again, for a trajectory only says valid or not."""
+    replies: list[list[int]] = [[] for _ in range(trajectory.turns)]
+    for token_id, turn in zip(trajectory.response_ids, trajectory.turn_ids, strict=True):
+        if turn >= 0:
+            replies[turn].append(token_id)
+    return sum(read_reply(codec, reply).parsed.parses for reply in replies)
+
+
+def tokens_by_role(trajectory: Trajectory) -> dict[str, int]:
+    """Tokens of the first prompt, and of the response by role: `environment` is what stands between replies."""
+    roles = trajectory.token_roles
+    return {"prompt": len(trajectory.prompt_ids)} | {role.name.lower(): roles.count(int(role)) for role in TokenRole}
+
+
+async def play_episodes(
+    keys: Sequence[EpisodeKey],
+    play: Callable[[EpisodeKey], Awaitable[EpisodeRecord]],
+    *,
+    concurrency: int,
+    record: Callable[[EpisodeRecord], None],
+) -> None:
+    """Play the episodes, at most `concurrency` at a time; `record` is called as each one ends.
+
+    The first error, or a cancellation, ends all of them.
+    """
+    waiting = iter(keys)
+
+    async def work() -> None:
+        for key in waiting:  # shared: each worker takes the next one
+            record(await play(key))
+
+    workers = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(keys)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,143 @@
+"""The folder of one evaluation, and taking it up again.
+
+`evaluation.json` has the settings, where and when they were used, and the summary once all episodes are done;
+`episodes.jsonl` an episode a line, appended as it ends. A line is complete or absent, whatever ends the process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.episodes import EpisodeRecord
+from actfocus_verl.launch.record import _commit, _versions
+
+EVALUATION_FILE = "evaluation.json"
+EPISODES_FILE = "episodes.jsonl"
+_LOCK_FILE = ".lock"
+
+
+class EvaluationFolder:
+    """A context manager, so that no second process writes to the folder.
+
+    Raises ConfigurationError for a folder that holds something else, or an evaluation with other settings.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self._settings = dict(settings)
+        self._lock = FileLock(path / _LOCK_FILE)
+        self._start: dict[str, Any] = {}
+        self._earlier_starts: list[dict[str, Any]] = []
+        self.is_finished = False
+        """Whether the summary of all episodes is written."""
+        self.records: list[EpisodeRecord] = []
+        """Episodes that have ended, in the order in which they did."""
+
+    def __enter__(self) -> EvaluationFolder:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigurationError("out", str(self.path), "is a file", "Name a folder")
+        strangers = self._strangers()
+        if strangers:
+            problem = f"holds other files ({', '.join(strangers[:3])})"
+            raise ConfigurationError("out", str(self.path), problem, "Name a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            problem = "another evaluation writes to it"
+            raise ConfigurationError("out", str(self.path), problem, "Wait for it, or name another folder") from error
+        try:
+            earlier = self._read()
+            self._require_same_settings(earlier)
+            self._earlier_starts = list(earlier.get("starts", []))
+            self.is_finished = earlier.get("status") == "finished"
+            self.records = self._read_records()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._lock.release()
+
+    def begin(self) -> None:
+        """Write the settings down, before the first episode of this start."""
+        self._start = {"started": _now(), "commit": _commit(), "versions": _versions()}
+        self._write("running", None)
+
+    def append(self, record: EpisodeRecord) -> None:
+        """Keep an episode that has ended."""
+        self.records.append(record)
+        with (self.path / EPISODES_FILE).open("ab") as file:
+            file.write(json.dumps(record.to_json(), allow_nan=False).encode() + b"\n")
+
+    def end(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
+        """Write down how it ended: `finished` with a summary; `interrupted` or `failed: ...` without.
+
+        The episodes that end first are the short ones: figures of a part would be biased.
+        """
+        self._write(status, summary)
+
+    def _strangers(self) -> list[str]:
+        if not self.path.is_dir() or (self.path / EVALUATION_FILE).is_file():
+            return []
+        return sorted(path.name for path in self.path.iterdir() if path.name != _LOCK_FILE)
+
+    def _require_same_settings(self, earlier: Mapping[str, Any]) -> None:
+        if not earlier:
+            return
+        ours, theirs = json.loads(json.dumps(self._settings)), earlier.get("settings", {})
+        for key in dict.fromkeys([*ours, *theirs]):
+            if ours.get(key) != theirs.get(key):
+                problem = f"{self.path} holds an evaluation with {key}={theirs.get(key)!r}"
+                raise ConfigurationError(key, ours.get(key), problem, "Use the same settings, or another out=")
+
+    def _read(self) -> dict[str, Any]:
+        path = self.path / EVALUATION_FILE
+        if not path.exists():
+            return {}
+        try:
+            return dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError("out", str(path), f"is damaged ({error})", "Name a new folder") from error
+
+    def _read_records(self) -> list[EpisodeRecord]:
+        """The episodes of the file, from which a line cut short at its end is removed."""
+        path = self.path / EPISODES_FILE
+        if not path.exists():
+            return []
+        data = path.read_bytes()
+        complete = data[: data.rfind(b"\n") + 1]
+        if len(complete) < len(data):
+            with path.open("r+b") as file:
+                file.truncate(len(complete))
+        return [self._record(number, line) for number, line in enumerate(complete.splitlines(), start=1)]
+
+    def _record(self, number: int, line: bytes) -> EpisodeRecord:
+        try:
+            return EpisodeRecord.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            where = f"{self.path / EPISODES_FILE}, line {number}"
+            raise ConfigurationError("out", where, f"is no episode ({error!r})", "Remove the line") from error
+
+    def _write(self, status: str, summary: Mapping[str, Any] | None) -> None:
+        starts = [
+            *self._earlier_starts,
+            {**self._start, "ended": None if status == "running" else _now(), "status": status},
+        ]
+        entry = {"settings": self._settings, "status": status, "starts": starts, "summary": summary}
+        temporary = self.path / f".{EVALUATION_FILE}.tmp"
+        temporary.write_text(json.dumps(entry, indent=2, allow_nan=False) + "\n")
+        temporary.replace(self.path / EVALUATION_FILE)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,115 @@
+"""The model that was named: a folder, a Hugging Face id, or a run's checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
+from actfocus_verl.rollout import ChatCodec
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
+_WEIGHTS = ("*.safetensors", "*.bin")
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+"""What transformers raises for a folder or an id it cannot make sense of."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """name: the absolute folder, or the Hugging Face id. checkpoint: of a run, where the folder is one."""
+
+    name: str
+    is_folder: bool
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def run(self) -> Path | None:
+        """The run's folder."""
+        return self.checkpoint.run if self.checkpoint else None
+
+    @property
+    def step(self) -> int | None:
+        """Training steps of the checkpoint."""
+        return self.checkpoint.step if self.checkpoint else None
+
+    def with_weights(self, environment: Mapping[str, str]) -> str:
+        """The folder or id that vLLM can load; a checkpoint is merged first (see `checkpoints.merge`)."""
+        return str(merge(self.checkpoint, environment)) if self.checkpoint else self.name
+
+    def without_weights(self) -> str:
+        """The folder or id that holds at least the tokenizer."""
+        return str(self.checkpoint.tokenizer) if self.checkpoint else self.name
+
+
+def find_model(name: str, step: int | None) -> NamedModel:
+    """What `name` is. Raises ConfigurationError when it is nothing of the three, or `step` does not fit it."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        folder = folder.absolute()
+        if (folder / "config.json").is_file():
+            _require_no_step(step)
+            return NamedModel(str(folder), is_folder=True)
+        if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
+            return NamedModel(str(folder), is_folder=True, checkpoint=find_checkpoint(folder, step))
+        problem = "the folder holds neither a model (config.json) nor a run (config.yaml, checkpoints)"
+        raise ConfigurationError("model", name, problem, "Name one of the two")
+    if folder.exists() or not _HUB_ID.match(name):
+        raise ConfigurationError(
+            "model", name, "is no folder", "Name a folder, or a Hugging Face id: organisation/name"
+        )
+    _require_no_step(step)
+    return NamedModel(name, is_folder=False)
+
+
+def _require_no_step(step: int | None) -> None:
+    if step is not None:
+        raise ConfigurationError("step", step, "the model is no run with checkpoints", "Leave it out, or name a run")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What is known of a model before it is loaded.
+
+    path: folder or id. codec: its tokenizer and chat template. positions: the longest context it was made for.
+    revision: of a Hugging Face id, its commit; None for a folder.
+    """
+
+    path: str
+    codec: ChatCodec
+    positions: int | None
+    revision: str | None
+
+
+def read_model(path: str) -> ModelFiles:
+    """Read configuration and tokenizer. Raises ConfigurationError when that is impossible."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        network: Any = AutoConfig.from_pretrained(path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(path)
+    except _UNREADABLE as error:
+        problem = f"its configuration and tokenizer cannot be read ({' '.join(str(error).split())[:300]})"
+        raise ConfigurationError("model", path, problem, "Name a complete model") from error
+    text = network.get_text_config()
+    return ModelFiles(
+        path,
+        ChatCodec(tokenizer),
+        getattr(text, "max_position_embeddings", None),
+        getattr(network, "_commit_hash", None),
+    )
+
+
+def weights_digest(path: str) -> str:
+    """Hexadecimal hash of a folder's weight files, so that two evaluations can tell whether they had one model."""
+    digest, folder = blake2b(digest_size=16), Path(path)
+    for file in sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)}):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,153 @@
+"""A run's checkpoint, evaluated through vLLM in process and on a vLLM server on loopback: the same episodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tests.e2e.runs import ROOT, Run, _environment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+BOARDS, STEP = 16, 5
+GREEDY = (f"episodes={BOARDS}", "temperature=0")
+SERVE = """
+from actfocus_verl.platforms import vllm_metadata
+vllm_metadata.install()
+import runpy
+runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")
+"""
+"""`python -m vllm.entrypoints.openai.api_server`, where vLLM's CPU build has another name."""
+
+
+class Process(Run):
+    """Any command of ours in a session of its own; `folder` is where it writes."""
+
+    def __init__(self, folder: Path, log: Path, command: list[str], environment: dict[str, str]) -> None:
+        self.folder, self.log, self._seen = folder, log, {}
+        with log.open("w") as terminal:
+            self.process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                stdout=terminal,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=environment,
+            )
+
+    def episodes(self) -> list[dict[str, Any]]:
+        path = self.folder / "episodes.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start `python <words>`; whatever is left of it is ended after the test."""
+    started: list[Process] = []
+
+    def begin(folder: Path, *words: str, **environment: str) -> Process:
+        log = tmp_path / f"{len(started)}.terminal"
+        started.append(Process(folder, log, list(words), _environment() | {"NO_PROXY": "127.0.0.1"} | environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run whose checkpoint is the tiny policy, in verl's format."""
+    folder = tmp_path_factory.mktemp("run")
+    actor = folder / "checkpoints" / f"global_step_{STEP}" / "actor"
+    actor.mkdir(parents=True)
+    model = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
+    torch.save(model.state_dict(), actor / "model_world_size_1_rank_0.pt")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+    AutoConfig.from_pretrained(tiny_policy).save_pretrained(actor / "huggingface")
+    AutoTokenizer.from_pretrained(tiny_policy).save_pretrained(actor / "huggingface")
+    env = {"name": "frozen_lake", "preset": "clean", "seed": 0, "train_size": None, "evaluation_size": 512}
+    config = {"env": env | {"max_turn_tokens": 96}, "data": {"max_prompt_length": 384, "max_response_length": 1024}}
+    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    return folder
+
+
+def test_in_process_and_on_a_server(launch: Callable[..., Process], run: Path, tmp_path: Path) -> None:
+    here = interrupted_and_resumed(launch, run, tmp_path / "here")
+    server, address = serve(launch, run / "merged" / f"global_step_{STEP}")
+    out = tmp_path / "there"
+    there = launch(out, "-m", "actfocus_verl.evaluate", f"model={run}", f"out={out}", f"server={address}", *GREEDY)
+    assert there.wait() == 0, there.terminal[-4000:]
+    server.send(signal.SIGINT)
+    server.wait(60)
+
+    def by_board(episodes: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+        return {episode["board"]: episode for episode in episodes}
+
+    assert by_board(there.episodes()) == by_board(here)
+    successes = [episode["success"] for episode in here]
+    assert any(successes)
+    assert not all(successes)
+    settings = json.loads((out / "evaluation.json").read_text())["settings"]
+    assert settings["world"] == {"max_turn_tokens": 96}
+
+
+def interrupted_and_resumed(launch: Callable[..., Process], run: Path, out: Path) -> list[dict[str, Any]]:
+    """Evaluate in process, with a Ctrl-C after the first episodes; returns all of them."""
+    words = ("-m", "actfocus_verl.evaluate", f"model={run}", f"out={out}", *GREEDY)
+    first = launch(out, *words, "concurrency=1")
+    first.wait_until(lambda: len(first.episodes()) >= 2, "second episode")
+    first.send(signal.SIGINT)
+    assert first.wait(60) == 130, first.terminal[-4000:]
+    assert first.survivors() == []
+    kept = first.episodes()
+    assert 2 <= len(kept) < BOARDS
+    assert json.loads((out / "evaluation.json").read_text())["status"] == "interrupted"
+
+    merged = (run / "merged" / f"global_step_{STEP}" / "model.safetensors").stat()
+    second = launch(out, *words)
+    assert second.wait() == 0, second.terminal[-4000:]
+    assert second.survivors() == []
+    episodes = second.episodes()
+    assert episodes[: len(kept)] == kept
+    assert sorted(episode["board"] for episode in episodes) == list(range(BOARDS))
+    assert (run / "merged" / f"global_step_{STEP}" / "model.safetensors").stat() == merged
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert [start["status"] for start in evaluation["starts"]] == ["interrupted", "finished"]
+    successes = sum(episode["success"] for episode in episodes)
+    assert evaluation["summary"]["success"]["rate"] == successes / BOARDS
+    return episodes
+
+
+def serve(launch: Callable[..., Process], model: Path) -> tuple[Process, str]:
+    """A vLLM server on loopback, once it answers; and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shipped = OmegaConf.load(ROOT / "configs" / "platform" / "cpu.yaml")
+    engine = shipped.actor_rollout_ref.rollout.engine_kwargs.vllm
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in engine.items()]
+    options += [f"--model={model}", "--host=127.0.0.1", f"--port={port}", "--dtype=float32", "--enforce-eager"]
+    variables = {key: str(value) for key, value in shipped.platform.env_vars.items()}
+    server = launch(model, "-c", SERVE, *options, "--max-model-len=1408", **variables)
+
+    def answers() -> bool:
+        try:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            return bool(opener.open(f"http://127.0.0.1:{port}/health", timeout=5).status == 200)
+        except OSError:
+            return False
+
+    server.wait_until(answers, "answer of the server")
+    return server, f"http://127.0.0.1:{port}/v1"

@@ -1,0 +1,119 @@
+"""A model folder without weights, and a make-believe vLLM server that plays from a list of replies."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer, Qwen2Config
+
+from actfocus_verl.rollout import ChatCodec
+from tests.helpers.tokenizer import build_tokenizer
+
+POSITIONS = 4096
+LEFT_UP = "<think> go </think> <answer> Left || Up </answer><|im_end|>"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Configuration and tokenizer, as a server's client needs them; and a file that stands for the weights."""
+    folder = tmp_path_factory.mktemp("model")
+    build_tokenizer().save_pretrained(folder)
+    Qwen2Config(vocab_size=400, max_position_embeddings=POSITIONS).save_pretrained(folder)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(model_folder: Path) -> ChatCodec:
+    return ChatCodec(AutoTokenizer.from_pretrained(model_folder))
+
+
+@pytest.fixture(scope="session")
+def encode(model_folder: Path) -> Callable[[str], list[int]]:
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
+
+
+@dataclass
+class FakeServer:
+    """Answers as a vLLM server does, apart from what a test changes.
+
+    reply: the ids it samples. troubles: statuses of the next answers; 0 closes the connection without one. change: what
+    to do to a completion before it is sent. stop_after: completions after which it answers 503 to everything.
+    """
+
+    reply: list[int]
+    models: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "tiny", "max_model_len": POSITIONS}])
+    troubles: list[int] = field(default_factory=list)
+    change: Callable[[dict[str, Any]], None] = lambda answer: None
+    stop_after: int | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    address: str = ""
+
+    def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        """Status and content. Status 0 stands for a closed connection."""
+        if self.troubles:
+            return self.troubles.pop(0), {"error": "trouble"}
+        if path == "/v1/models":
+            return 200, {"data": self.models}
+        if path != "/v1/completions" or body is None:
+            return 404, {"detail": "Not Found"}
+        if self.stop_after is not None and len(self.requests) >= self.stop_after:
+            return 503, {"error": "stopped"}
+        self.requests.append(body)
+        choice = {"index": 0, "text": "", "finish_reason": "stop"}
+        choice |= {"token_ids": self.reply[: body["max_tokens"]], "prompt_token_ids": body["prompt"]}
+        answer = {"choices": [choice]}
+        self.change(answer)
+        return 200, answer
+
+
+@pytest.fixture
+def fake_server(encode: Callable[[str], list[int]]) -> Iterator[FakeServer]:
+    fake, lock = FakeServer(encode(LEFT_UP)), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(None)
+
+        def do_POST(self) -> None:
+            self._send(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def _send(self, body: dict[str, Any] | None) -> None:
+            with lock:
+                status, content = fake.answer(self.path, body)
+            if status == 0:
+                self.close_connection = True
+                return
+            data = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            """Not on the tests' terminal."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    fake.address = f"http://127.0.0.1:{server.server_port}/v1"
+    yield fake
+    server.shutdown()
+    server.server_close()
+    thread.join(timeout=5)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")

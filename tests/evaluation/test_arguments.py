@@ -1,0 +1,106 @@
+"""The command line: what it accepts, what a run fills in, and one line for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.arguments import Arguments, RunDefaults, complete, read_options
+
+NEEDED = ("model=m", "out=o")
+RUN = RunDefaults("frozen_lake", "ragen", {"max_turns": 3, "size": 5}, 1408, 1024)
+
+
+def read(*words: str, run: RunDefaults | None = None) -> Arguments:
+    return complete(read_options([*NEEDED, *words]), run)
+
+
+def test_the_defaults_of_the_command() -> None:
+    arguments = read("env=frozen_lake")
+    assert arguments == Arguments(model="m", out=Path("o"), env="frozen_lake")
+    assert (arguments.preset, arguments.split, arguments.episodes, arguments.repeats) == ("clean", "evaluation", 512, 1)
+    assert (arguments.temperature, arguments.seed, arguments.platform, arguments.boards) == (0.5, 0, "cpu", 512)
+
+
+def test_other_keys_are_the_worlds_and_the_engines() -> None:
+    arguments = read("env=frozen_lake", "max_turns=3", "episodes=32", "repeats=16", "engine.tensor_parallel_size=4")
+    assert (arguments.world, arguments.engine) == ({"max_turns": 3}, {"tensor_parallel_size": 4})
+    assert arguments.boards == 2
+
+
+def test_a_run_fills_in_what_is_not_given() -> None:
+    arguments = read(run=RUN)
+    assert (arguments.env, arguments.preset, arguments.world) == ("frozen_lake", "ragen", {"max_turns": 3, "size": 5})
+    assert (arguments.max_context_tokens, arguments.max_response_tokens) == (1408, 1024)
+    given = read("preset=clean", "max_turns=4", "size=null", "max_context_tokens=2000", run=RUN)
+    assert (given.preset, given.world, given.max_context_tokens) == ("clean", {"max_turns": 4}, 2000)
+
+
+def test_a_runs_world_keys_are_not_another_worlds() -> None:
+    arguments = read("env=sokoban", run=RUN)
+    assert (arguments.preset, arguments.world) == ("clean", {})
+
+
+def test_the_configuration_of_a_run(tmp_path: Path) -> None:
+    env = {"name": "frozen_lake", "preset": "clean", "seed": 3, "train_size": 9, "evaluation_size": 64}
+    env |= {"size": None, "max_turn_tokens": 96}
+    config = {"env": env, "data": {"max_prompt_length": 384, "max_response_length": 1024}}
+    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
+    assert RunDefaults.read(tmp_path) == RunDefaults("frozen_lake", "clean", {"max_turn_tokens": 96}, 1408, 1024)
+    for damaged in ("env: [", "env: {name: frozen_lake}", "data: 3"):
+        (tmp_path / "config.yaml").write_text(damaged)
+        with pytest.raises(ConfigurationError, match=r"config.yaml cannot be read .* merged model's folder"):
+            RunDefaults.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["frozen_lake"], "argument='frozen_lake': is no key=value. Write for example env=frozen_lake"),
+        (["=3"], "argument='=3': is no key=value."),
+        (["episodes=${other}"], r"arguments='model=m out=o episodes=\$\{other\}': cannot be read"),
+        (["max_turns=["], "cannot be read"),
+        ([], "env=None: no world was named. Add for example env=frozen_lake"),
+        (["env=chess"], "env.name='chess': unknown world."),
+        (["env=3"], "env=3: is no name."),
+        (["env=frozen_lake", "preset=hard"], "env.preset='hard': unknown preset of frozen_lake."),
+        (["env=frozen_lake", "split=dev"], "env.split='dev': unknown split."),
+        (["env=frozen_lake", "colour=red"], "env.colour='red': unknown key of frozen_lake."),
+        (["env=frozen_lake", "max_turns=0"], "env.max_turns=0: must be an integer at least 1."),
+        (["env=frozen_lake", "index=3"], "index=3: unknown key. Known: model, out, env"),
+        (["env=frozen_lake", "episodes=0"], "episodes=0: must be an integer at least 1."),
+        (["env=frozen_lake", "episodes=many"], "episodes='many': must be an integer at least 1."),
+        (["env=frozen_lake", "episodes=1025"], "env.index=1024: board index out of range"),
+        (["env=frozen_lake", "repeats=3"], "episodes=512: is no multiple of repeats. Set episodes to a multiple of 3"),
+        (["env=frozen_lake", "temperature=-1"], "temperature=-1: must be a number between 0 and 100."),
+        (["env=frozen_lake", "seed=-1"], "seed=-1: must be an integer at least 0."),
+        (["env=frozen_lake", "platform=tpu"], "platform='tpu': unknown. Use one of: cpu, gpu"),
+        (["env=frozen_lake", "texts=3"], "texts=3: is neither true nor false."),
+        (["env=frozen_lake", "engine=3"], "engine=3: is no argument of vLLM's engine."),
+        (["env=frozen_lake", "timeout=9"], "timeout=9: belongs to a server. Add server="),
+        (
+            ["env=frozen_lake", "server=localhost"],
+            "server='localhost': is no address. Write server=http://host:port/v1",
+        ),
+        (
+            ["env=frozen_lake", "server=http://h/v1", "engine.dtype=half"],
+            "engine.dtype='half': cannot be set on a server.",
+        ),
+    ],
+)
+def test_mistakes(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read(*words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["model", "out"])
+def test_model_and_out_are_needed(missing: str) -> None:
+    options: dict[str, Any] = {"model": "m", "out": "o"}
+    words = [f"{key}={value}" for key, value in options.items() if key != missing]
+    with pytest.raises(ConfigurationError, match=f"{missing}=None: is not given. Add {missing}=<folder>"):
+        read_options(words)

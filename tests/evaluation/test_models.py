@@ -1,0 +1,148 @@
+"""Folders, Hugging Face ids and runs; and a checkpoint that is merged once, or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
+from actfocus_verl.evaluation.models import find_model, read_model, weights_digest
+from actfocus_verl.evaluation.sampling import EvaluationError
+from tests.evaluation.conftest import POSITIONS
+from tests.packaging.conftest import write_program
+
+MERGER = """#!/usr/bin/env bash
+# Stands for a Python that runs verl's model merger.
+set -euo pipefail
+echo "$VERL_PLATFORM $*" >>"$FAKE_CALLS"
+[[ "$*" == "-m verl.model_merger merge --backend fsdp --local_dir "*" --target_dir "* ]]
+target="${@: -1}"
+mkdir -p "$target"
+echo half >"$target/config.json"
+if [[ -n "${FAKE_FAILURE:-}" ]]; then
+    echo "first line"
+    echo "the disk is full" >&2
+    exit 3
+fi
+echo weights >"$target/model.safetensors"
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with checkpoints of steps 2, 10 and 11; verl had not completed the last one."""
+    folder = tmp_path / "run"
+    for step in (2, 10, 11):
+        actor = folder / "checkpoints" / f"global_step_{step}" / "actor"
+        actor.mkdir(parents=True)
+        (actor / "fsdp_config.json").touch()
+    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("10")
+    (folder / "config.yaml").touch()
+    return folder
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the fake merger writes how it was called."""
+    write_program(tmp_path / "python", MERGER)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("FAKE_CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def test_the_latest_checkpoint_is_the_last_complete_one(run: Path) -> None:
+    assert find_checkpoint(run, None).step == 10
+    assert find_checkpoint(run, 2).step == 2
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").unlink()
+    assert find_checkpoint(run, None).step == 11
+    with pytest.raises(ConfigurationError, match=r"step=5: .* has no checkpoint of it. Use one of: 2, 10, 11"):
+        find_checkpoint(run, 5)
+
+
+def test_a_run_without_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "checkpoints" / "global_step_3").mkdir(parents=True)  # killed while it was written
+    with pytest.raises(ConfigurationError, match=r"the run has no checkpoint. Let it reach one"):
+        find_model(str(tmp_path), None)
+
+
+def test_a_checkpoint_is_merged_once(run: Path, calls: Path) -> None:
+    checkpoint = Checkpoint(run, 10)
+    assert merge(checkpoint, {"VERL_PLATFORM": "cpu"}) == run / "merged" / "global_step_10"
+    assert merge(checkpoint, {"VERL_PLATFORM": "cpu"}).joinpath("model.safetensors").read_text() == "weights\n"
+    (line,) = calls.read_text().splitlines()
+    assert line.startswith("cpu -m verl.model_merger merge")
+    assert f"--local_dir {run}/checkpoints/global_step_10/actor " in line
+    assert sorted(path.name for path in (run / "merged").iterdir()) == [".lock", "global_step_10"]
+
+
+def test_a_merger_that_fails_leaves_no_model(run: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FAILURE", "1")
+    with pytest.raises(EvaluationError, match=r"exit status 3\): first line \| the disk is full"):
+        merge(Checkpoint(run, 2), {"VERL_PLATFORM": "cpu"})
+    assert not (run / "merged" / "global_step_2").exists()
+    monkeypatch.delenv("FAKE_FAILURE")
+    target = merge(Checkpoint(run, 2), {"VERL_PLATFORM": "cpu"})
+    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_run_is_merged_for_vllm_and_not_for_a_server(run: Path, calls: Path) -> None:
+    named = find_model(str(run), None)
+    assert (named.run, named.step, named.name) == (run, 10, str(run))
+    assert named.without_weights() == str(run / "checkpoints" / "global_step_10" / "actor" / "huggingface")
+    assert not calls.exists()
+    assert named.with_weights({"VERL_PLATFORM": "cpu"}) == str(run / "merged" / "global_step_10")
+
+
+def test_folders_and_ids(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model_folder.parent)
+    named = find_model(model_folder.name, None)
+    assert (named.name, named.is_folder, named.step) == (str(model_folder), True, None)
+    assert named.with_weights({}) == named.without_weights() == str(model_folder)
+    hub = find_model("Qwen/Qwen2.5-0.5B-Instruct", None)
+    assert (hub.name, hub.is_folder, hub.with_weights({})) == (hub.name, False, "Qwen/Qwen2.5-0.5B-Instruct")
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "message"),
+    [
+        ("/no/such/folder", None, "model='/no/such/folder': is no folder. Name a folder, or a Hugging Face id"),
+        ("outputs/a/b", None, "is no folder"),
+        ("", None, "model='': "),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 3, "step=3: the model is no run with checkpoints"),
+        (".", None, r"holds neither a model \(config.json\) nor a run"),
+    ],
+)
+def test_names_that_are_nothing(
+    name: str, step: int | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=message):
+        find_model(name, step)
+
+
+def test_what_is_known_before_a_model_is_loaded(model_folder: Path) -> None:
+    model = read_model(str(model_folder))
+    assert (model.positions, model.revision) == (POSITIONS, None)
+    assert model.codec.is_closed([model.codec.end_of_turn_id])
+
+
+def test_an_unreadable_model_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="its configuration and tokenizer cannot be read") as caught:
+        read_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_digest_is_that_of_the_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    first = weights_digest(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    os.utime(tmp_path / "model.safetensors", (1, 1))
+    assert weights_digest(str(tmp_path)) == first
+    (tmp_path / "model.safetensors").write_bytes(b"Weights")
+    assert weights_digest(str(tmp_path)) != first
