@@ -68,7 +68,7 @@ def _whole(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
         table.add_row(label, *_cells(summary[name]))
     if summary["regret"]["left_out"]:
         table.add_row("  episodes without a known optimum", str(summary["regret"]["left_out"]), "", "")
-    for name, label in (("valid_turns", "valid turns"), ("parsed_turns", "replies of the required form")):
+    for name, label in (("valid_turns", "valid turns"), ("parsed_turns", "parsed replies")):
         table.add_row(label, *_cells(summary[name]))
     rest = {"turns": summary["turns"], "actions": summary["actions"]}
     rest |= {f"{name} tokens": value for name, value in summary["tokens"].items()} | summary["outcome"]

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
-from actfocus_verl.launch.record import _commit, _versions
+from actfocus_verl.launch.record import source_commit, installed_versions
 
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"
@@ -70,7 +70,7 @@ class EvaluationFolder:
 
     def begin(self) -> None:
         """Write the settings down, before the first episode of this start."""
-        self._start = {"started": _now(), "commit": _commit(), "versions": _versions()}
+        self._start = {"started": _now(), "commit": source_commit(), "versions": installed_versions()}
         self._write("running", None)
 
     def append(self, record: EpisodeRecord) -> None:

@@ -30,8 +30,8 @@ class RunRecord:
             "ended": None,
             "exit_reason": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "commit": _commit(),
-            "versions": _versions(),
+            "commit": source_commit(),
+            "versions": installed_versions(),
             "machine": _machine(),
             "process": os.getpid(),
         }
@@ -67,7 +67,7 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -77,7 +77,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit(source: Path = Path(__file__)) -> str | None:
+def source_commit(source: Path = Path(__file__)) -> str | None:
     """Commit of the checkout the source file belongs to, `-dirty` when it has changes; None outside a checkout.
 
     A file that git does not track belongs to none: the package may be installed below somebody else's repository.

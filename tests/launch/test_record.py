@@ -13,7 +13,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.launch.record import RunRecord, _commit
+from actfocus_verl.launch.record import RunRecord, source_commit
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_the_commit_is_that_of_the_source(checkout: Path) -> None:
-    commit = _commit(checkout / "package" / "record.py")
+    commit = source_commit(checkout / "package" / "record.py")
     assert commit == git(checkout, "rev-parse", "HEAD")
     assert commit is not None
     assert re.fullmatch("[0-9a-f]{40}", commit)
@@ -114,13 +114,13 @@ def test_the_commit_is_that_of_the_source(checkout: Path) -> None:
 def test_a_tag_does_not_hide_the_commit_and_changes_show(checkout: Path) -> None:
     git(checkout, "tag", "v1")
     (checkout / "package" / "record.py").write_text("two\n")
-    assert _commit(checkout / "package" / "record.py") == git(checkout, "rev-parse", "HEAD") + "-dirty"
+    assert source_commit(checkout / "package" / "record.py") == git(checkout, "rev-parse", "HEAD") + "-dirty"
 
 
 def test_a_package_installed_below_another_repository_has_no_commit(checkout: Path) -> None:
-    assert _commit(checkout / ".venv" / "record.py") is None
+    assert source_commit(checkout / ".venv" / "record.py") is None
 
 
 def test_outside_a_repository_there_is_no_commit(tmp_path: Path) -> None:
     (tmp_path / "record.py").touch()
-    assert _commit(tmp_path / "record.py") is None
+    assert source_commit(tmp_path / "record.py") is None
