@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # verl asks for its platform once, while it is imported; subprocesses inherit it.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
+
+# A shell that runs the tests in the background has made them, and every process they start, deaf to Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 E2E = Path(__file__).parent / "e2e"
 
