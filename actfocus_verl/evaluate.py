@@ -34,7 +34,7 @@ from typing import Any
 from rich.console import Console
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.arguments import PAPER_CONTEXT, Arguments, RunDefaults, complete, read_options
+from actfocus_verl.evaluation.arguments import PAPER_CONTEXT, Arguments, RunDefaults, complete, evaluation_options
 from actfocus_verl.evaluation.display import EpisodeProgress, summary_tables
 from actfocus_verl.evaluation.engine import STOP_SIGNALS, LocalEngine, no_processes_left, platform_environment
 from actfocus_verl.evaluation.episodes import (
@@ -61,7 +61,7 @@ def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
     words: the command line. console: for progress. Raises ConfigurationError, EvaluationError, and Interrupted after a
     signal; what was played by then is kept.
     """
-    options = read_options(words)
+    options = evaluation_options(words)
     named = find_model(options["model"], options.get("step"))
     arguments = complete(options, RunDefaults.read(named.run) if named.run else None)
     model = read_model(_model_path(named, arguments, console))

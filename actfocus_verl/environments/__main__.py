@@ -17,9 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from actfocus_verl.arguments import read_options
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.environments.boards import MANIFEST_HEADER, manifest, overlap
 from actfocus_verl.environments.play import play
@@ -50,16 +48,9 @@ def _command(name: str) -> Callable[[dict[str, Any]], None]:
     return _COMMANDS[name]
 
 
-def _options(arguments: list[str]) -> dict[str, Any]:
-    """`key=value` arguments, the values read as YAML; `env` is required."""
-    for argument in arguments:
-        if not argument.partition("=")[1]:
-            raise ConfigurationError("argument", argument, "is no key=value", "Write for example env=sokoban")
-    try:
-        options: dict[str, Any] = dict(OmegaConf.from_dotlist(arguments))
-    except OmegaConfBaseException as error:
-        text = " ".join(arguments)
-        raise ConfigurationError("arguments", text, f"cannot be read ({error})", "Write key=value") from error
+def _options(words: list[str]) -> dict[str, Any]:
+    """The `key=value` words; `env` is required."""
+    options = read_options(words)
     if "env" not in options:
         raise ConfigurationError("env", None, "no world was named", "Add for example env=frozen_lake")
     return options

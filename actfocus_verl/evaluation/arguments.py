@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from actfocus_verl.arguments import read_options
 from actfocus_verl.config import world_overrides
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.base import require_integer, require_number
@@ -97,18 +98,9 @@ class RunDefaults:
             raise ConfigurationError("model", str(run), problem, "Name the merged model's folder instead") from error
 
 
-def read_options(words: Sequence[str]) -> dict[str, Any]:
-    """`key=value` words, the values read as YAML. Raises ConfigurationError for anything else."""
-    for word in words:
-        if not re.match(r"[^=]+=", word):
-            raise ConfigurationError("argument", word, "is no key=value", "Write for example env=frozen_lake")
-    try:
-        options: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-            OmegaConf.from_dotlist(list(words)), resolve=True
-        )
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        problem = f"cannot be read ({str(error).splitlines()[0]})"
-        raise ConfigurationError("arguments", " ".join(words), problem, "Write key=value") from error
+def evaluation_options(words: Sequence[str]) -> dict[str, Any]:
+    """The `key=value` words; `model` and `out` are required, and texts. Raises ConfigurationError."""
+    options = read_options(words)
     for key in ("model", "out"):
         if options.get(key) is None:
             raise ConfigurationError(key, None, "is not given", f"Add {key}=<folder>")

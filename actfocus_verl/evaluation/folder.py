@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
-from actfocus_verl.launch.record import source_commit, installed_versions
+from actfocus_verl.launch.record import installed_versions, source_commit
 
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"

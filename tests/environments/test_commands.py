@@ -77,7 +77,7 @@ def test_playing_in_the_terminal(monkeypatch, capsys):
     [
         (["manifests", "env=frozen_lake"], "command='manifests': unknown command. Use one of: manifest, overlap, play"),
         (["manifest"], "env=None: no world was named. Add for example env=frozen_lake"),
-        (["manifest", "frozen_lake"], "argument='frozen_lake': is no key=value. Write for example env=sokoban"),
+        (["manifest", "frozen_lake"], "argument='frozen_lake': is no key=value. Write for example env=frozen_lake"),
         (["manifest", "env=chess"], "env.name='chess': unknown world."),
         (["manifest", "env=frozen_lake", "n=0"], "n=0: must be an integer at least 1."),
         (["manifest", "env=frozen_lake", "n=1025"], "env.index=1024: board index out of range"),

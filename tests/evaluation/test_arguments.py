@@ -9,14 +9,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.arguments import Arguments, RunDefaults, complete, read_options
+from actfocus_verl.evaluation.arguments import Arguments, RunDefaults, complete, evaluation_options
 
 NEEDED = ("model=m", "out=o")
 RUN = RunDefaults("frozen_lake", "ragen", {"max_turns": 3, "size": 5}, 1408, 1024)
 
 
 def read(*words: str, run: RunDefaults | None = None) -> Arguments:
-    return complete(read_options([*NEEDED, *words]), run)
+    return complete(evaluation_options([*NEEDED, *words]), run)
 
 
 def test_the_defaults_of_the_command() -> None:
@@ -103,4 +103,4 @@ def test_model_and_out_are_needed(missing: str) -> None:
     options: dict[str, Any] = {"model": "m", "out": "o"}
     words = [f"{key}={value}" for key, value in options.items() if key != missing]
     with pytest.raises(ConfigurationError, match=f"{missing}=None: is not given. Add {missing}=<folder>"):
-        read_options(words)
+        evaluation_options(words)
