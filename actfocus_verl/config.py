@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from actfocus_verl.credit.estimators import EstimatorSpec, build_estimator
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
 
@@ -56,3 +57,24 @@ def require_entropy(config: Any, weighting: WeightingSpec) -> None:
             "computes it",
             "Set algorithm.rollout_correction.bypass_mode=false",
         )
+
+
+def require_estimator(config: Any) -> EstimatorSpec | None:
+    """Return our advantage estimator with its parameters, None for one of verl's.
+
+    Raises ConfigurationError for a parameter it does not have, a critic it lacks, or a KL penalty it has no place for.
+    """
+    key, name = "algorithm.adv_estimator", str(config.algorithm.adv_estimator)
+    spec = build_estimator(name, dict(config.get("estimator") or {}))
+    if spec is None:
+        return None
+    if spec.needs_values and not config.critic.enable:
+        raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
+    if not spec.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
+        raise ConfigurationError(
+            "algorithm.use_kl_in_reward",
+            True,
+            f"{name} has no place for a penalty of single tokens",
+            "Set it to false; actor_rollout_ref.actor.use_kl_loss=true is the KL term of the loss",
+        )
+    return spec

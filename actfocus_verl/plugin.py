@@ -7,8 +7,8 @@ verl imports this module at the end of its own import, in the driver and in ever
 raises. So a failure is logged and kept here, and `verify`, which `train` calls first, turns it into an error that says
 what happened.
 
-Everything registered can be selected by name from a plain verl command line: `registrations` lists the settings. No
-advantage estimator is among them yet: GRPO and GAE are verl's own, and a weighting is not an estimator.
+Everything registered can be selected by name from a plain verl command line: `registrations` lists the settings. The
+advantage estimators need our trainer beside them, which passes on the columns they read.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def register() -> None:
             agent_loop,
             benchmark,
             engine,
+            estimators,
             loss,
             trainer,
         )
@@ -125,7 +126,7 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
     """Yield registry, setting, our object's qualified name, and how to look it up."""
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.plugin.platform import PlatformRegistry
-    from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
+    from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
     from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
     from verl.workers.engine import EngineRegistry
     from verl.workers.rollout.replica import RolloutReplicaRegistry
@@ -164,6 +165,13 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
         f"{ours}.loss.token_weighted_policy_loss",
         lambda: POLICY_LOSS_REGISTRY.get("token_weighted"),
     )
+    for name in ("gigpo", "turn_ppo", "bilevel_gae"):
+        yield (
+            "advantage estimator",
+            f"algorithm.adv_estimator={name}",
+            f"{ours}.estimators.{name}",
+            functools.partial(ADV_ESTIMATOR_REGISTRY.get, name),
+        )
     for mode, trainer in (("sync", "trainer.TokenCreditTrainerSync"), ("benchmark", "benchmark.BenchmarkTrainer")):
         yield (
             "trainer",

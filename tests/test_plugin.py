@@ -17,7 +17,9 @@ from actfocus_verl.integration.engine import CPUEnergyFSDPEngine, EnergyFSDPEngi
 def test_everything_is_registered_once_and_is_ours() -> None:
     found = plugin.registrations()
     assert not [entry.problem for entry in found if entry.problem]
-    assert {entry.registry for entry in found} >= {"platform", "engine", "policy loss", "trainer", "agent loop"}
+    assert {entry.registry for entry in found} >= {
+        *("platform", "engine", "policy loss", "advantage estimator", "trainer", "agent loop")
+    }
     assert len({(entry.registry, entry.setting) for entry in found}) == len(found)
     for entry in found:
         path, line = entry.source.split(":")

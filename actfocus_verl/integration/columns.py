@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 from verl.experimental.agent_loop import AgentLoopOutput
 
 TOKEN_ROLES = "token_roles"
@@ -22,6 +23,49 @@ def group_ids(keys: Sequence[str]) -> torch.Tensor:
     """Return numbers, int64 (B,), equal for rows of one prompt group; keys are verl's `{uid}_{session}_{index}`."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(key.rsplit("_", 2)[0], len(numbers)) for key in keys], dtype=torch.int64)
+
+
+def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
+    """Return the token columns as (B, T) tensors, T the longest response; what lies outside a row's response is 0.
+
+    Columns are read row by row up to the response's own length: verl's padding rows carry a one-token response beside
+    columns cloned from a longer row.
+    """
+    lengths = [row.numel() for row in data["response_mask"].unbind()]
+    width = max(lengths)
+    columns = {}
+    for name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
+        rows = data[name].unbind() if isinstance(data[name], torch.Tensor) else None
+        if rows is None:
+            continue
+        column = rows[0].new_zeros((len(rows), width))
+        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            kept = row[:length]
+            column[index, : kept.numel()] = kept
+        columns[name] = column
+    return columns
+
+
+def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the columns of turns as (B, K) tensors, K the most turns, and `turn_counts` (B,); padding rows have none.
+
+    Raises ValueError when an episode's columns differ in length.
+    """
+    rows = {name: data[name].unbind() for name in data.keys()}  # noqa: SIM118  (a TensorDict iterates over rows)
+    lengths = {
+        name: [row.numel() * int(valid) for row, valid in zip(column, valid_rows, strict=True)]
+        for name, column in rows.items()
+    }
+    counts = next(iter(lengths.values()))
+    for name, found in lengths.items():
+        if found != counts:
+            raise ValueError(f"{name} and {next(iter(lengths))} of an episode differ in length; both have one a turn")
+    columns = {"turn_counts": torch.tensor(counts, dtype=torch.int64)}
+    for name, column in rows.items():
+        columns[name] = column[0].new_zeros((len(counts), max(counts, default=0)))
+        for index, (row, count) in enumerate(zip(column, counts, strict=True)):
+            columns[name][index, :count] = row[:count]
+    return columns
 
 
 class TokenColumnsOutput(AgentLoopOutput):

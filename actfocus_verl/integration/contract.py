@@ -64,6 +64,7 @@ _REGISTRIES: Final = (
     Symbol("verl.trainer.ppo.core_algos:register_policy_loss", ("name",)),
     Symbol("verl.trainer.ppo.core_algos:POLICY_LOSS_REGISTRY"),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY"),
+    Symbol("verl.trainer.ppo.core_algos:register_adv_est", ("name_or_enum",)),
     Symbol("verl.trainer.ppo.v1.trainer_base:register_trainer", ("name",)),
     Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY"),
     Symbol(f"{_AGENT_LOOP}:register", ("agent_name",)),
@@ -101,6 +102,16 @@ _TRAINERS: Final = (
     Symbol("verl.trainer.ppo.utils:need_reference_policy", ("config",)),
     Symbol("verl.utils.config:validate_config", keywords=("config", "use_reference_policy", "use_critic")),
     Symbol("verl.utils.config:omega_conf_to_dataclass", ("config",)),
+)
+
+_ESTIMATORS: Final = (
+    Symbol(
+        "verl.trainer.ppo.core_algos:compute_grpo_outcome_advantage",
+        ("token_level_rewards", "response_mask", "index"),
+        keywords=("norm_adv_by_std_in_grpo",),
+    ),
+    # Calls a registered estimator, by keyword: token_level_rewards, response_mask, config, index.
+    Symbol("verl.trainer.ppo.ray_trainer:compute_advantage", keywords=("data", "adv_estimator", "config")),
 )
 
 _LOSS: Final = (
@@ -171,7 +182,10 @@ _PLATFORM: Final = (
     Symbol("verl.utils.distributed:initialize_global_process_group_ray", keywords=("timeout_second", "backend")),
 )
 
-SYMBOLS: Final = (*_REGISTRIES, *_TRAINERS, *_LOSS, *_ENGINES, *_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM)
+SYMBOLS: Final = (
+    *(*_REGISTRIES, *_TRAINERS, *_ESTIMATORS, *_LOSS, *_ENGINES),
+    *(*_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM),
+)
 """What the package uses wherever it runs."""
 
 EVALUATION_SYMBOLS: Final = (

@@ -24,16 +24,25 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from actfocus_verl.config import require_entropy, require_reference
+from actfocus_verl.config import require_entropy, require_estimator, require_reference
 from actfocus_verl.credit.diagnostics import credit_metrics
+from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import GROUP_IDS, OUTCOME_PREFIX, TOKEN_ROLES, TURN_IDS, group_ids
+from actfocus_verl.integration.columns import (
+    GROUP_IDS,
+    OUTCOME_PREFIX,
+    TOKEN_ROLES,
+    TURN_IDS,
+    group_ids,
+    padded_columns,
+)
 from actfocus_verl.integration.engine import CALCULATE
-from actfocus_verl.integration.group_filter import apply_filter, build_filter
+from actfocus_verl.integration.estimators import step_inputs
+from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
@@ -63,6 +72,8 @@ class TokenCreditMixin:
     def __init__(self, config: Any) -> None:
         self.weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
         self.group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
+        self._group_factors: dict[str, float] = {}
+        self.estimator = require_estimator(config)
         require_reference(config, self.weighting)
         require_entropy(config, self.weighting)
         self.run_log = RunLog(config)
@@ -115,8 +126,9 @@ class TokenCreditMixin:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         metrics.update(episode_metrics([_plain(row) for row in data["extra_fields"]], data[TOKEN_ROLES]))
         returns = [float(row.sum()) for row in data["rm_scores"].unbind()]
-        positions, outcome = apply_filter(batch.keys, returns, self.group_filter)
-        metrics.update(outcome.metrics())
+        positions, selection = apply_filter(batch.keys, returns, self.group_filter)
+        self._group_factors = selection.factors
+        metrics.update(filter_metrics(selection))
         if len(positions) < len(batch.keys):
             kept = set(positions)
             dropped = [key for position, key in enumerate(batch.keys) if position not in kept]
@@ -153,7 +165,8 @@ class TokenCreditMixin:
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's advantages and beside them the token weights; EMPG alone adds to the advantages."""
-        batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        with step_inputs(self.estimator, batch, metrics):
+            batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         return self._write_token_weights(batch, metrics)
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -168,6 +181,7 @@ class TokenCreditMixin:
         weights, shift = compute_token_credit(
             columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids, placebo_seed=seed
         )
+        weights = weights * row_factors(batch.keys, self._group_factors)  # after the normalisation, which would undo it
         written = {WEIGHTS_COLUMN: weights}
         if shift is not None:
             columns[_ADVANTAGES] = written[_ADVANTAGES] = columns[_ADVANTAGES] + shift
@@ -204,27 +218,6 @@ class TokenCreditMixin:
 @register_trainer(f"{TRAINER_PREFIX}sync")
 class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
     """verl's synchronous trainer with token weights."""
-
-
-def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
-    """Return the token columns as (B, T) tensors, T the longest response; what lies outside a row's response is 0.
-
-    Columns are read row by row up to the response's own length: verl's padding rows carry a one-token response beside
-    columns cloned from a longer row.
-    """
-    lengths = [row.numel() for row in data["response_mask"].unbind()]
-    width = max(lengths)
-    columns = {}
-    for name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
-        rows = data[name].unbind() if isinstance(data[name], torch.Tensor) else None
-        if rows is None:
-            continue
-        column = rows[0].new_zeros((len(rows), width))
-        for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-            kept = row[:length]
-            column[index, : kept.numel()] = kept
-        columns[name] = column
-    return columns
 
 
 def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:

@@ -51,7 +51,7 @@ class TinyPolicyConfig:
     batch_size: int = 2
     learning_rate: float = 1.2e-3
     weight_decay: float = 0.01
-    evaluation_episodes: int = 128
+    evaluation_episodes: int = 256
 
     def __post_init__(self) -> None:
         scripted_player(self.env)

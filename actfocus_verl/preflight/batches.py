@@ -8,6 +8,7 @@ from typing import Final
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.config import has_reference
+from actfocus_verl.credit.filters import NEEDS_DEVIATION
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.derived import MINI_BATCH, kept_groups
@@ -30,15 +31,27 @@ def check_batches(config: DictConfig) -> None:
             f"does not divide the {processes} training processes, whose devices the servers use",
             "Set it to 1, or to a divisor of that number",
         )
+    _check_filter(config.filter.name, rollout.n)
     kept = kept_groups(config)
     _check_mini_batch(MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _ACTOR))
     if config.critic.enable:
         require_integer(_CRITIC_MINI_BATCH, config.critic.ppo_mini_batch_size, low=1)
         _check_mini_batch(_CRITIC_MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _CRITIC))
-    if config.algorithm.adv_estimator == "grpo" and rollout.n == 1:
+    if config.algorithm.adv_estimator in ("grpo", "gigpo") and rollout.n == 1:
         logger.warning(
-            "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so grpo subtracts no baseline. "
-            "Set it to 2 at least."
+            "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so %s subtracts no baseline. "
+            "Set it to 2 at least.",
+            config.algorithm.adv_estimator,
+        )
+
+
+def _check_filter(name: str, n: int) -> None:
+    if n == 1 and name in NEEDS_DEVIATION:
+        raise ConfigurationError(
+            "filter.name",
+            name,
+            "actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, so no group would train",
+            "Set actor_rollout_ref.rollout.n to 2 at least, or filter=none",
         )
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments import split_size
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.group_filter import build_filter
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 
@@ -31,11 +31,11 @@ def fill_derived(config: DictConfig) -> None:
 
 
 def kept_groups(config: DictConfig) -> int:
-    """Prompt groups of a step that are trained on, as the filter says when asked with groups that all differ."""
+    """Prompt groups of a step that are trained on; the most it can be, where that depends on the returns."""
     groups = config.data.train_batch_size
     require_integer("data.train_batch_size", groups, low=1)
     group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
-    return len(group_filter({str(group): [0.0, float(group + 1)] for group in range(groups)}))
+    return group_filter.most_kept(groups)
 
 
 def _boards(env: Any, split: str) -> int | None:

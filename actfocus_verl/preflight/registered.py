@@ -16,6 +16,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+from actfocus_verl.credit.estimators import ESTIMATORS
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.loss import LOSS_MODE
 from actfocus_verl.integration.trainer import TRAINER_PREFIX
@@ -57,6 +58,10 @@ def _require_our_trainer(config: DictConfig) -> None:
             raise ConfigurationError(
                 _MODE, mode, f"verl's own trainer ignores {key}={value}", f"Set {_MODE}={TRAINER_PREFIX}{mode}"
             )
+    name = OmegaConf.select(config, _ESTIMATOR)
+    if name in ESTIMATORS:
+        problem = f"verl's own trainer does not pass on the columns that {_ESTIMATOR}={name} reads"
+        raise ConfigurationError(_MODE, mode, problem, f"Set {_MODE}={TRAINER_PREFIX}{mode}")
 
 
 def _require_accepted_by_verl(config: DictConfig) -> None:

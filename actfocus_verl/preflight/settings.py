@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from actfocus_verl.config import require_entropy, require_reference, world_overrides
+from actfocus_verl.config import require_entropy, require_estimator, require_reference, world_overrides
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
@@ -61,6 +61,7 @@ def check_config(config: DictConfig) -> None:
     """
     _check_numbers(config)
     _check_boards(config)
+    require_estimator(config)
     _check_credit(config)
     _check_trainer(config)
     check_batches(config)

@@ -28,10 +28,13 @@ COMBINATIONS = [
     "model=qwen2.5-1.5b platform=gpu algorithm=ppo credit=uniform filter=none",
     "model=qwen2.5-3b platform=cpu algorithm=ppo credit=actfocus filter=none",
     "model=qwen2.5-3b platform=gpu algorithm=grpo credit=uniform filter=reward_variance",
-    "model=tiny platform=cpu algorithm=grpo credit=action_only credit.placebo=true filter=none",
-    "model=tiny platform=cpu algorithm=ppo credit=entropy_quantile filter=none",
-    "model=tiny platform=cpu algorithm=grpo credit=aem filter=reward_variance",
-    "model=tiny platform=cpu algorithm=ppo credit=empg credit.normalize=batch filter=none",
+    "model=tiny platform=cpu algorithm=grpo credit=action_only credit.placebo=true filter=zero_variance",
+    "model=tiny platform=cpu algorithm=ppo credit=entropy_quantile filter=top_p",
+    "model=tiny platform=cpu algorithm=grpo credit=aem filter=min_p",
+    "model=tiny platform=cpu algorithm=ppo credit=empg credit.normalize=batch filter=soft_reweight",
+    "model=tiny platform=cpu algorithm=gigpo credit=actfocus filter=none",
+    "model=tiny platform=gpu algorithm=turn_ppo credit=aem filter=none",
+    "model=qwen2.5-0.5b platform=cpu algorithm=bilevel_gae credit=uniform filter=none",
     "experiment=quickstart",
     PAPER,
     f"{PAPER} model=tiny platform=cpu trainer.total_training_steps=2",
@@ -202,7 +205,7 @@ class TestRegistered:
                 {"algorithm.adv_estimator": "gpro"},
                 "algorithm.adv_estimator='gpro': is not registered with verl. Choose one of: ",
             ),
-            ({"algorithm.adv_estimator": "gpro"}, "gae, gdpo, gpg, grpo"),
+            ({"algorithm.adv_estimator": "gpro"}, "gae, gdpo, gigpo, gpg, grpo"),
             (
                 {f"{ACTOR}.policy_loss.loss_mode": "weighted"},
                 f"{ACTOR}.policy_loss.loss_mode='weighted': is not registered",
@@ -218,6 +221,16 @@ class TestRegistered:
             (
                 {"trainer.v1.trainer_mode": "sync", f"{ACTOR}.policy_loss.loss_mode": "vanilla"},
                 "trainer.v1.trainer_mode='sync': verl's own trainer ignores credit.name=actfocus.",
+            ),
+            (
+                {
+                    "trainer.v1.trainer_mode": "sync",
+                    f"{ACTOR}.policy_loss.loss_mode": "vanilla",
+                    "credit": {"name": "uniform"},
+                    "algorithm.adv_estimator": "gigpo",
+                },
+                "trainer.v1.trainer_mode='sync': verl's own trainer does not pass on the columns that "
+                "algorithm.adv_estimator=gigpo reads. Set trainer.v1.trainer_mode=actfocus_sync",
             ),
             ({f"{ACTOR}.policy_loss.foo": 1}, f"{ACTOR}.policy_loss.foo=1: verl has no such key. Remove"),
             ({f"{ACTOR}.foo": 1}, f"{ACTOR}.foo=1: verl has no such key. Remove {ACTOR}.foo"),

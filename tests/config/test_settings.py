@@ -12,7 +12,7 @@ from actfocus_verl.config import has_reference, require_entropy, require_referen
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight import check_config, fill_derived
-from tests.config.conftest import changed, compose_config
+from tests.config.conftest import changed, compose_config, composed
 
 NO_REFERENCE = {"actor_rollout_ref.actor.use_kl_loss": False}
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
@@ -107,7 +107,11 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits whose energy "
             "credit.name=actfocus needs. Set it to false, or use credit=uniform",
         ),
-        ({"filter.name": "topp"}, "filter.name='topp': unknown filter. Choose one of ['none', 'reward_variance']."),
+        (
+            {"filter.name": "topp"},
+            "filter.name='topp': unknown filter. Choose one of ['min_p', 'none', 'reward_variance', 'soft_reweight', ",
+        ),
+        ({"filter.name": "top_p"}, "filter.ratio=1.0: unknown key of filter=top_p. Known keys: name, p, mass, eps, "),
         ({"filter.ratio": 0}, "filter.ratio=0: not in (0, 1]. It is the fraction of groups to keep."),
         ({"filter.ratio": 1.5}, "filter.ratio=1.5: not in (0, 1]."),
         (
@@ -205,6 +209,28 @@ def test_a_null_mini_batch_is_what_the_filter_keeps(ppo_config: DictConfig) -> N
     fill_derived(config)
     assert config.actor_rollout_ref.actor.ppo_mini_batch_size == 3  # int(0.25 * 12)
     check_config(config)
+
+
+@pytest.mark.parametrize(("name", "groups"), [("zero_variance", 12), ("top_p", 11), ("soft_reweight", 12)])
+def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int) -> None:
+    """top_p keeps most where all groups differ alike: 11 of 12 are the first to have 9 tenths of the mass."""
+    assert composed(f"filter={name}").actor_rollout_ref.actor.ppo_mini_batch_size == groups
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("filter=top_p filter.p=0", "filter.p=0: not in (0, 1]. It is the share of the mass to keep"),
+        (
+            "filter=min_p algorithm=ppo actor_rollout_ref.rollout.n=1",
+            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, so no ",
+        ),
+    ],
+)
+def test_a_filter_that_cannot_work_is_named(arguments: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        composed(*arguments.split())
+    assert str(caught.value).startswith(message)
 
 
 def test_set_sizes_stay(default_config: DictConfig) -> None:

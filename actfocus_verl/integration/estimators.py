@@ -1,0 +1,159 @@
+"""Our advantage estimators in verl's registry, and the columns they need.
+
+verl hands a registered estimator the token rewards, the response mask, the prompt ids and the configuration, and
+fetches no other column for it: neither ours nor the critic's values. So the trainer fetches them (`step_inputs`) and
+keeps them while verl's `_compute_advantage` runs, which calls the estimator. KL in the reward, rollout correction and
+what is written back stay verl's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, register_adv_est
+
+from actfocus_verl.credit import estimators as formulas
+from actfocus_verl.credit.estimators import Episodes, EstimatorSpec
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.columns import (
+    ANCHORS,
+    TURN_IDS,
+    TURN_REWARDS,
+    group_ids,
+    padded_columns,
+    padded_turns,
+)
+
+_ESTIMATOR = "algorithm.adv_estimator"
+_KNOWN_SUM = 1e-3
+"""How far turn rewards may sum from the score, for float32 and long episodes."""
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """One step's columns beyond those verl passes on, in the order of its rows."""
+
+    spec: EstimatorSpec
+    episodes: Episodes
+    scores: torch.Tensor
+    """(B, T): verl's rewards without a KL penalty."""
+    columns: dict[str, torch.Tensor]
+    group_ids: torch.Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+_STEP: ContextVar[StepInputs | None] = ContextVar("actfocus_verl_step_inputs", default=None)
+
+
+@contextmanager
+def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[str, Any]) -> Iterator[None]:
+    """Fetch what the estimator needs of a batch and keep it for its call; nothing for an estimator of verl's.
+
+    Raises ConfigurationError when the agent loop gives no such columns, ValueError when they contradict each other.
+    """
+    if spec is None:
+        yield
+        return
+    inputs = _fetch(spec, batch)
+    token = _STEP.set(inputs)
+    try:
+        yield
+    finally:
+        _STEP.reset(token)
+    metrics.update(inputs.metrics)
+
+
+def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
+    names = [*spec.columns, "response_mask", "rm_scores"]
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
+    missing = [name for name in names if name not in data.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
+    if missing:
+        raise ConfigurationError(
+            _ESTIMATOR,
+            spec.name,
+            f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
+            "Use an agent loop whose output has it (agent_loop=actfocus), or algorithm=grpo",
+        )
+    valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+    turns = padded_turns(data.select(*(name for name in (TURN_REWARDS, ANCHORS) if name in spec.columns)), valid_rows)
+    per_token = [name for name in names if name not in turns]
+    columns = padded_columns(data.select(*per_token)) | turns
+    episodes = Episodes.of(
+        columns[TURN_IDS], columns["response_mask"], turns[TURN_REWARDS], turns["turn_counts"], valid_rows
+    )
+    _check_sums(episodes.rewards.sum(dim=1), columns["rm_scores"].double().sum(dim=1), valid_rows)
+    return StepInputs(spec, episodes, columns["rm_scores"], columns, group_ids(batch.keys))
+
+
+def _check_sums(turn_sums: torch.Tensor, scores: torch.Tensor, valid_rows: torch.Tensor) -> None:
+    """A reward function of the user's replaces the score, and the turns' rewards would still be the world's."""
+    wrong = valid_rows & ~((turn_sums - scores).abs() <= _KNOWN_SUM * (1 + scores.abs()))
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0, 0])
+        raise ValueError(
+            f"the turn rewards of {int(wrong.sum())} episodes do not sum to their score "
+            f"({float(turn_sums[row]):g} and {float(scores[row]):g}); an estimator over turns needs both to agree"
+        )
+
+
+def _inputs(name: str) -> StepInputs:
+    inputs = _STEP.get()
+    if inputs is None:
+        raise ConfigurationError(
+            _ESTIMATOR,
+            name,
+            "reads columns that verl's own trainer does not pass on",
+            "Set trainer.v1.trainer_mode=actfocus_sync",
+        )
+    return inputs
+
+
+@register_adv_est("gigpo")
+def gigpo(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """verl's GRPO plus `estimator.step_weight` times the advantage within the states that episodes share."""
+    inputs = _inputs("gigpo")
+    by_std = bool(config.get("norm_adv_by_std_in_grpo", True))
+    episode, _ = compute_grpo_outcome_advantage(
+        token_level_rewards, response_mask, index, norm_adv_by_std_in_grpo=by_std
+    )
+    step, share = formulas.gigpo_step_advantages(
+        inputs.episodes, inputs.columns[ANCHORS], inputs.group_ids, gamma=config.gamma, by_std=by_std
+    )
+    inputs.metrics["estimator/compared_turns"] = share
+    advantages = episode + inputs.spec.parameters["step_weight"] * step * response_mask
+    return advantages, advantages
+
+
+@register_adv_est("turn_ppo")
+def turn_ppo(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, config: Any, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """GAE over turns; the KL penalties of a turn's tokens are part of its reward."""
+    inputs = _inputs("turn_ppo")
+    penalties = None if torch.equal(token_level_rewards, inputs.scores) else token_level_rewards - inputs.scores
+    return formulas.turn_gae(
+        inputs.episodes, inputs.columns["values"], penalties, response_mask, gamma=config.gamma, lam=config.lam
+    )
+
+
+@register_adv_est("bilevel_gae")
+def bilevel_gae(response_mask: torch.Tensor, config: Any, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """GAE over turns with `estimator.high_level_gamma`, then over the tokens of each turn."""
+    inputs = _inputs("bilevel_gae")
+    return formulas.bilevel_gae(
+        inputs.episodes,
+        inputs.columns["values"],
+        response_mask,
+        gamma=config.gamma,
+        lam=config.lam,
+        high_level_gamma=inputs.spec.parameters["high_level_gamma"],
+    )

@@ -1,0 +1,167 @@
+"""Batches of turns for the advantage estimators, and each estimator again as loops over Python floats."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from typing import Any
+
+import torch
+
+from actfocus_verl.credit import estimators
+from actfocus_verl.credit.estimators import Episodes
+
+NAN = float("nan")
+# An episode: its prompt group and its turns (tokens, reward, anchor).
+Turn = tuple[int, float, int]
+Episode = tuple[str, list[Turn]]
+
+
+def random_episodes(count: int, seed: int) -> list[Episode]:
+    """Of 1 to 4 turns, which meet three states in two prompt groups."""
+    dice = random.Random(seed)
+    return [
+        (
+            dice.choice("ab"),
+            [
+                (dice.randint(1, 4), dice.choice([-0.1, 0.0, 1.0]), dice.randint(1, 3))
+                for _ in range(dice.randint(1, 4))
+            ],
+        )
+        for _ in range(count)
+    ]
+
+
+def batch_of(episodes: list[Episode], *, padding: int = 0, planted: float = NAN) -> dict[str, Any]:
+    """Columns, turns apart by one token of the environment; `planted` stands wherever nothing may read."""
+    size = len(episodes) + padding
+    width = max(sum(tokens + 1 for tokens, _, _ in turns) for _, turns in episodes)
+    most = max(len(turns) for _, turns in episodes)
+    generator = torch.Generator().manual_seed(11)
+    turn_ids, mask = torch.full((size, width), -1), torch.zeros(size, width)
+    rewards, anchors = torch.full((size, most), planted), torch.full((size, most), 1)
+    for row, (_, turns) in enumerate(episodes):
+        position = 0
+        for turn, (tokens, reward, anchor) in enumerate(turns):
+            turn_ids[row, position : position + tokens] = turn
+            mask[row, position : position + tokens] = 1
+            rewards[row, turn], anchors[row, turn] = reward, anchor
+            position += tokens + 1
+    turn_ids[len(episodes) :] = 0
+    values = torch.where(mask > 0, torch.randn(size, width, generator=generator), planted)
+    return {
+        "turn_ids": turn_ids,
+        "mask": mask,
+        "rewards": rewards,
+        "counts": torch.tensor([len(turns) for _, turns in episodes] + [most] * padding),
+        "anchors": anchors,
+        "values": values,
+        "groups": torch.tensor([ord(group) for group, _ in episodes] + [ord("a")] * padding),
+        "valid": torch.tensor([True] * len(episodes) + [False] * padding),
+    }
+
+
+def episodes_of(batch: dict[str, Any]) -> Episodes:
+    return Episodes.of(batch["turn_ids"], batch["mask"], batch["rewards"], batch["counts"], batch["valid"])
+
+
+def gigpo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, float]:
+    return estimators.gigpo_step_advantages(episodes_of(batch), batch["anchors"], batch["groups"], **settings)
+
+
+def turn_ppo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    penalties = settings.pop("penalties", torch.zeros_like(batch["values"]))
+    return estimators.turn_gae(episodes_of(batch), batch["values"], penalties, batch["mask"], **settings)
+
+
+def bilevel(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return estimators.bilevel_gae(episodes_of(batch), batch["values"], batch["mask"], **settings)
+
+
+def tokens_of(batch: dict[str, Any], row: int, turn: int) -> list[int]:
+    return [t for t, number in enumerate(batch["turn_ids"][row].tolist()) if number == turn and batch["mask"][row, t]]
+
+
+# Slow implementations
+
+
+def slow_gigpo(episodes: list[Episode], *, gamma: float, by_std: bool) -> list[list[float]]:
+    """The step advantage of each turn of each episode."""
+    returns = [
+        [
+            sum(gamma ** (later - turn) * turns[later][1] for later in range(turn, len(turns)))
+            for turn in range(len(turns))
+        ]
+        for _, turns in episodes
+    ]
+    found = []
+    for row, (group, turns) in enumerate(episodes):
+        found.append([])
+        for turn, (_, _, anchor) in enumerate(turns):
+            same = [
+                returns[other][t]
+                for other, (their_group, their_turns) in enumerate(episodes)
+                for t, (_, _, their_anchor) in enumerate(their_turns)
+                if (their_group, their_anchor) == (group, anchor)
+            ]
+            value = returns[row][turn] - statistics.fmean(same)
+            if by_std and len(same) > 1:
+                value /= statistics.stdev(same) + 1e-6
+            found[row].append(value if len(same) > 1 else 0.0)
+    return found
+
+
+def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
+    """The definition: the discounted sum of all later temporal differences."""
+    deltas = [
+        reward + gamma * (values[step + 1] if step + 1 < len(values) else 0.0) - values[step]
+        for step, reward in enumerate(rewards)
+    ]
+    return [
+        sum((gamma * lam) ** (later - step) * deltas[later] for later in range(step, len(deltas)))
+        for step in range(len(deltas))
+    ]
+
+
+def slow_whiten(tokens: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    mean = statistics.fmean(tokens.values())
+    variance = statistics.variance(tokens.values())
+    return {place: (value - mean) / math.sqrt(variance + 1e-8) for place, value in tokens.items()}
+
+
+def slow_turn_ppo(
+    episodes: list[Episode], batch: dict[str, Any], *, gamma: float, lam: float
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+    advantages, targets = {}, {}
+    for row, (_, turns) in enumerate(episodes):
+        places = [tokens_of(batch, row, turn) for turn in range(len(turns))]
+        values = [float(batch["values"][row, tokens[0]]) for tokens in places]
+        found = slow_gae([reward for _, reward, _ in turns], values, gamma, lam)
+        for tokens, advantage, value in zip(places, found, values, strict=True):
+            advantages |= {(row, t): advantage for t in tokens}
+            targets |= {(row, t): advantage + value for t in tokens}
+    return slow_whiten(advantages), targets
+
+
+def slow_bilevel(
+    episodes: list[Episode], batch: dict[str, Any], *, gamma: float, lam: float, high_level_gamma: float
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+    advantages, targets = {}, {}
+    for row, (_, turns) in enumerate(episodes):
+        places = [tokens_of(batch, row, turn) for turn in range(len(turns))]
+        ends = [float(batch["values"][row, tokens[-1]]) for tokens in places]
+        high = slow_gae([reward for _, reward, _ in turns], ends, high_level_gamma, lam)
+        for tokens, advantage, end in zip(places, high, ends, strict=True):
+            values = [float(batch["values"][row, t]) for t in tokens]
+            low = slow_gae([0.0] * (len(tokens) - 1) + [advantage + end], values, gamma, lam)
+            advantages |= {(row, t): value for t, value in zip(tokens, low, strict=True)}
+            targets |= {(row, t): a + v for t, a, v in zip(tokens, low, values, strict=True)}
+    return slow_whiten(advantages), targets
+
+
+def assert_tokens(found: torch.Tensor, expected: dict[tuple[int, int], float]) -> None:
+    dense = torch.zeros(found.shape)
+    for place, value in expected.items():
+        dense[place] = value
+    torch.testing.assert_close(found, dense, rtol=1e-5, atol=1e-5)
