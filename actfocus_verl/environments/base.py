@@ -15,12 +15,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from actfocus_verl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from actfocus_verl.environments.scripted import ScriptedPlayer
+    from actfocus_verl.environments.settings import WorldConfig
 
 Action: TypeAlias = Any
 """Each world has its own action type; everybody else passes it from `parse_action` to `step` unread."""
@@ -61,10 +62,17 @@ class StepResult:
 
 
 class World(ABC):
-    """One board played once. Subclasses set `name` and implement the abstract members; see `frozen_lake`."""
+    """One board played once. Subclasses set `name` and `configs`, implement `create` and the abstract members, and say
+    what else they have; see `frozen_lake`."""
 
-    name: str
+    name: ClassVar[str]
     """The key `make_world` knows this world by."""
+    configs: ClassVar[Mapping[str, WorldConfig]]
+    """The presets by name; the first one is what commands take when none is named."""
+    split_sizes: ClassVar[Mapping[str, Mapping[str, int]]] = {}
+    """preset -> split -> boards; a split that is not there has one for every index from 0 upward."""
+    script: ClassVar[ScriptedPlayer | None] = None
+    """Who demonstrates this world to the tiny policy."""
 
     def __init__(self, *, preset: str, split: str, index: int, limits: Limits) -> None:
         self.preset = preset
@@ -73,21 +81,22 @@ class World(ABC):
         self.limits = limits
 
     @classmethod
-    @abstractmethod
     def presets(cls) -> tuple[str, ...]:
         """Names of the presets."""
+        return tuple(cls.configs)
 
     @classmethod
     @abstractmethod
-    def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
-    ) -> World:
-        """The world of (preset, split, index); `episode_seed` drives only what is random during play."""
+    def create(cls, config: Any, *, preset: str, split: str, index: int, episode_seed: int) -> World:
+        """The world of an index that the split has; `episode_seed` drives only what is random during play.
+
+        config: the preset's, with the user's overrides applied.
+        """
 
     @classmethod
-    @abstractmethod
     def split_size(cls, preset: str, split: str) -> int | None:
         """Boards in the split; None where every index from 0 upward has one."""
+        return cls.split_sizes.get(preset, {}).get(split)
 
     @abstractmethod
     def system_prompt(self) -> str:
@@ -138,9 +147,11 @@ class World(ABC):
     @classmethod
     def scripted_player(cls) -> ScriptedPlayer:
         """Who demonstrates this world to the tiny policy. Raises ConfigurationError where there is nobody."""
-        raise ConfigurationError(
-            "env.name", cls.name, "no scripted player demonstrates this world", "Choose a model (model.path=...)"
-        )
+        if cls.script is None:
+            raise ConfigurationError(
+                "env.name", cls.name, "no scripted player demonstrates this world", "Choose a model (model.path=...)"
+            )
+        return cls.script
 
 
 def require_integer(key: str, value: object, *, low: int, high: int | None = None) -> None:

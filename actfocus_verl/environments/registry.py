@@ -7,7 +7,8 @@ from pkgutil import resolve_name
 
 from actfocus_verl.environments.base import World
 from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.splits import require_split
+from actfocus_verl.environments.settings import configure
+from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
@@ -62,7 +63,9 @@ def make_world(
     world = _world_class(name)
     _require_preset(world, preset)
     require_split(split)
-    return world.create(preset=preset, split=split, index=index, episode_seed=episode_seed, overrides=overrides)
+    config = configure(world.name, world.configs[preset], overrides)
+    require_index(index, split, world.split_size(preset, split))
+    return world.create(config, preset=preset, split=split, index=index, episode_seed=episode_seed)
 
 
 def split_size(name: str, *, preset: str = "clean", split: str = "train") -> int | None:

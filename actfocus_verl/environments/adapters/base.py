@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.settings import WorldConfig, configure
-from actfocus_verl.environments.splits import SPLITS, hex_digest, require_index, seeded_generator, stable_hash
+from actfocus_verl.environments.settings import WorldConfig
+from actfocus_verl.environments.splits import SPLITS, hex_digest, seeded_generator, stable_hash
 from actfocus_verl.errors import ConfigurationError
 
 PRESET = "default"
@@ -60,9 +60,10 @@ class Board:
 
 
 class AdaptedWorld(World):
-    """A world of another library. Subclasses set `name` and `defaults`, and end their `__init__` with `_begin`."""
+    """A world of another library. Subclasses set `name` and `configs`, and end their `__init__` with `_begin`."""
 
-    defaults: ClassVar[AdapterConfig]
+    configs: ClassVar[Mapping[str, AdapterConfig]]
+    """{PRESET: what the task and the limits are by default}."""
 
     def __init__(self, config: AdapterConfig, board: Board, episode_seed: int) -> None:
         super().__init__(preset=PRESET, split=board.split, index=board.index, limits=config.limits())
@@ -79,20 +80,8 @@ class AdaptedWorld(World):
         """Perform an action that `parse_action` returned, before the end."""
 
     @classmethod
-    def presets(cls) -> tuple[str, ...]:
-        return (PRESET,)
-
-    @classmethod
-    def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
-    ) -> AdaptedWorld:
-        require_index(index, split, None)
-        config = configure(cls.name, cls.defaults, overrides)
+    def create(cls, config: AdapterConfig, *, preset: str, split: str, index: int, episode_seed: int) -> AdaptedWorld:
         return cls(config, Board(cls.name, config.task, split, index), episode_seed)
-
-    @classmethod
-    def split_size(cls, preset: str, split: str) -> int | None:
-        return None
 
     def step(self, action: Action) -> StepResult:
         if self.done:

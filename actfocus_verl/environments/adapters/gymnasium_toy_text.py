@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from actfocus_verl.environments.adapters.base import AdaptedWorld, AdapterConfig, Board, require_package
+from actfocus_verl.environments.adapters.base import PRESET, AdaptedWorld, AdapterConfig, Board, require_package
 from actfocus_verl.environments.base import Action, StepResult
 from actfocus_verl.environments.protocol import action_rules
 from actfocus_verl.errors import ConfigurationError
@@ -80,14 +80,16 @@ class GymnasiumToyText(AdaptedWorld):
     """One episode of `gymnasium.make(task)`; its rewards are the environment's."""
 
     name = "gymnasium_toy_text"
-    defaults = AdapterConfig(
-        task="FrozenLake-v1",
-        max_turns=8,
-        max_actions_per_turn=4,
-        max_actions_per_episode=32,
-        max_words=120,
-        max_turn_tokens=400,
-    )
+    configs: ClassVar = {
+        PRESET: AdapterConfig(
+            task="FrozenLake-v1",
+            max_turns=8,
+            max_actions_per_turn=4,
+            max_actions_per_episode=32,
+            max_words=120,
+            max_turn_tokens=400,
+        )
+    }
 
     def __init__(self, config: AdapterConfig, board: Board, episode_seed: int) -> None:
         super().__init__(config, board, episode_seed)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from actfocus_verl.environments.adapters.base import (
+    PRESET,
     AdaptedWorld,
     AdapterConfig,
     Board,
@@ -39,14 +40,16 @@ class ReasoningGymQuestion(AdaptedWorld):
     """One question of `reasoning_gym.create_dataset(task)`. Reward: the score in [0, 1]; success: the full score."""
 
     name = "reasoning_gym_question"
-    defaults = AdapterConfig(
-        task="chain_sum",
-        max_turns=1,
-        max_actions_per_turn=1,
-        max_actions_per_episode=1,
-        max_words=120,
-        max_turn_tokens=400,
-    )
+    configs: ClassVar = {
+        PRESET: AdapterConfig(
+            task="chain_sum",
+            max_turns=1,
+            max_actions_per_turn=1,
+            max_actions_per_episode=1,
+            max_words=120,
+            max_turn_tokens=400,
+        )
+    }
 
     def __init__(self, config: AdapterConfig, board: Board, episode_seed: int) -> None:
         super().__init__(config, board, episode_seed)

@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from actfocus_verl.environments.adapters.base import (
+    PRESET,
     AdaptedWorld,
     AdapterConfig,
     Board,
@@ -47,14 +48,16 @@ class TextArenaGame(AdaptedWorld):
     """One play of `textarena.make(task)`. Reward: textarena's, at the end only; success: its full reward."""
 
     name = "textarena_game"
-    defaults = AdapterConfig(
-        task="FrozenLake-v0-random",
-        max_turns=8,
-        max_actions_per_turn=2,
-        max_actions_per_episode=16,
-        max_words=120,
-        max_turn_tokens=400,
-    )
+    configs: ClassVar = {
+        PRESET: AdapterConfig(
+            task="FrozenLake-v0-random",
+            max_turns=8,
+            max_actions_per_turn=2,
+            max_actions_per_episode=16,
+            max_words=120,
+            max_turn_tokens=400,
+        )
+    }
 
     def __init__(self, config: AdapterConfig, board: Board, episode_seed: int) -> None:
         super().__init__(config, board, episode_seed)

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
+from typing import Any, ClassVar
 from weakref import finalize
 
-from actfocus_verl.environments.adapters.base import AdaptedWorld, AdapterConfig, Board, require_package
+from actfocus_verl.environments.adapters.base import PRESET, AdaptedWorld, AdapterConfig, Board, require_package
 from actfocus_verl.environments.base import Action, StepResult, require_integer
 from actfocus_verl.environments.protocol import action_rules
 from actfocus_verl.errors import ConfigurationError
@@ -49,14 +49,16 @@ class TextWorldGame(AdaptedWorld):
     """One play of a textworld game. Reward: the points an action scores; success: textworld says it is won."""
 
     name = "textworld_game"
-    defaults = TextWorldConfig(
-        task="tw-treasure_hunter",
-        max_turns=12,
-        max_actions_per_turn=1,  # a command is admissible in the state it was chosen in
-        max_actions_per_episode=12,
-        max_words=120,
-        max_turn_tokens=400,
-    )
+    configs: ClassVar = {
+        PRESET: TextWorldConfig(
+            task="tw-treasure_hunter",
+            max_turns=12,
+            max_actions_per_turn=1,  # a command is admissible in the state it was chosen in
+            max_actions_per_episode=12,
+            max_words=120,
+            max_turn_tokens=400,
+        )
+    }
 
     def __init__(self, config: TextWorldConfig, board: Board, episode_seed: int) -> None:
         super().__init__(config, board, episode_seed)

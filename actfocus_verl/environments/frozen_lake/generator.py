@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from actfocus_verl.environments.distinct import DistinctBoards, no_such_board
 from actfocus_verl.environments.frozen_lake.config import FrozenLakeConfig
 from actfocus_verl.environments.frozen_lake.rules import Board, shortest_path_length, spread
-from actfocus_verl.environments.splits import require_index, seeded_generator
+from actfocus_verl.environments.splits import seeded_generator
 
 CLEAN_SPLIT_SIZES = {"train": 6000, "evaluation": 1024, "test": 1536}
 
@@ -30,15 +30,9 @@ _BATCHES = (64, *(1024 for _ in range(100)))
 
 def make_board(config: FrozenLakeConfig, preset: str, split: str, index: int) -> Board:
     """Board `index` of the split. Raises ConfigurationError when there is no such board."""
-    require_index(index, split, split_size(preset, split))
     if preset == "clean":
         return clean_boards(config.size, config.frozen_probability, split).board(index)
     return _ragen_board(config.size, config.frozen_probability, split, index)
-
-
-def split_size(preset: str, split: str) -> int | None:
-    """Boards in the split; None for the unbounded ones of `ragen`."""
-    return CLEAN_SPLIT_SIZES[split] if preset == "clean" else None
 
 
 def canonical(board: Board) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +18,6 @@ from actfocus_verl.environments.frozen_lake.rules import (
     slip_probabilities,
 )
 from actfocus_verl.environments.frozen_lake.scripted import PLAYER
-from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.settings import configure
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
 _MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}
@@ -29,6 +27,9 @@ class FrozenLake(World):
     """Slippery FrozenLake; reward 1 at the goal, which ends the episode like a hole does."""
 
     name = "frozen_lake"
+    configs = PRESETS
+    split_sizes: ClassVar = {"clean": generator.CLEAN_SPLIT_SIZES}
+    script = PLAYER
 
     def __init__(
         self, board: Board, config: FrozenLakeConfig, *, preset: str, split: str, index: int, episode_seed: int
@@ -41,20 +42,9 @@ class FrozenLake(World):
         self._slips: np.random.Generator | None = None  # made by the first step: most of a reset's cost
 
     @classmethod
-    def presets(cls) -> tuple[str, ...]:
-        return tuple(PRESETS)
-
-    @classmethod
-    def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
-    ) -> FrozenLake:
-        config = configure(cls.name, PRESETS[preset], overrides)
+    def create(cls, config: FrozenLakeConfig, *, preset: str, split: str, index: int, episode_seed: int) -> FrozenLake:
         board = generator.make_board(config, preset, split, index)
         return cls(board, config, preset=preset, split=split, index=index, episode_seed=episode_seed)
-
-    @classmethod
-    def split_size(cls, preset: str, split: str) -> int | None:
-        return generator.split_size(preset, split)
 
     def system_prompt(self) -> str:
         flawed = self.preset == "ragen"
@@ -116,7 +106,3 @@ class FrozenLake(World):
         if length is None:
             raise RuntimeError(f"unsolvable board: {self.board}")
         return length
-
-    @classmethod
-    def scripted_player(cls) -> ScriptedPlayer:
-        return PLAYER

@@ -20,7 +20,7 @@ from actfocus_verl.environments.sokoban.reverse_play import reverse_played_board
 from actfocus_verl.environments.sokoban.rooms import draw_rooms, symmetric_images
 from actfocus_verl.environments.sokoban.rules import Board
 from actfocus_verl.environments.sokoban.solver import Masks, configurations, solution_levels
-from actfocus_verl.environments.splits import require_index, seeded_generator, split_of
+from actfocus_verl.environments.splits import seeded_generator, split_of
 
 CLEAN_SPLIT_SIZES: Final = {"train": 20_160, "evaluation": 1152, "test": 1152}
 """Whole rounds of nine solution lengths."""
@@ -35,15 +35,9 @@ _RAGEN_ROOMS: Final = 10_000
 
 def make_board(config: SokobanConfig, preset: str, split: str, index: int) -> Board:
     """Board `index` of the split. Raises ConfigurationError when there is no such board."""
-    require_index(index, split, split_size(preset, split))
     if preset == "clean":
         return clean_boards(config.size, config.boxes, split).board(index)
     return _ragen_board(config.size, config.boxes, split, index)
-
-
-def split_size(preset: str, split: str) -> int | None:
-    """Boards in the split; None for the unbounded ones of `ragen`."""
-    return CLEAN_SPLIT_SIZES[split] if preset == "clean" else None
 
 
 def solution_lengths(size: int, boxes: int) -> range:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.settings import configure
 from actfocus_verl.environments.sokoban import generator, prompt
 from actfocus_verl.environments.sokoban.config import PRESETS, SokobanConfig
 from actfocus_verl.environments.sokoban.rules import Board, Move, after
@@ -21,6 +20,9 @@ class Sokoban(World):
     """Sokoban; the episode ends when every box is on a target. Nothing is random during play."""
 
     name = "sokoban"
+    configs = PRESETS
+    split_sizes: ClassVar = {"clean": generator.CLEAN_SPLIT_SIZES}
+    script = PLAYER
 
     def __init__(self, board: Board, config: SokobanConfig, *, preset: str, split: str, index: int) -> None:
         super().__init__(preset=preset, split=split, index=index, limits=config.limits())
@@ -30,20 +32,9 @@ class Sokoban(World):
         self._rewards = config.rewards()
 
     @classmethod
-    def presets(cls) -> tuple[str, ...]:
-        return tuple(PRESETS)
-
-    @classmethod
-    def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
-    ) -> Sokoban:
-        config = configure(cls.name, PRESETS[preset], overrides)
+    def create(cls, config: SokobanConfig, *, preset: str, split: str, index: int, episode_seed: int) -> Sokoban:
         board = generator.make_board(config, preset, split, index)
         return cls(board, config, preset=preset, split=split, index=index)
-
-    @classmethod
-    def split_size(cls, preset: str, split: str) -> int | None:
-        return generator.split_size(preset, split)
 
     def system_prompt(self) -> str:
         return prompt.system_prompt(self.limits, self._rewards, coordinates=self._shows_coordinates)
@@ -95,7 +86,3 @@ class Sokoban(World):
         if length is None:
             raise RuntimeError(f"unsolvable board: {self.start}")
         return length
-
-    @classmethod
-    def scripted_player(cls) -> ScriptedPlayer:
-        return PLAYER

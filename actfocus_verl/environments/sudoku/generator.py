@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actfocus_verl.environments.distinct import DistinctBoards
-from actfocus_verl.environments.splits import require_index, seeded_generator, split_of
+from actfocus_verl.environments.splits import seeded_generator, split_of
 from actfocus_verl.environments.sudoku.config import BLANKS_SPREAD, SudokuConfig
 from actfocus_verl.environments.sudoku.rules import Board
 from actfocus_verl.environments.sudoku.solver import completions, has_one_solution
@@ -30,15 +30,9 @@ _LARGE_GRIDS, _DRAWS_PER_GRID = 2000, 16
 
 def make_board(config: SudokuConfig, preset: str, split: str, index: int) -> Board:
     """Board `index` of the split. Raises ConfigurationError when there is no such board."""
-    require_index(index, split, split_size(preset, split))
     if preset == "clean":
         return clean_boards(config.size, config.blank_cells, split).board(index)
     return _ragen_board(config.size, config.blank_cells, split, index)
-
-
-def split_size(preset: str, split: str) -> int | None:
-    """Boards in the split; None for the unbounded ones of `ragen`."""
-    return CLEAN_SPLIT_SIZES[split] if preset == "clean" else None
 
 
 @lru_cache(maxsize=4096)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.settings import configure
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.sudoku import generator, prompt, symmetry
 from actfocus_verl.environments.sudoku.config import PRESETS, SudokuConfig
@@ -22,6 +21,9 @@ class Sudoku(World):
     """
 
     name = "sudoku"
+    configs = PRESETS
+    split_sizes: ClassVar = {"clean": generator.CLEAN_SPLIT_SIZES}
+    script = PLAYER
 
     def __init__(self, board: Board, config: SudokuConfig, *, preset: str, split: str, index: int) -> None:
         super().__init__(preset=preset, split=split, index=index, limits=config.limits())
@@ -33,20 +35,9 @@ class Sudoku(World):
         self._closed = False
 
     @classmethod
-    def presets(cls) -> tuple[str, ...]:
-        return tuple(PRESETS)
-
-    @classmethod
-    def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
-    ) -> Sudoku:
+    def create(cls, config: SudokuConfig, *, preset: str, split: str, index: int, episode_seed: int) -> Sudoku:
         """Nothing is random during play: `episode_seed` changes nothing."""
-        config = configure(cls.name, PRESETS[preset], overrides)
         return cls(generator.make_board(config, preset, split, index), config, preset=preset, split=split, index=index)
-
-    @classmethod
-    def split_size(cls, preset: str, split: str) -> int | None:
-        return generator.split_size(preset, split)
 
     def system_prompt(self) -> str:
         return prompt.system_prompt(self.board.size, self.limits, self.config.rewards(), pays_again=self._flawed)
@@ -110,7 +101,3 @@ class Sudoku(World):
     def stratum(self) -> int:
         """The blanks: each takes one move."""
         return len(self.board.blanks)
-
-    @classmethod
-    def scripted_player(cls) -> ScriptedPlayer:
-        return PLAYER

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World, require_integer
 from actfocus_verl.environments.distinct import no_such_board
-from actfocus_verl.environments.settings import WorldConfig, configure
-from actfocus_verl.environments.splits import hex_digest, require_index, stable_hash
+from actfocus_verl.environments.settings import WorldConfig
+from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.webshop import prompt
 from actfocus_verl.environments.webshop.actions import SEARCH, Command, parse_command
 from actfocus_verl.environments.webshop.generator import RAGEN_EVALUATION, RAGEN_TEST, SHORTEST_SOLUTION
@@ -57,13 +57,13 @@ class WebShopOriginalConfig(WorldConfig):
         super().__post_init__()
 
 
-_PRESETS = {"original": WebShopOriginalConfig()}
-
-
 class WebShopOriginal(World):
     """One session in the original shop. Raises ConfigurationError, which says how to install it, where it is not."""
 
     name = "webshop_original"
+    configs: ClassVar = {"original": WebShopOriginalConfig()}
+    # Training goals begin anew after the last one: how many there are, only the installed data knows.
+    split_sizes: ClassVar = {"original": {"test": RAGEN_TEST, "evaluation": RAGEN_EVALUATION}}
 
     def __init__(self, config: WebShopOriginalConfig, *, preset: str, split: str, index: int) -> None:
         super().__init__(preset=preset, split=split, index=index, limits=config.limits())
@@ -77,20 +77,10 @@ class WebShopOriginal(World):
         self._done = False
 
     @classmethod
-    def presets(cls) -> tuple[str, ...]:
-        return tuple(_PRESETS)
-
-    @classmethod
     def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
+        cls, config: WebShopOriginalConfig, *, preset: str, split: str, index: int, episode_seed: int
     ) -> WebShopOriginal:
-        require_index(index, split, cls.split_size(preset, split))
-        return cls(configure(cls.name, _PRESETS[preset], overrides), preset=preset, split=split, index=index)
-
-    @classmethod
-    def split_size(cls, preset: str, split: str) -> int | None:
-        """Training goals begin anew after the last one: how many there are, only the installed data knows."""
-        return {"test": RAGEN_TEST, "evaluation": RAGEN_EVALUATION}.get(split)
+        return cls(config, preset=preset, split=split, index=index)
 
     def system_prompt(self) -> str:
         return prompt.system_prompt(self.limits)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actfocus_verl.environments.distinct import DistinctBoards, no_such_board
-from actfocus_verl.environments.splits import require_index, seeded_generator
+from actfocus_verl.environments.splits import seeded_generator
 from actfocus_verl.environments.webshop.catalogue import Draws, Product, catalogue
 from actfocus_verl.environments.webshop.config import WebShopConfig
 from actfocus_verl.environments.webshop.goals import Goal
@@ -46,15 +46,9 @@ _BATCHES = (16, *(256 for _ in range(100)))
 
 def make_goal(config: WebShopConfig, preset: str, split: str, index: int) -> Goal:
     """Goal `index` of the split. Raises ConfigurationError when there is no such goal."""
-    require_index(index, split, split_size(preset, split))
     if preset == "clean":
         return clean_goals(config.products, config.results_per_page, split).board(index)
     return _ragen_goals(config.products).goal(split, index)
-
-
-def split_size(preset: str, split: str) -> int | None:
-    """Goals in the split; None for the endless ones of `ragen`."""
-    return CLEAN_SPLIT_SIZES[split] if preset == "clean" else None
 
 
 @lru_cache(maxsize=16)

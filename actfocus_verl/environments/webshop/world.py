@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.settings import configure
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.webshop import generator, pages, prompt
 from actfocus_verl.environments.webshop.actions import SEARCH, Command, parse_command
@@ -23,6 +22,9 @@ class WebShop(World):
     """A synthetic shop; the score of the purchase is the reward, and the purchase ends the episode."""
 
     name = "webshop"
+    configs = PRESETS
+    split_sizes: ClassVar = {"clean": generator.CLEAN_SPLIT_SIZES}
+    script = PLAYER
 
     def __init__(self, goal: Goal, config: WebShopConfig, *, preset: str, split: str, index: int) -> None:
         super().__init__(preset=preset, split=split, index=index, limits=config.limits())
@@ -35,21 +37,10 @@ class WebShop(World):
         self.show(Page())
 
     @classmethod
-    def presets(cls) -> tuple[str, ...]:
-        return tuple(PRESETS)
-
-    @classmethod
-    def create(
-        cls, *, preset: str, split: str, index: int, episode_seed: int, overrides: Mapping[str, object]
-    ) -> WebShop:
+    def create(cls, config: WebShopConfig, *, preset: str, split: str, index: int, episode_seed: int) -> WebShop:
         """The shop before its first page; nothing in it is random, so `episode_seed` changes nothing."""
-        config = configure(cls.name, PRESETS[preset], overrides)
         goal = generator.make_goal(config, preset, split, index)
         return cls(goal, config, preset=preset, split=split, index=index)
-
-    @classmethod
-    def split_size(cls, preset: str, split: str) -> int | None:
-        return generator.split_size(preset, split)
 
     def show(self, page: Page) -> None:
         """Go to a page."""
@@ -127,7 +118,3 @@ class WebShop(World):
 
     def stratum(self) -> int:
         return generator.SHORTEST_SOLUTION + len(self.goal.options)
-
-    @classmethod
-    def scripted_player(cls) -> ScriptedPlayer:
-        return PLAYER

@@ -198,10 +198,10 @@ def test_its_configuration_file_plays(case):
         split="evaluation",
         **{key: env[key] for key in env if key not in shared and env[key] is not None},
     )
-    assert set(env) - shared == {field.name for field in fields(world.defaults)}
+    assert set(env) - shared == {field.name for field in fields(world.configs["default"])}
     lines = (CONFIGS / f"{case.config}.yaml").read_text().splitlines()
     told = {line.split(":")[0]: line.split("# ")[1].split(":")[0] for line in lines if ": null  " in line}
-    assert told == {key: str(getattr(world.defaults, key)) for key in told}
+    assert told == {key: str(getattr(world.configs["default"], key)) for key in told}
     assert len(told) >= 6
     assert len(playthrough(case, world, seed=0)) > 1
 
