@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,24 @@ from actfocus_verl.errors import ConfigurationError
 
 Coupling = Literal["loose", "coupled"]
 COUPLINGS: Final[tuple[Coupling, ...]] = ("loose", "coupled")
+
+HABIT_CHANCE: Final = 0.8
+"""Chance that a mistake is the player's habit. A fault with a direction is what reinforcement learning can mend within
+minutes; mistakes drawn uniformly leave a policy that only has to become more certain."""
+
+T = TypeVar("T")
+
+
+def mistake(rng: np.random.Generator, habit: T, choices: Sequence[T]) -> T:
+    """What a player without a thought does: mostly its habit, else any of the choices."""
+    return habit if rng.random() < HABIT_CHANCE else choices[int(rng.integers(len(choices)))]
+
+
+def bearing(difference: int, ahead: str, behind: str) -> str:
+    """Which way a coordinate goes to become so much larger, in the words for either way."""
+    if difference == 0:
+        return "level"
+    return ahead if difference > 0 else behind
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,12 @@ import numpy as np
 
 from actfocus_verl.environments.frozen_lake.prompt import ACTION_NAMES
 from actfocus_verl.environments.frozen_lake.rules import Move, action_values, destination
-from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.scripted import ScriptedPlayer, bearing, mistake
 
 if TYPE_CHECKING:
     from actfocus_verl.environments.frozen_lake.world import FrozenLake
 
 HABIT = Move.LEFT
-"""What a thoughtless player mostly does. A fault with a direction is what reinforcement learning can mend within
-minutes; mistakes drawn uniformly leave a policy that only has to become more certain."""
-
-HABIT_CHANCE = 0.8
-"""Chance that a mistake is HABIT; the others are drawn uniformly from all four moves."""
 
 TWO_MOVES = 0.5
 """Chance to plan a second move, where the limits allow it and the first is not meant to end the episode: fewer than is
@@ -36,15 +31,9 @@ def describe(world: FrozenLake) -> str:
     holes = ", ".join(str(divmod(tile, size)) for tile in range(size * size) if world.board.is_hole(tile))
     return (
         f"I am at ({row}, {column}). The goal is at ({goal_row}, {goal_column}). Dangers: {holes or 'none'}. "
-        f"Row {row} to {goal_row}: {_bearing(goal_row - row, 'south', 'north')}. "
-        f"Column {column} to {goal_column}: {_bearing(goal_column - column, 'east', 'west')}."
+        f"Row {row} to {goal_row}: {bearing(goal_row - row, 'south', 'north')}. "
+        f"Column {column} to {goal_column}: {bearing(goal_column - column, 'east', 'west')}."
     )
-
-
-def _bearing(difference: int, ahead: str, behind: str) -> str:
-    if difference == 0:
-        return "level"
-    return ahead if difference > 0 else behind
 
 
 def plan(world: FrozenLake, rng: np.random.Generator, skill: float) -> list[str]:
@@ -58,7 +47,7 @@ def plan(world: FrozenLake, rng: np.random.Generator, skill: float) -> list[str]
             # argmax takes the first of equals: the same state always has the same best move
             move = Move(int(np.argmax(values[tile].round(9))))
         else:
-            move = HABIT if rng.random() < HABIT_CHANCE else Move(int(rng.integers(4)))
+            move = mistake(rng, HABIT, tuple(Move))
         moves.append(move)
         tile = destination(world.board.size, tile, move)
     return [ACTION_NAMES[move] for move in moves]

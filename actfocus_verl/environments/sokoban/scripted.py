@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.scripted import ScriptedPlayer, bearing, mistake
 from actfocus_verl.environments.sokoban.prompt import ACTION_NAMES, tiles_of
 from actfocus_verl.environments.sokoban.rules import Board, Move, after
 from actfocus_verl.environments.sokoban.solver import solution_length
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from actfocus_verl.environments.sokoban.world import Sokoban
 
 HABIT = Move.LEFT
-"""What a thoughtless player mostly does: a fault with a direction, which reinforcement learning can mend in minutes."""
-
-HABIT_CHANCE = 0.8
-"""Chance that a mistake is HABIT; the others are drawn uniformly from all four moves."""
 
 _Place = tuple[int, int]
 
@@ -50,16 +46,10 @@ def _nearest(board: Board, tiles: int, place: _Place) -> _Place:
 
 def _relation(name: str, origin: _Place, place: _Place) -> str:
     rows, columns = (
-        (here, there, _bearing(there - here, *words))
+        (here, there, bearing(there - here, *words))
         for here, there, words in zip(origin, place, (("south", "north"), ("east", "west")), strict=True)
     )
     return f"{name} row {rows[0]} to {rows[1]}: {rows[2]}. {name} column {columns[0]} to {columns[1]}: {columns[2]}."
-
-
-def _bearing(difference: int, ahead: str, behind: str) -> str:
-    if difference == 0:
-        return "level"
-    return ahead if difference > 0 else behind
 
 
 def plan(world: Sokoban, rng: np.random.Generator, skill: float) -> list[str]:
@@ -73,7 +63,7 @@ def plan(world: Sokoban, rng: np.random.Generator, skill: float) -> list[str]:
     while len(moves) < wanted and not board.solved:
         move = _best_move(board) if rng.random() < skill else None
         if move is None:
-            move = HABIT if rng.random() < HABIT_CHANCE else Move(int(rng.integers(4)))
+            move = mistake(rng, HABIT, tuple(Move))
         moves.append(move)
         board = after(board, move)
     return [ACTION_NAMES[move] for move in moves]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.scripted import ScriptedPlayer, mistake
 from actfocus_verl.environments.sudoku.prompt import format_placement, open_blanks, place, spaced
 from actfocus_verl.environments.sudoku.rules import Placement, candidates, is_valid
 
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from actfocus_verl.environments.sudoku.world import Sudoku
 
 HABIT = 1
-"""The digit that a thoughtless player mostly writes. A fault with a direction is what reinforcement learning can mend
-within minutes; mistakes drawn uniformly leave a policy that only has to become more certain."""
-
-HABIT_CHANCE = 0.8
-"""Chance that a mistake is HABIT; the others are drawn uniformly from all digits."""
 
 TWO_MOVES = 0.7
 """Chance to fill a second cell, where the limits allow it and there is one."""
@@ -61,7 +56,7 @@ def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
         if rng.random() < skill:
             digit = board.solution[cell]
         else:
-            digit = HABIT if rng.random() < HABIT_CHANCE else int(rng.integers(1, board.size + 1))
+            digit = mistake(rng, HABIT, range(1, board.size + 1))
         moves.append(format_placement(board.size, Placement(cell, digit)))
     return moves
 
