@@ -10,6 +10,8 @@ import pytest
 
 # verl asks for its platform once, while it is imported; subprocesses inherit it.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
+# As configs/platform says: else importing vLLM silences the warnings that tests look for.
+os.environ.setdefault("SAGEMAKER_CONTAINER_LOG_LEVEL", "WARNING")
 
 # A shell that runs the tests in the background has made them, and every process they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -76,16 +76,22 @@ class BenchmarkTrainer(TokenCreditTrainerSync):
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
 
     def _reference_seconds(self, batch: Any) -> dict[str, float]:
-        """Time the reference pass with and without what the credit asks of it; which comes first alternates."""
-        passes = {"plain": self._uniform, "credit": self._credit}
-        seconds, own = {}, self.weighting
-        for name in sorted(passes, reverse=bool(self.global_steps % 2)):
+        """Seconds of two reference passes with and two without what the credit asks of them, after an untimed one.
+
+        Their order is there and back, so that a machine that slows down steadily costs both the same; which comes first
+        alternates.
+        """
+        there = ("plain", "credit") if self.global_steps % 2 else ("credit", "plain")
+        passes, own = {"plain": self._uniform, "credit": self._credit}, self.weighting
+        seconds = dict.fromkeys(there, 0.0)
+        self._compute_ref_log_prob(batch, {})
+        for name in (*there, *reversed(there)):
             self.weighting = passes[name]
             started = time.perf_counter()
             self._compute_ref_log_prob(batch, {})
-            seconds[f"benchmark/reference_seconds/{name}"] = time.perf_counter() - started
+            seconds[name] += time.perf_counter() - started
         self.weighting = own
-        return seconds
+        return {f"benchmark/reference_seconds/{name}": taken for name, taken in seconds.items()}
 
 
 def _process_id(worker: Any) -> int:

@@ -7,6 +7,7 @@ import http.server
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -72,6 +73,16 @@ class Child:
         """Kill it and take its exit status: nothing is left of it."""
         self.popen.kill()
         self.popen.wait(GUARD_SECONDS)
+
+    def kill_below(self) -> None:
+        """Kill the one process it started and wait for its end; its parent never takes its exit status."""
+        (process,) = self.below
+        process.kill()
+        for _ in range(GUARD_SECONDS * 100):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"{process} outlives SIGKILL")
 
 
 StartChild = Callable[..., Child]

@@ -151,7 +151,7 @@ def test_a_fork_with_its_parents_title_is_not_a_part(start_child: StartChild) ->
     watchdog = Watchdog(EndRun())
     assert watchdog.look() is None
     assert watchdog.processes == [runner.process]
-    copy.kill()
+    runner.kill_below()
     assert watchdog.look() is None
 
 
@@ -189,7 +189,7 @@ def test_an_engine_without_a_log_shows_its_servers(start_child: StartChild, tmp_
     (tmp_path / f"worker-0123-01000000-{server.pid}.err").write_text("EngineCore: out of memory\n")
     watchdog = Watchdog(EndRun(), log_folders=[tmp_path])
     assert watchdog.look() is None
-    engine.kill()
+    server.kill_below()
     death = watchdog.look()
     assert death == Death("the vLLM engine", engine.pid, "EngineCore: out of memory")
 
