@@ -1,7 +1,7 @@
 """Text worlds to act in: pure Python and NumPy, one folder a world. See `base` for what a world is."""
 
 from actfocus_verl.environments.base import Action, Limits, StepResult, World
-from actfocus_verl.environments.protocol import ACTION_SEPARATOR, TurnOutcome, execute_turn, turn_message
+from actfocus_verl.environments.protocol import ACTION_SEPARATOR, PlayedTurns, TurnOutcome, execute_turn, turn_message
 from actfocus_verl.environments.registry import (
     known_presets,
     known_worlds,
@@ -20,6 +20,7 @@ __all__ = [
     "SPLITS",
     "Action",
     "Limits",
+    "PlayedTurns",
     "ScriptedPlayer",
     "StepResult",
     "TurnOutcome",

@@ -63,3 +63,41 @@ def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> 
         reward += world.step(action).reward
         executed += 1
     return TurnOutcome(reward, executed, valid)
+
+
+class PlayedTurns:
+    """The turns that were played in `world`, which must be fresh: what the next one is told, and whether there is one.
+
+    rewards: of each turn, penalty included. actions: executed in all.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.rewards: list[float] = []
+        self.actions = 0
+
+    @property
+    def actions_left(self) -> int:
+        """Actions the episode may still execute."""
+        return self._world.limits.max_actions_per_episode - self.actions
+
+    @property
+    def over(self) -> bool:
+        """Whether the world has ended, or its turns or actions are used up."""
+        return self._world.done or self.actions_left <= 0 or len(self.rewards) >= self._world.limits.max_turns
+
+    def message(self) -> str:
+        """The user message that opens the next turn."""
+        return turn_message(
+            self._world,
+            turn=len(self.rewards) + 1,
+            actions_left=self.actions_left,
+            last_reward=self.rewards[-1] if self.rewards else None,
+        )
+
+    def act(self, actions: Sequence[str]) -> TurnOutcome:
+        """Execute the actions of one reply, as `execute_turn` says."""
+        outcome = execute_turn(self._world, actions, actions_left=self.actions_left)
+        self.actions += outcome.executed
+        self.rewards.append(outcome.reward)
+        return outcome

@@ -15,7 +15,7 @@ from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
-from actfocus_verl.rollout import ChatCodec, Episode, Trajectory, read_reply
+from actfocus_verl.rollout import ChatCodec, Episode, Trajectory
 
 
 class EpisodeKey(NamedTuple):
@@ -141,22 +141,13 @@ class EpisodePlayer:
             success=trajectory.success,
             outcome={name: _finite(value) for name, value in trajectory.outcome.items()},
             turns=trajectory.turns,
-            parsed_turns=parsed_turns(trajectory, self._codec),
+            parsed_turns=trajectory.parsed_turns,
             valid_turns=trajectory.valid_turns,
             actions=trajectory.actions,
             stop_reason=trajectory.stop_reason.value,
             tokens=tokens_by_role(trajectory),
             texts=[asdict(text) for text in trajectory.texts] if settings.texts else None,
         )
-
-
-def parsed_turns(trajectory: Trajectory, codec: ChatCodec) -> int:
-    """Replies of the required form, whatever their actions: read again, for a trajectory only says valid or not."""
-    replies: list[list[int]] = [[] for _ in range(trajectory.turns)]
-    for token_id, turn in zip(trajectory.response_ids, trajectory.turn_ids, strict=True):
-        if turn >= 0:
-            replies[turn].append(token_id)
-    return sum(read_reply(codec, reply).parsed.parses for reply in replies)
 
 
 def tokens_by_role(trajectory: Trajectory) -> dict[str, int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from actfocus_verl.environments import execute_turn, make_world, scripted_player, split_size, turn_message
+from actfocus_verl.environments import PlayedTurns, make_world, scripted_player, split_size
 from actfocus_verl.environments.splits import seeded_generator
 from actfocus_verl.rollout import parse_reply
 
@@ -45,16 +45,12 @@ def conversation(config: DemonstrationConfig, episode: int) -> list[Message]:
     rng = seeded_generator("demonstration", config.env, config.preset, config.seed, episode)
     player = scripted_player(config.env)
     messages = [_message("system", world.system_prompt())]
-    limits, actions, last_reward = world.limits, 0, None
-    for turn in range(1, limits.max_turns + 1):
-        left = limits.max_actions_per_episode - actions
-        messages.append(_message("user", turn_message(world, turn=turn, actions_left=left, last_reward=last_reward)))
+    turns = PlayedTurns(world)
+    while not turns.over:
+        messages.append(_message("user", turns.message()))
         text = player.reply(world, rng, coupling=config.coupling, skill=config.skill)
         messages.append(_message("assistant", text))
-        outcome = execute_turn(world, parse_reply(text).actions, actions_left=left)
-        actions, last_reward = actions + outcome.executed, outcome.reward
-        if world.done or actions >= limits.max_actions_per_episode:
-            break
+        turns.act(parse_reply(text).actions)
     return messages
 
 

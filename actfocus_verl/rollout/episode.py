@@ -10,7 +10,7 @@ What a turn's actions do is said at `environments.execute_turn`.
 from __future__ import annotations
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments import World, execute_turn, turn_message
+from actfocus_verl.environments import PlayedTurns, World
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
@@ -38,10 +38,10 @@ class Episode:
         self._log_probs: list[float] | None = []
         self._roles: list[int] = []
         self._turn_ids: list[int] = []
-        self._rewards: list[float] = []
+        self._turns = PlayedTurns(world)
         self._anchors: list[int] = []
         self._texts: list[TurnText] = []
-        self._actions = 0
+        self._parsed_turns = 0
         self._stop_reason: StopReason | None = None
 
     @property
@@ -63,7 +63,7 @@ class Episode:
             raise RuntimeError("Episode.start was called twice")
         messages = [
             {"role": "system", "content": self.world.system_prompt()},
-            {"role": "user", "content": self._turn_message()},
+            {"role": "user", "content": self._turns.message()},
         ]
         prompt = self._codec.initial_ids(messages)
         self._require_room(len(prompt))
@@ -81,9 +81,8 @@ class Episode:
         state, anchor = self.world.render(), self.world.anchor()
         read = read_reply(self._codec, reply.token_ids)
         self._append_reply(reply, read.roles)
-        turn = execute_turn(self.world, read.parsed.actions, actions_left=self._actions_left)
-        self._actions += turn.executed
-        self._rewards.append(turn.reward)
+        turn = self._turns.act(read.parsed.actions)
+        self._parsed_turns += read.parsed.parses
         self._anchors.append(anchor)
         self._texts.append(TurnText(state, read.text, turn.valid))
         self._stop_reason = self._reason_to_stop(reply)
@@ -103,32 +102,30 @@ class Episode:
             log_probs=self._log_probs,
             token_roles=self._roles,
             turn_ids=self._turn_ids,
-            turn_rewards=self._rewards,
+            turn_rewards=self._turns.rewards,
             anchors=self._anchors,
             stop_reason=self._stop_reason,
             success=self.world.success,
             outcome=dict(self.world.outcome()),
-            actions=self._actions,
+            actions=self._turns.actions,
+            parsed_turns=self._parsed_turns,
             valid_turns=sum(text.valid for text in self._texts),
             texts=self._texts,
             final_state=self.world.render(),
         )
 
     def _reason_to_stop(self, reply: Reply) -> StopReason | None:
-        limits = self.world.limits
         if self.world.done:
             return StopReason.SUCCESS if self.world.success else StopReason.FAILURE
         if reply.finish_reason == "abort":
             return StopReason.ABORTED
-        if self._actions_left <= 0:
+        if self._turns.actions_left <= 0:
             return StopReason.MAX_ACTIONS
-        if len(self._rewards) >= limits.max_turns:
-            return StopReason.MAX_TURNS
-        return None
+        return StopReason.MAX_TURNS if self._turns.over else None
 
     def _continue(self, reply: Reply) -> list[int] | None:
         """Append the next user message, or stop because it and a full reply to it do not fit."""
-        between = self._codec.continuation_ids(self._turn_message(), closed=self._codec.is_closed(reply.token_ids))
+        between = self._codec.continuation_ids(self._turns.message(), closed=self._codec.is_closed(reply.token_ids))
         if self._missing_room(len(self._context) + len(between)) > 0:
             self._stop_reason = StopReason.CONTEXT_FULL
             return None
@@ -139,7 +136,7 @@ class Episode:
         self._sampled.extend(reply.token_ids)
         if reply.log_probs is None:
             self._log_probs = None
-        self._append(reply.token_ids, mask=1, turn=len(self._rewards), roles=roles, log_probs=reply.log_probs)
+        self._append(reply.token_ids, mask=1, turn=len(self._turns.rewards), roles=roles, log_probs=reply.log_probs)
 
     def _append(
         self, ids: list[int], *, mask: int, turn: int, roles: list[TokenRole], log_probs: list[float] | None
@@ -150,18 +147,6 @@ class Episode:
         self._roles.extend(int(role) for role in roles)
         if self._log_probs is not None:
             self._log_probs.extend([0.0] * len(ids) if log_probs is None else log_probs)
-
-    def _turn_message(self) -> str:
-        return turn_message(
-            self.world,
-            turn=len(self._rewards) + 1,
-            actions_left=self._actions_left,
-            last_reward=self._rewards[-1] if self._rewards else None,
-        )
-
-    @property
-    def _actions_left(self) -> int:
-        return self.world.limits.max_actions_per_episode - self._actions
 
     def _missing_room(self, context_length: int) -> int:
         """Tokens by which a full reply after `context_length` ids is too long; at most 0 when it fits."""

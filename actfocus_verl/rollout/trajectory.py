@@ -65,8 +65,8 @@ class Trajectory:
     response_mask (R): 1 on sampled tokens. log_probs (R): 0.0 where not sampled; None when the policy gave none.
     token_roles (R): values of TokenRole. turn_ids (R): 0..K-1 on the tokens of that reply, -1 elsewhere.
     turn_rewards (K): environment rewards and penalty of each turn. anchors (K): hash of the state each turn saw.
-    outcome: the world's further figures. actions: executed in all. valid_turns: turns that parsed and held actions, all
-    of them valid.
+    outcome: the world's further figures. actions: executed in all. parsed_turns: replies of the required form.
+    valid_turns: of these, the ones that held actions, all of them valid.
     final_state: the rendered state after the last turn.
     """
 
@@ -82,6 +82,7 @@ class Trajectory:
     success: bool
     outcome: dict[str, float]
     actions: int
+    parsed_turns: int
     valid_turns: int
     texts: list[TurnText]
     final_state: str

@@ -67,7 +67,8 @@ def trajectory(*, success, roles, turn_ids, valid):
         prompt_ids=[1] * 10, response_ids=[1] * len(roles), response_mask=[int(turn >= 0) for turn in turn_ids],
         log_probs=None, token_roles=roles, turn_ids=turn_ids, turn_rewards=[0.0] * (len(valid) - 1) + [float(success)],
         anchors=[0] * len(valid), stop_reason=StopReason.SUCCESS if success else StopReason.MAX_TURNS, success=success,
-        outcome={}, actions=3, valid_turns=sum(valid), texts=[TurnText("", "", v) for v in valid], final_state="",
+        outcome={}, actions=3, parsed_turns=len(valid), valid_turns=sum(valid),
+        texts=[TurnText("", "", v) for v in valid], final_state="",
     )  # fmt: skip
 
 

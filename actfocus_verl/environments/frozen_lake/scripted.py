@@ -43,11 +43,9 @@ def plan(world: FrozenLake, rng: np.random.Generator, skill: float) -> list[str]
     tile = world.player
     moves: list[Move] = []
     while len(moves) < wanted and not world.board.is_terminal(tile):
-        if rng.random() < skill:
-            # argmax takes the first of equals: the same state always has the same best move
-            move = Move(int(np.argmax(values[tile].round(9))))
-        else:
-            move = mistake(rng, HABIT, tuple(Move))
+        # argmax takes the first of equals: the same state always has the same best move
+        best = Move(int(np.argmax(values[tile].round(9))))
+        move = best if rng.random() < skill else mistake(rng, HABIT, tuple(Move))
         moves.append(move)
         tile = destination(world.board.size, tile, move)
     return [ACTION_NAMES[move] for move in moves]

@@ -53,10 +53,7 @@ def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
     wanted = 2 if world.limits.max_actions_per_turn >= 2 and rng.random() < TWO_MOVES else 1
     moves: list[str] = []
     for cell in targets(world)[:wanted]:
-        if rng.random() < skill:
-            digit = board.solution[cell]
-        else:
-            digit = mistake(rng, HABIT, range(1, board.size + 1))
+        digit = board.solution[cell] if rng.random() < skill else mistake(rng, HABIT, range(1, board.size + 1))
         moves.append(format_placement(board.size, Placement(cell, digit)))
     return moves
 
