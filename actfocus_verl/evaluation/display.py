@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from actfocus_verl.launch.progress import noted_progress
 
 _PRINTED_PARTS = 10
 """Lines a progress bar becomes where there is no terminal."""
@@ -20,16 +21,7 @@ class EpisodeProgress:
     def __init__(self, total: int, done: int, successes: int, console: Console) -> None:
         self._total, self._done, self._successes = total, done, successes
         self._console = console
-        self._progress = Progress(
-            TextColumn("[bold]episodes"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = noted_progress(console)
         self._task = self._progress.add_task("episodes", total=total, completed=done, note=self._note())
 
     def __enter__(self) -> EpisodeProgress:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop import AgentLoopOutput
 
 TOKEN_ROLES = "token_roles"
@@ -19,10 +20,22 @@ OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
 
 
+def group_and_session(key: str) -> tuple[str, str]:
+    """Return the uid of the prompt group and the session of a row's key, verl's `{uid}_{session}_{index}`."""
+    uid, session, _ = key.rsplit("_", 2)
+    return uid, session
+
+
 def group_ids(keys: Sequence[str]) -> torch.Tensor:
-    """Return numbers, int64 (B,), equal for rows of one prompt group; keys are verl's `{uid}_{session}_{index}`."""
+    """Return numbers, int64 (B,), equal for rows of one prompt group."""
     numbers: dict[str, int] = {}
-    return torch.tensor([numbers.setdefault(key.rsplit("_", 2)[0], len(numbers)) for key in keys], dtype=torch.int64)
+    groups = [group_and_session(key)[0] for key in keys]
+    return torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups], dtype=torch.int64)
+
+
+def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
+    """Return bool (B,): False for the rows that verl added to fill a mini-batch."""
+    return torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
 
 
 def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:

@@ -29,6 +29,7 @@ from actfocus_verl.integration.columns import (
     group_ids,
     padded_columns,
     padded_turns,
+    valid_rows_of,
 )
 
 _ESTIMATOR = "algorithm.adv_estimator"
@@ -81,7 +82,7 @@ def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
             f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
             "Use an agent loop whose output has it (agent_loop=actfocus), or algorithm=grpo",
         )
-    valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+    valid_rows = valid_rows_of(batch)
     turns = padded_turns(data.select(*(name for name in (TURN_REWARDS, ANCHORS) if name in spec.columns)), valid_rows)
     per_token = [name for name in names if name not in turns]
     columns = padded_columns(data.select(*per_token)) | turns

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from actfocus_verl.credit.filters import GroupFilter, Selection
+from actfocus_verl.integration.columns import group_and_session
 
 
 def apply_filter(
@@ -17,20 +18,20 @@ def apply_filter(
     """Return the positions of the kept rows and what was dropped.
 
     Args:
-        keys: verl's row keys `{uid}_{session}_{index}`; rows of one uid are a group.
+        keys: verl's row keys; rows of one uid are a group.
         returns: the return of each row's episode.
     """
     by_group: dict[str, list[float]] = defaultdict(list)
     for key, value in zip(keys, returns, strict=True):
-        by_group[_group(key)].append(float(value))
+        by_group[group_and_session(key)[0]].append(float(value))
     selection = group_filter(by_group)
-    positions = [position for position, key in enumerate(keys) if _group(key) in selection.factors]
+    positions = [position for position, key in enumerate(keys) if group_and_session(key)[0] in selection.factors]
     return positions, selection
 
 
 def row_factors(keys: Sequence[str], factors: Mapping[str, float]) -> torch.Tensor:
     """Return the factor of each row's group, float32 (B, 1); 1 for verl's rows of padding, whose weights are 0."""
-    return torch.tensor([[factors.get(_group(key), 1.0)] for key in keys], dtype=torch.float32)
+    return torch.tensor([[factors.get(group_and_session(key)[0], 1.0)] for key in keys], dtype=torch.float32)
 
 
 def filter_metrics(selection: Selection) -> dict[str, float]:
@@ -45,7 +46,3 @@ def filter_metrics(selection: Selection) -> dict[str, float]:
         "filter/group_std/max": float(np.max(deviations)),
         "filter/zero_std_groups": float(deviations.count(0.0)),
     }
-
-
-def _group(key: str) -> str:
-    return key.rsplit("_", 2)[0]

@@ -12,7 +12,7 @@ import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
-from actfocus_verl.integration.columns import OUTCOME_PREFIX
+from actfocus_verl.integration.columns import OUTCOME_PREFIX, group_and_session
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -116,7 +116,7 @@ def failed_episodes(present: int, expected: int, where: str) -> str:
 
 
 def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
-    uid, session, _ = key.rsplit("_", 2)
+    uid, session = group_and_session(key)
     extra = data["extra_fields"][row]
     extra = getattr(extra, "data", extra)
     info = extra["reward_extra_info"]

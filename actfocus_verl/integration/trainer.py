@@ -39,6 +39,7 @@ from actfocus_verl.integration.columns import (
     TURN_IDS,
     group_ids,
     padded_columns,
+    valid_rows_of,
 )
 from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.estimators import step_inputs
@@ -70,14 +71,18 @@ class TokenCreditMixin:
     config: Any
 
     def __init__(self, config: Any) -> None:
+        self._choose_credit(config)
+        self._group_factors: dict[str, float] = {}
+        self.run_log = RunLog(config)
+        super().__init__(config)  # type: ignore[call-arg]
+
+    def _choose_credit(self, config: Any) -> None:
+        """Build the weighting, the filter and the estimator that a configuration names."""
         self.weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
         self.group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
-        self._group_factors: dict[str, float] = {}
         self.estimator = require_estimator(config)
         require_reference(config, self.weighting)
         require_entropy(config, self.weighting)
-        self.run_log = RunLog(config)
-        super().__init__(config)  # type: ignore[call-arg]
 
     # verl compares `trainer_mode` with its own names in several places; our prefix only selects the class.
     @property
@@ -173,7 +178,7 @@ class TokenCreditMixin:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS))
         nested_mask = data["response_mask"]
         columns = padded_columns(data) | {GROUP_IDS: group_ids(batch.keys)}
-        valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+        valid_rows = valid_rows_of(batch)
         ids = None
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
@@ -193,7 +198,7 @@ class TokenCreditMixin:
 
     def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)  # type: ignore[misc]
-        keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        keys = [key for key, valid in zip(batch.keys, valid_rows_of(batch).tolist(), strict=True) if valid]
         self.run_log.rollouts(batch, keys, int(metrics["training/global_step"]))
         self.run_log.metrics(metrics, int(metrics["training/global_step"]))
 

@@ -20,6 +20,20 @@ _NOTED = {
 """Metrics shown of a step, and how."""
 
 
+def noted_progress(console: Console) -> Progress:
+    """A bar with counts, the task's field `note`, and the times gone and left; nothing where there is no terminal."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class ProgressBar:
     """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line a step."""
 
@@ -27,16 +41,7 @@ class ProgressBar:
         self._metrics = _Follower(folder / "metrics.jsonl")
         self._evaluations = _Follower(folder / "evaluations.jsonl")
         self._console = console
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = noted_progress(console)
         self._task = self._progress.add_task("starting", total=total_steps, note="")
         self._evaluation = ""
         self._stopping = threading.Event()

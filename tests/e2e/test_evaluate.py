@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from actfocus_verl.evaluation.engine import platform_environment
 from tests.e2e.runs import ROOT, Run, _environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -139,8 +140,7 @@ def serve(launch: Callable[..., Process], model: Path) -> tuple[Process, str]:
     engine = shipped.actor_rollout_ref.rollout.engine_kwargs.vllm
     options = [f"--{key.replace('_', '-')}={value}" for key, value in engine.items()]
     options += [f"--model={model}", "--host=127.0.0.1", f"--port={port}", "--dtype=float32", "--enforce-eager"]
-    variables = {key: str(value) for key, value in shipped.platform.env_vars.items()}
-    server = launch(model, "-c", SERVE, *options, "--max-model-len=1408", **variables)
+    server = launch(model, "-c", SERVE, *options, "--max-model-len=1408", **platform_environment("cpu"))
 
     def answers() -> bool:
         try:

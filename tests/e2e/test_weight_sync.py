@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
+from actfocus_verl.evaluation.engine import platform_environment
 from tests.e2e.runs import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -21,11 +21,10 @@ LARGEST_GAP = 1e-4
 
 @pytest.mark.parametrize("packed", ["1", "0"], ids=["packed", "unpacked"])
 def test_log_probs_follow_every_group_of_weights(packed: str, tiny_policy: Path) -> None:
-    shipped = dict(OmegaConf.load(ROOT / "configs" / "platform" / "cpu.yaml").platform.env_vars)
     result = subprocess.run(
         [sys.executable, "-m", "tests.helpers.vllm_gap", tiny_policy],
         cwd=ROOT,
-        env=os.environ | shipped | {"ACTFOCUS_VLLM_PREPACK": packed},
+        env=os.environ | platform_environment("cpu") | {"ACTFOCUS_VLLM_PREPACK": packed},
         capture_output=True,
         text=True,
         timeout=600,
