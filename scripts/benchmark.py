@@ -7,7 +7,8 @@
 `credit`: the arms are `uniform` (GRPO, a reference pass for its KL, uniform weights), `credit` (the same with ActFocus:
 the reference pass returns the energy as well) and `no_reference` (GRPO without a reference pass). A round is one step
 of each; ratios are taken within a round, those of seconds per trained token, and their median has a 95 % bootstrap
-interval over rounds. After each step the reference pass is timed on its batch once more, both ways.
+interval over rounds. After each step the reference pass is timed on its batch four times more: with and without the
+energy, there and back.
 `rollout`: every setting is a process of its own; they are gone through twice, there and back.
 `worlds`: a round plays WORLD_BOARDS boards in a fresh process: their first resets make the boards, the next ones find
 them again, and every step is an action of the scripted player, half of them mistakes. gymnasium's FrozenLakeEnv on a
@@ -73,6 +74,7 @@ def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str,
     return {
         "rounds": len(by_round),
         "reference_pass_on_one_batch": median_interval([line[credit] / line[plain] for line in lines]),
+        "step_by_these_passes": median_interval([step_by_passes(each["uniform"]) for each in by_round]),
         "tokens_a_step": median(line["perf/total_num_tokens"] for line in lines),
         "seconds_a_step": {
             arm: {phase: median(each[arm].get(f"timing_s/{phase}", 0.0) for each in by_round) for phase in PHASES}
@@ -88,6 +90,15 @@ def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str,
             for base in ("uniform", "no_reference")
         },
     }
+
+
+def step_by_passes(line: Line) -> float:
+    """A uniform step's seconds plus what the energy added to the reference pass on its batch / its seconds.
+
+    The two steps differ in nothing else but the weights' arithmetic, which `adv` holds: sharper than two steps' ratio.
+    """
+    more, less = (line[f"benchmark/reference_seconds/{name}"] / 2 for name in ("credit", "plain"))
+    return float(1 + (more - less) / line["timing_s/step"])
 
 
 def training_seconds_a_token(line: Line) -> float:

@@ -1,0 +1,170 @@
+"""What each credit method costs the driver, against verl's vectorised GRPO on the same batch. Writes a JSON file.
+
+    .venv/bin/python scripts/benchmark_methods.py
+
+The batch has ROWS episodes of TOKENS tokens in groups of GROUP. A method and GRPO take turns; a ratio is that of two
+neighbours, and their median has a 95 % bootstrap interval over the rounds. Memory is what torch holds beyond the inputs
+at its peak, results included, in columns of ROWS x TOKENS float32 (16 MiB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from statistics import median
+
+import torch
+import verl.trainer.ppo.core_algos as verl_algos
+from scipy.stats import bootstrap
+from torch.profiler import ProfilerActivity, profile
+
+from actfocus_verl.credit import estimators
+from actfocus_verl.credit.estimators import Episodes
+from actfocus_verl.credit.registry import build_weighting
+from actfocus_verl.credit.token_weights import compute_token_credit
+from actfocus_verl.credit.tokens import TokenRole
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS, TOKENS, GROUP = 1024, 4096, 16
+TURN = [TokenRole.FORMAT] * 4 + [TokenRole.REASONING] * 180 + [TokenRole.ACTION] * 12 + [TokenRole.ENVIRONMENT] * 60
+"""Roles of one turn's tokens, in some order: 16 turns fill a row."""
+Columns = dict[str, torch.Tensor]
+Method = Callable[[Columns], object]
+
+
+def make_batch(rows: int) -> Columns:
+    """Columns of finished episodes; the numbers are noise, for nothing here depends on them."""
+    generator = torch.Generator().manual_seed(0)
+    roles = torch.tensor(TURN, dtype=torch.int64).repeat(TOKENS // len(TURN)).expand(rows, -1).contiguous()
+    turns = (torch.arange(TOKENS) // len(TURN)).expand(rows, -1)
+    mask = (roles != TokenRole.ENVIRONMENT).long()
+    noise = {
+        name: torch.randn(rows, TOKENS, generator=generator)
+        for name in ("energy", "old_log_probs", "ref_log_prob", "values", "advantages")
+    }
+    scores = torch.zeros(rows, TOKENS)
+    turn_rewards = (torch.rand(rows, TOKENS // len(TURN), generator=generator) < 0.1).float()
+    scores[:, -1] = turn_rewards.sum(dim=1)
+    return {
+        **noise,
+        "entropy": torch.rand(rows, TOKENS, generator=generator),
+        "token_roles": roles,
+        "turn_ids": torch.where(mask > 0, turns, -1),
+        "response_mask": mask,
+        "group_ids": torch.arange(rows) // GROUP,
+        "turn_rewards": turn_rewards,
+        "anchors": torch.randint(0, 40, turn_rewards.shape, generator=generator),
+        "scores": scores,
+    }
+
+
+def grpo(columns: Columns) -> object:
+    groups = columns["group_ids"].numpy().astype(str).astype(object)
+    return verl_algos.compute_grpo_vectorized_outcome_advantage(columns["scores"], columns["response_mask"], groups)
+
+
+def gae(columns: Columns) -> object:
+    return verl_algos.compute_gae_advantage_return(
+        columns["scores"], columns["values"], columns["response_mask"], torch.tensor(1.0), torch.tensor(1.0)
+    )
+
+
+def weighting(name: str, **parameters: object) -> Method:
+    spec = build_weighting({"name": name, **parameters})
+    return lambda columns: compute_token_credit(columns, spec)
+
+
+def _episodes(columns: Columns) -> Episodes:
+    rows, turns = columns["turn_rewards"].shape
+    counts, valid = torch.full((rows,), turns), torch.ones(rows, dtype=torch.bool)
+    return Episodes.of(columns["turn_ids"], columns["response_mask"], columns["turn_rewards"], counts, valid)
+
+
+def gigpo(columns: Columns) -> object:
+    episode, _ = grpo(columns)  # type: ignore[misc]
+    step, _ = estimators.gigpo_step_advantages(
+        _episodes(columns), columns["anchors"], columns["group_ids"], gamma=0.95, by_std=False
+    )
+    return episode + step * columns["response_mask"]
+
+
+def turn_ppo(columns: Columns) -> object:
+    return estimators.turn_gae(
+        _episodes(columns), columns["values"], None, columns["response_mask"], gamma=1.0, lam=1.0
+    )
+
+
+def bilevel_gae(columns: Columns) -> object:
+    return estimators.bilevel_gae(
+        _episodes(columns), columns["values"], columns["response_mask"], gamma=1.0, lam=1.0, high_level_gamma=0.95
+    )
+
+
+METHODS: dict[str, Method] = {
+    "estimator gae (verl)": gae,
+    "estimator gigpo": gigpo,
+    "estimator turn_ppo": turn_ppo,
+    "estimator bilevel_gae": bilevel_gae,
+    "credit uniform": weighting("uniform"),
+    "credit actfocus": weighting("actfocus"),
+    "credit actfocus, placebo": weighting("actfocus", placebo=True),
+    "credit action_only": weighting("action_only"),
+    "credit entropy_quantile": weighting("entropy_quantile"),
+    "credit aem": weighting("aem"),
+    "credit empg": weighting("empg"),
+}
+
+
+def seconds(method: Method, columns: Columns) -> float:
+    started = time.perf_counter()
+    method(columns)
+    return time.perf_counter() - started
+
+
+def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, float]:
+    method(columns)
+    pairs = [(seconds(method, columns), seconds(grpo, columns)) for _ in range(rounds)]
+    own, ratios = [pair[0] for pair in pairs], [pair[0] / pair[1] for pair in pairs]
+    found = bootstrap((ratios,), median, vectorized=False, method="percentile", rng=0).confidence_interval
+    return {
+        "seconds": median(own),
+        "ratio_to_grpo": median(ratios),
+        "low": float(found.low),
+        "high": float(found.high),
+    }
+
+
+def measure_memory(method: Method, columns: Columns) -> float:
+    """Most bytes that torch held at a time beyond the inputs, in columns of float32; the results are among them."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        method(columns)
+    assert profiled.profiler is not None
+    assert profiled.profiler.kineto_results is not None
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held, default=0) / columns["scores"].nbytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
+    arguments = parser.parse_args()
+    columns = make_batch(ROWS)
+    grpo(columns)
+    measured = {"estimator grpo (verl)": {"seconds": median(seconds(grpo, columns) for _ in range(arguments.rounds))}}
+    measured |= {name: measure_time(method, columns, arguments.rounds) for name, method in METHODS.items()}
+    for name, line in measured.items():
+        line["peak_columns"] = round(measure_memory(METHODS.get(name, grpo), columns), 2)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(measured, indent=2)
+    (arguments.folder / "methods.json").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
