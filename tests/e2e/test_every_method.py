@@ -1,0 +1,87 @@
+"""Two real steps of every estimator, every weighting and every filter, in one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from actfocus_verl.reporting.run_folder import RunFolder
+from tests.config.conftest import composed
+from tests.e2e.runs import ROOT, Run
+from tests.helpers.every_method import FILE_VARIABLE, MODE, MODULES, SECTIONS, STEPS_EACH
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+SIGNALS = ("entropy", "nll", "log_prob_shift", "gauge_free_energy")
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (ROOT / "configs" / group).glob("*.yaml"))
+
+
+def combinations() -> list[list[str]]:
+    """Command lines that together hold every file of the three groups, and every signal of ActFocus."""
+    weightings = [[f"credit={name}"] for name in names("credit")]
+    weightings += [["credit=actfocus", f"credit.signal={signal}"] for signal in SIGNALS]
+    weightings += [["credit=actfocus", "credit.placebo=true"]]
+    others = zip(cycle(names("algorithm")), cycle(names("filter")), strict=False)
+    return [
+        [*credit, f"algorithm={algorithm}", f"filter={kept}"]
+        for credit, (algorithm, kept) in zip(weightings, others, strict=False)
+    ]
+
+
+def test_every_name_is_tried() -> None:
+    tried = {word for combination in combinations() for word in combination}
+    assert tried >= {f"{group}={name}" for group in ("algorithm", "credit", "filter") for name in names(group)}
+
+
+def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = combinations()
+    sections = []
+    for overrides in methods:
+        config = OmegaConf.to_container(composed(*overrides, "model=tiny", "platform=cpu"), resolve=True)
+        sections.append({name: config.get(name, {}) for name in SECTIONS})
+    path = tmp_path / "methods.yaml"
+    OmegaConf.save(OmegaConf.create(sections), path)
+    monkeypatch.setenv(FILE_VARIABLE, str(path))
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", MODULES)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    run = start(
+        "every_method",
+        "algorithm=ppo",
+        "credit=actfocus",
+        f"trainer.v1.trainer_mode={MODE}",
+        f"trainer.total_training_steps={STEPS_EACH * len(methods)}",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=null",
+    )
+    assert run.wait() == 0, run.terminal[-4000:]
+    assert run.survivors() == []
+    metrics = RunFolder.open(run.folder).metrics
+    assert [line["method"] for line in metrics] == [method for method in range(len(methods)) for _ in range(STEPS_EACH)]
+    for line in metrics:
+        check(line, " ".join(methods[line["method"]]))
+
+
+def check(line: dict[str, Any], method: str) -> None:
+    """What one step of a method says of itself."""
+    trained = not line["filter/nothing_left"]
+    assert math.isfinite(line["actor/pg_loss"]), method
+    assert math.isfinite(line["actor/grad_norm"]), method
+    assert abs(line["rollout_corr/kl"]) < 1e-3, method
+    action, reasoning = line["credit/mean_weight/action"], line["credit/mean_weight/reasoning"]
+    if "credit=uniform" in method:
+        assert action == reasoning, method
+    elif trained and "credit=action_only" in method:
+        assert reasoning == 0 < action, method
+    elif trained and "credit=actfocus" in method:
+        assert action > 4 * reasoning, method
+    if "algorithm=gigpo" in method:
+        assert 0 <= line["estimator/compared_turns"] <= 1, method

@@ -1,0 +1,55 @@
+"""A trainer that takes another estimator, weighting and filter every STEPS_EACH steps: one start of Ray for all.
+
+verl imports it in every process when VERL_USE_EXTERNAL_MODULES is MODULES.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from omegaconf import OmegaConf, open_dict
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+
+from actfocus_verl.integration.trainer import TRAINER_PREFIX, TokenCreditTrainerSync
+
+MODULES = f"actfocus_verl.plugin,{__name__}"
+"""The plugin first: it registers the platform before anything of verl asks for one."""
+MODE = f"{TRAINER_PREFIX}every_method"
+FILE_VARIABLE = "ACTFOCUS_TEST_METHODS"
+"""A YAML list of configurations, as far as SECTIONS go."""
+SECTIONS = ("algorithm", "estimator", "credit", "filter")
+STEPS_EACH = 2
+
+
+@register_trainer(MODE)
+class EveryMethodTrainer(TokenCreditTrainerSync):
+    """Logs `method`, the position in the list."""
+
+    @property
+    def trainer_mode(self) -> str:
+        return "sync"
+
+    @trainer_mode.setter
+    def trainer_mode(self, name: str) -> None:
+        """verl asks only whether it is the synchronous one."""
+
+    def _setup(self) -> None:
+        super()._setup()
+        self._methods = OmegaConf.load(os.environ[FILE_VARIABLE])
+
+    @property
+    def _method(self) -> int:
+        return (self.global_steps - 1) // STEPS_EACH
+
+    def on_step_begin(self) -> None:
+        super().on_step_begin()
+        method = self._methods[self._method]
+        with open_dict(self.config):
+            for section in SECTIONS:
+                self.config[section] = method[section]
+        self._choose_credit(self.config)
+
+    def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
+        metrics["method"] = self._method
+        super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
