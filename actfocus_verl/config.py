@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from actfocus_verl.credit.estimators import EstimatorSpec, build_estimator
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.rollout.spans import KEY as ACTION_SPAN
+from actfocus_verl.rollout.spans import ActionSpan, build_action_span
+
+NO_WORLD = "none"
+"""`env.name` of a run on the user's own data."""
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
 
@@ -26,6 +33,26 @@ _GIVEN_BY_THE_REFERENCE = {
 def world_overrides(env: Mapping[str, Any]) -> dict[str, Any]:
     """Return the world's own keys of the `env` section that are set; null means the preset's value."""
     return {key: env[key] for key in env if key not in _NOT_OF_THE_WORLD and env[key] is not None}
+
+
+def section(config: Any, key: str) -> dict[str, Any]:
+    """Return a section as a dictionary; empty when it is absent, as in a command of verl's own, or null."""
+    found = OmegaConf.select(config, key)
+    return {} if found is None else OmegaConf.to_container(found, resolve=True)  # type: ignore[return-value]
+
+
+def has_world(config: Any) -> bool:
+    """Whether the episodes are those of a world, and not of the user's own data and agent loop."""
+    env = OmegaConf.select(config, "env")
+    return env is not None and env.get("name") != NO_WORLD
+
+
+def action_span(config: Any) -> ActionSpan | None:
+    """Return the configured span of actions, None for the agent loop's own column; ConfigurationError for neither."""
+    value = OmegaConf.select(config, ACTION_SPAN)
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True)
+    return build_action_span(value, tool_format=str(config.actor_rollout_ref.rollout.multi_turn.format))
 
 
 def has_reference(config: Any) -> bool:
@@ -65,7 +92,7 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
     Raises ConfigurationError for a parameter it does not have, a critic it lacks, or a KL penalty it has no place for.
     """
     key, name = "algorithm.adv_estimator", str(config.algorithm.adv_estimator)
-    spec = build_estimator(name, dict(config.get("estimator") or {}))
+    spec = build_estimator(name, section(config, "estimator"))
     if spec is None:
         return None
     if spec.needs_values and not config.critic.enable:

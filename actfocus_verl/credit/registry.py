@@ -161,6 +161,7 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     Args:
         config: ``name``, optionally ``normalize`` (default ``batch``) and ``placebo`` (default false), and the
             parameters of that weighting, e.g. ``{name: actfocus, alpha: 0.1, beta: 0.5, signal: energy}``.
+            ``action_span`` is not looked at.
 
     Raises:
         ConfigurationError: with keys as in ``credit.<key>``: no or unknown name, unknown key (lists the known ones), a
@@ -170,6 +171,7 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     name = options.pop("name", None)
     mode = options.pop("normalize", "batch")
     placebo = options.pop("placebo", False)
+    options.pop("action_span", None)  # says what the roles are made of: the rollout room reads it
     try:
         if name is None:
             raise ConfigurationError("name", None, "is missing", f"Choose one of {', '.join(known_weightings())}")
@@ -189,7 +191,7 @@ def _complete(name: str, function: WeightingFunction, options: Mapping[str, Any]
     parameters = list(inspect.signature(function).parameters.values())[1:]  # the first one takes the columns
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    known = ", ".join(("name", "normalize", "placebo", *named))
+    known = ", ".join(("name", "normalize", "placebo", "action_span", *named))
     for key, value in options.items():
         if key not in named and not takes_any:
             raise ConfigurationError(key, value, f"is no parameter of the weighting {name}", f"Known keys: {known}")

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
+from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 
+from actfocus_verl.config import has_world, section
 from actfocus_verl.integration.columns import OUTCOME_PREFIX, group_and_session
 
 METRICS_FILE = "metrics.jsonl"
@@ -31,13 +33,18 @@ _ROLLOUT_TOKEN_FIELDS = (
 
 
 class RunLog:
-    """Appends to the files of `config.run.dir`; a line is complete or absent, whatever kills the run."""
+    """Appends to the files of `config.run.dir`; a line is complete or absent, whatever kills the run.
+
+    Without a `run` section, in a command of verl's own, nothing is written.
+    """
 
     def __init__(self, config: Any) -> None:
-        self.folder = Path(config.run.dir)
-        self.rollouts_a_step = int(config.run.rollouts_a_step)
-        self.rollouts_every = int(config.run.rollouts_every)
-        self.seed = int(config.env.seed)
+        run = section(config, "run")
+        self.folder = Path(run["dir"]) if run else None
+        self.rollouts_a_step = int(run.get("rollouts_a_step", 0))
+        self.rollouts_every = int(run.get("rollouts_every", 1))
+        self.seed = int(OmegaConf.select(config, "env.seed", default=0))
+        self.has_world = has_world(config)
         self.evaluates_first = bool(config.trainer.get("val_before_train", True))
         self.temperature = float(config.actor_rollout_ref.rollout.val_kwargs.temperature)
 
@@ -46,12 +53,16 @@ class RunLog:
 
         The evaluation at `step` itself is forgotten too where verl evaluates again before it trains on.
         """
+        if self.folder is None:
+            return
         _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step)
         last_kept = step - 1 if self.evaluates_first else step
         _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
 
     def metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append one flat object: `step` and every scalar of the step."""
+        if self.folder is None:
+            return
         scalars = {key: _number(value) for key, value in metrics.items() if np.isscalar(value) or np.ndim(value) == 0}
         _append(self.folder / METRICS_FILE, {"step": step} | scalars)
 
@@ -61,7 +72,10 @@ class RunLog:
         """Append one object a data source (`env/preset/split`) with its success rate and 95 % Wilson interval.
 
         The interval treats episodes as independent, so it holds for one rollout a board; `boards` counts the boards.
+        Episodes of no world have no such rate: then nothing is written, and verl's own validation metrics say it all.
         """
+        if self.folder is None or not self.has_world:
+            return
         from scipy.stats import binomtest  # half a second in every process that imports verl, if it were at the top
 
         for source in sorted(set(data_sources)):
@@ -96,7 +110,7 @@ class RunLog:
 
     def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int) -> None:
         """Write the first `run.rollouts_a_step` rows of every `run.rollouts_every`-th step, a JSON object each."""
-        if self.rollouts_a_step <= 0 or step % self.rollouts_every:
+        if self.folder is None or self.rollouts_a_step <= 0 or step % self.rollouts_every:
             return
         chosen = sorted(keys)[: self.rollouts_a_step]
         data = tq.kv_batch_get(keys=chosen, partition_id=batch.partition_id)
@@ -119,18 +133,23 @@ def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
     uid, session = group_and_session(key)
     extra = data["extra_fields"][row]
     extra = getattr(extra, "data", extra)
-    info = extra["reward_extra_info"]
+    info = extra.get("reward_extra_info") or {}
     entry: dict[str, Any] = {
         "step": step,
         "group": uid,
         "session": int(session),
         "return": float(data["rm_scores"][row].sum()),
-        "success": bool(info["success"]),
-        "stop_reason": info["stop_reason"],
-        "turn_rewards": _values(data["turn_rewards"][row]),
         "prompt_ids": _values(data["prompts"][row]),
-        "texts": extra["texts"],
     }
+    # what an agent loop that is not ours may leave out
+    if "success" in info:
+        entry["success"] = bool(info["success"])
+    if "stop_reason" in info:
+        entry["stop_reason"] = info["stop_reason"]
+    if "turn_rewards" in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
+        entry["turn_rewards"] = _values(data["turn_rewards"][row])
+    if "texts" in extra:
+        entry["texts"] = extra["texts"]
     length = data["responses"][row].numel()
     for name in _ROLLOUT_TOKEN_FIELDS:
         if name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)

@@ -8,7 +8,7 @@ verl's.
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from actfocus_verl.config import require_entropy, require_estimator, require_reference
+from actfocus_verl.config import action_span, require_entropy, require_estimator, require_reference, section
 from actfocus_verl.credit.diagnostics import credit_metrics
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
@@ -47,6 +47,7 @@ from actfocus_verl.integration.group_filter import apply_filter, filter_metrics,
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
+from actfocus_verl.integration.span_columns import SpanColumns
 
 TRAINER_PREFIX = "actfocus_"
 POLL_SECONDS = 0.1
@@ -72,14 +73,15 @@ class TokenCreditMixin:
 
     def __init__(self, config: Any) -> None:
         self._choose_credit(config)
+        self.action_span = action_span(config)
         self._group_factors: dict[str, float] = {}
         self.run_log = RunLog(config)
         super().__init__(config)  # type: ignore[call-arg]
 
     def _choose_credit(self, config: Any) -> None:
         """Build the weighting, the filter and the estimator that a configuration names."""
-        self.weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
-        self.group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
+        self.weighting = build_weighting(section(config, "credit"))
+        self.group_filter = build_filter(section(config, "filter") or {"name": "none"})
         self.estimator = require_estimator(config)
         require_reference(config, self.weighting)
         require_entropy(config, self.weighting)
@@ -97,6 +99,11 @@ class TokenCreditMixin:
     def reference_signals(self) -> list[str]:
         """What the weighting wants of the reference's logits."""
         return [name for name in LOGIT_SIGNALS if name in self.weighting.required_columns]
+
+    @cached_property
+    def span_columns(self) -> SpanColumns:
+        """Completes the columns of an agent loop that is not ours; needs the tokenizer, loaded in `_setup`."""
+        return SpanColumns(self.action_span, self.tokenizer)  # type: ignore[attr-defined]
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()  # type: ignore[misc]
@@ -127,8 +134,9 @@ class TokenCreditMixin:
         Raises RuntimeError when episodes are missing: verl would train on what is left of their groups.
         """
         self._require_all_episodes(batch)
-        fields = ["rm_scores", TOKEN_ROLES, "extra_fields"]
+        fields = ["rm_scores", TOKEN_ROLES, TURN_IDS, "extra_fields"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        data = self.span_columns.complete(batch, data)
         metrics.update(episode_metrics([_plain(row) for row in data["extra_fields"]], data[TOKEN_ROLES]))
         returns = [float(row.sum()) for row in data["rm_scores"].unbind()]
         positions, selection = apply_filter(batch.keys, returns, self.group_filter)
@@ -182,7 +190,7 @@ class TokenCreditMixin:
         ids = None
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
-        seed = (self.config.run.seed, self.global_steps)  # type: ignore[attr-defined]
+        seed = (OmegaConf.select(self.config, "run.seed", default=0), self.global_steps)  # type: ignore[attr-defined]
         weights, shift = compute_token_credit(
             columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids, placebo_seed=seed
         )
@@ -226,14 +234,19 @@ class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
 
 
 def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:
-    """Return means over the episodes of a step: success, turns, valid actions, what the world adds, stops, roles."""
-    infos = [row["reward_extra_info"] for row in extra_fields]
-    stops = Counter(info["stop_reason"] for info in infos)
+    """Return means over the episodes of a step: success, turns, valid actions, what the world adds, stops, roles.
+
+    What only our agent loop reports is left out for another loop's episodes.
+    """
+    infos = [row.get("reward_extra_info") or {} for row in extra_fields]
+    reported = set.intersection(*(set(info) for info in infos))
+    named = {"success_rate": "success", "turns": "turns", "valid_action_rate": "valid_action_rate"}
     metrics = {
-        "episode/success_rate": float(np.mean([info["success"] for info in infos])),
-        "episode/turns": float(np.mean([info["turns"] for info in infos])),
-        "episode/valid_action_rate": float(np.mean([info["valid_action_rate"] for info in infos])),
+        f"episode/{name}": float(np.mean([info[key] for info in infos]))
+        for name, key in named.items()
+        if key in reported
     }
+    stops = Counter(info["stop_reason"] for info in infos if "stop_reason" in reported)
     figures = {key for info in infos for key in info if key.startswith(OUTCOME_PREFIX)}
     metrics |= {f"episode/{key}": float(np.mean([info[key] for info in infos])) for key in sorted(figures)}
     metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.config import has_world
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments import split_size
 from actfocus_verl.environments.base import require_integer
@@ -22,10 +23,11 @@ def fill_derived(config: DictConfig) -> None:
     preset or filter, and where there is nothing to work a size out from.
     """
     env = config.env
-    if env.train_size is None:
-        env.train_size = _boards(env, "train") or _prompts_of_the_run(config)
-    if env.evaluation_size is None:
-        env.evaluation_size = _boards(env, "evaluation") or _require_size("env.evaluation_size", env)
+    if has_world(config):
+        if env.train_size is None:
+            env.train_size = _boards(env, "train") or _prompts_of_the_run(config)
+        if env.evaluation_size is None:
+            env.evaluation_size = _boards(env, "evaluation") or _require_size("env.evaluation_size", env)
     if OmegaConf.select(config, MINI_BATCH) is None:
         OmegaConf.update(config, MINI_BATCH, kept_groups(config))
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from omegaconf import DictConfig
 from transformers import AutoConfig, AutoTokenizer
 
-from actfocus_verl.config import world_overrides
+from actfocus_verl.config import has_world, world_overrides
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.rollout import ChatCodec, Episode
+from actfocus_verl.rollout import ChatCodec, Episode, TokenDecoder
 
 logger = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
 
 PATH: Final = "actor_rollout_ref.model.path"
 
@@ -36,7 +39,7 @@ _UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, 
 
 
 def check_model(config: DictConfig) -> None:
-    """Raise ConfigurationError unless the model can be loaded and has room for a turn of this world.
+    """Raise ConfigurationError unless the model can be loaded and has room for a turn of this world, if there is one.
 
     Reads the tokenizer and the model's config.json, not its weights; a Hugging Face id is looked up, or taken from the
     cache. Logs a warning where the rollout's log-probs may differ from the actor's. A remote path (`hdfs://...`), which
@@ -52,7 +55,10 @@ def check_model(config: DictConfig) -> None:
     _require_one_architecture(model.path, network)
     _compare_vocabulary(model.path, _text_part(network).vocab_size, len(tokenizer))
     _require_positions(config, _text_part(network).max_position_embeddings)
-    _require_room_for_a_turn(config, _codec(model.path, tokenizer))
+    if has_world(config):
+        _require_room_for_a_turn(config, _made(ChatCodec, model.path, tokenizer))
+    else:
+        _made(TokenDecoder, model.path, tokenizer)
 
 
 def _require_folder_or_id(model: DictConfig) -> None:
@@ -142,9 +148,9 @@ def _require_positions(config: DictConfig, positions: int) -> None:
         )
 
 
-def _codec(path: str, tokenizer: Any) -> ChatCodec:
+def _made(kind: Callable[[Any], _Made], path: str, tokenizer: Any) -> _Made:
     try:
-        return ChatCodec(tokenizer)
+        return kind(tokenizer)
     except ConfigurationError as error:
         raise ConfigurationError(PATH, path, error.problem, error.remedy) from error
 

@@ -19,7 +19,9 @@ TRACKER_FILE: Final = "latest_checkpointed_iteration.txt"
 _STEP_FOLDER: Final = "global_step_"
 _RECORDS: Final = ("metrics.jsonl", "evaluations.jsonl", "checkpoints")
 """A run that got as far as one of these is a run; what stopped earlier may be started anew with other settings."""
-_IDENTITY: Final = ("env", "algorithm_name", "credit", "filter", "model.path", "tiny_policy", "run.seed")
+_IDENTITY: Final = (
+    *("env", "data.train_files", "algorithm_name", "credit", "filter", "model.path", "tiny_policy", "run.seed"),
+)
 """Sections and keys that make it another run when they differ."""
 _NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
 _FSDP: Final = ("fsdp", "fsdp2")

@@ -11,6 +11,7 @@ from typing import Final
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
@@ -20,6 +21,7 @@ from actfocus_verl.credit.estimators import ESTIMATORS
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.loss import LOSS_MODE
 from actfocus_verl.integration.trainer import TRAINER_PREFIX
+from actfocus_verl.preflight.own_data import AGENT_LOOP
 
 _ESTIMATOR: Final = "algorithm.adv_estimator"
 _LOSS: Final = "actor_rollout_ref.actor.policy_loss.loss_mode"
@@ -36,6 +38,8 @@ def check_registered(config: DictConfig) -> None:
     _require_known(config, _ESTIMATOR, ADV_ESTIMATOR_REGISTRY)
     _require_known(config, _LOSS, POLICY_LOSS_REGISTRY)
     _require_known(config, _MODE, TRAINER_REGISTRY)
+    if not config.actor_rollout_ref.rollout.agent.agent_loop_config_path:  # its file registers more, in the workers
+        _require_known(config, AGENT_LOOP, _agent_loop_registry)
     _require_our_trainer(config)
     _require_accepted_by_verl(config)
 

@@ -6,7 +6,15 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from actfocus_verl.config import require_entropy, require_estimator, require_reference, world_overrides
+from actfocus_verl.config import (
+    action_span,
+    has_world,
+    require_entropy,
+    require_estimator,
+    require_reference,
+    section,
+    world_overrides,
+)
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
@@ -14,14 +22,13 @@ from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.batches import check_batches, check_lengths
 from actfocus_verl.preflight.derived import MINI_BATCH
+from actfocus_verl.preflight.own_data import check_own_data
 
 _INTEGERS: Final = {
     "run.seed": 0,
     "run.rollouts_a_step": 0,
     "run.rollouts_every": 1,
     "env.seed": 0,
-    "env.train_size": 1,
-    "env.evaluation_size": 1,
     "data.train_batch_size": 1,
     "data.max_prompt_length": 1,
     "data.max_response_length": 1,
@@ -35,6 +42,9 @@ _INTEGERS: Final = {
     "actor_rollout_ref.rollout.agent.num_workers": 1,
 }
 """Keys that must be integers of at least this much."""
+
+_BOARDS: Final = {"env.train_size": 1, "env.evaluation_size": 1}
+"""Likewise, in a world."""
 
 _OPTIONAL_INTEGERS: Final = {"trainer.total_training_steps": 1, "actor_rollout_ref.rollout.max_model_len": 1}
 """Likewise, unless null."""
@@ -60,7 +70,10 @@ def check_config(config: DictConfig) -> None:
     `fill_derived` comes first. Nothing is written, and neither Ray nor verl is imported.
     """
     _check_numbers(config)
-    _check_boards(config)
+    if has_world(config):
+        _check_boards(config)
+    else:
+        check_own_data(config)
     require_estimator(config)
     _check_credit(config)
     _check_trainer(config)
@@ -69,7 +82,7 @@ def check_config(config: DictConfig) -> None:
 
 
 def _check_numbers(config: DictConfig) -> None:
-    for key, low in _INTEGERS.items():
+    for key, low in (_INTEGERS | (_BOARDS if has_world(config) else {})).items():
         require_integer(key, OmegaConf.select(config, key), low=low)
     for key, low in _OPTIONAL_INTEGERS.items():
         value = OmegaConf.select(config, key)
@@ -126,7 +139,8 @@ def _check_split(env: Any, split: str, size_key: str) -> None:
 
 
 def _check_credit(config: DictConfig) -> None:
-    weighting = build_weighting(OmegaConf.to_container(config.credit, resolve=True))
+    weighting = build_weighting(section(config, "credit"))
+    action_span(config)
     require_reference(config, weighting)
     require_entropy(config, weighting)
     of_logits = [name for name in LOGIT_SIGNALS if name in weighting.required_columns]

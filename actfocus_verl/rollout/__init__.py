@@ -2,11 +2,14 @@
 
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
+from actfocus_verl.rollout.decoding import TokenDecoder
 from actfocus_verl.rollout.episode import Episode
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
+from actfocus_verl.rollout.spans import ActionSpan, build_action_span, span_roles
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
 
 __all__ = [
+    "ActionSpan",
     "ChatCodec",
     "Episode",
     "ParsedReply",
@@ -14,9 +17,12 @@ __all__ = [
     "ReadReply",
     "Reply",
     "StopReason",
+    "TokenDecoder",
     "Trajectory",
     "TurnText",
+    "build_action_span",
     "parse_reply",
     "read_reply",
+    "span_roles",
     "token_roles",
 ]
