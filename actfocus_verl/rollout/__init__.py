@@ -4,11 +4,13 @@ from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
 from actfocus_verl.rollout.episode import Episode
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
+from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
 
 __all__ = [
     "ChatCodec",
     "Episode",
+    "ForcedAnswer",
     "ParsedReply",
     "Policy",
     "ReadReply",
@@ -16,7 +18,9 @@ __all__ = [
     "StopReason",
     "Trajectory",
     "TurnText",
+    "forced_answer",
     "parse_reply",
+    "probe_columns",
     "read_reply",
     "token_roles",
 ]

@@ -17,7 +17,8 @@ from actfocus_verl.environments.frozen_lake.rules import (
     shortest_path_length,
     slip_probabilities,
 )
-from actfocus_verl.environments.frozen_lake.scripted import PLAYER
+from actfocus_verl.environments.frozen_lake.scripted import PLAYER, best_moves
+from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
 _MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}
@@ -86,6 +87,11 @@ class FrozenLake(World):
     @property
     def success(self) -> bool:
         return self.player == self.board.goal
+
+    def known_answer(self) -> str | None:
+        """The best moves as if the ice were dry on the way, as many as a reply may hold."""
+        moves = best_moves(self, self.limits.max_actions_per_turn)
+        return join_actions([prompt.ACTION_NAMES[move] for move in moves]) if moves else None
 
     def optimal_return(self) -> float:
         """Best chance to reach the goal under the turn protocol (`rules.best_success_rate`)."""
