@@ -5,7 +5,7 @@ The opening of a reply in the worlds' own form, with nothing between its think t
     context of the turn | <think> </think> <answer> | answer
 
 The closing tag is left out: what stands after the answer changes nothing of its log-probability. The text is encoded
-with it, so that the tokens are those of such a reply, and the answer's are those with the role ACTION in it.
+with it, so that the tokens are those of such a reply; the answer's are those with a character of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
 
@@ -29,10 +28,14 @@ class ForcedAnswer:
 def forced_answer(codec: ChatCodec, answer: str) -> ForcedAnswer:
     """The forced answer of a text. Raises ValueError for one that no reply could hold between its answer tags."""
     token_ids = codec.text_ids(f"<think> </think> <answer> {answer} </answer>")
-    read = read_reply(codec, token_ids)
-    places = [place for place, role in enumerate(read.roles) if role == TokenRole.ACTION]
-    if not places or not answer.strip():
+    parsed = read_reply(codec, token_ids).parsed
+    if parsed.answer is None or not parsed.actions:
         raise ValueError(f"the known answer {answer!r} cannot stand between the tags of a reply")
+    text, spans = codec.offsets(token_ids)
+    content = text[slice(*parsed.answer)]
+    start = parsed.answer[0] + len(content) - len(content.lstrip())
+    end = start + len(content.strip())
+    places = [place for place, (first, last) in enumerate(spans) if first < end and last > start]
     return ForcedAnswer(token_ids[: places[-1] + 1], places[-1] + 1 - places[0])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actfocus_verl.environments.frozen_lake.prompt import ACTION_NAMES
 from actfocus_verl.environments.frozen_lake.rules import Move, action_values, destination
@@ -37,24 +36,6 @@ def describe(world: FrozenLake) -> str:
     )
 
 
-def best_moves(world: FrozenLake, count: int) -> list[Move]:
-    """The best `count` moves from where the player is, each for the tile that the one before is meant to reach.
-
-    Fewer where that is hole or goal, and none where the goal cannot be reached.
-    """
-    values = action_values(world.board, world.config.success_rate, world.limits.max_actions_per_episode)
-    tile, moves = world.player, list[Move]()
-    while len(moves) < count and not world.board.is_terminal(tile) and values[tile].max() > 0:
-        moves.append(best_move(values[tile]))
-        tile = destination(world.board.size, tile, moves[-1])
-    return moves
-
-
-def best_move(values: NDArray[np.float64]) -> Move:
-    """The first move of the highest value, so that the same state always has the same one. values: (4,)."""
-    return Move(int(np.argmax(values.round(9))))
-
-
 def plan(world: FrozenLake, rng: np.random.Generator, skill: float) -> list[str]:
     """One or two moves, the second for the tile that the first is meant to reach."""
     values = action_values(world.board, world.config.success_rate, world.limits.max_actions_per_episode)
@@ -62,7 +43,11 @@ def plan(world: FrozenLake, rng: np.random.Generator, skill: float) -> list[str]
     tile = world.player
     moves: list[Move] = []
     while len(moves) < wanted and not world.board.is_terminal(tile):
-        move = best_move(values[tile]) if rng.random() < skill else mistake(rng, HABIT, tuple(Move))
+        if rng.random() < skill:
+            # argmax takes the first of equals: the same state always has the same best move
+            move = Move(int(np.argmax(values[tile].round(9))))
+        else:
+            move = mistake(rng, HABIT, tuple(Move))
         moves.append(move)
         tile = destination(world.board.size, tile, move)
     return [ACTION_NAMES[move] for move in moves]

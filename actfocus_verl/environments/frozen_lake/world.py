@@ -12,12 +12,13 @@ from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeCon
 from actfocus_verl.environments.frozen_lake.rules import (
     Board,
     Move,
+    best_moves,
     best_success_rate,
     destination,
     shortest_path_length,
     slip_probabilities,
 )
-from actfocus_verl.environments.frozen_lake.scripted import PLAYER, best_moves
+from actfocus_verl.environments.frozen_lake.scripted import PLAYER
 from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
@@ -89,8 +90,15 @@ class FrozenLake(World):
         return self.player == self.board.goal
 
     def known_answer(self) -> str | None:
-        """The best moves as if the ice were dry on the way, as many as a reply may hold."""
-        moves = best_moves(self, self.limits.max_actions_per_turn)
+        """The best moves, as many as a reply may hold, each for where the one before is meant to lead."""
+        limits = self.limits
+        moves = best_moves(
+            self.board,
+            self.config.success_rate,
+            limits.max_actions_per_episode,
+            self.player,
+            limits.max_actions_per_turn,
+        )
         return join_actions([prompt.ACTION_NAMES[move] for move in moves]) if moves else None
 
     def optimal_return(self) -> float:
