@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from actfocus_verl.credit.estimators import EstimatorSpec, build_estimator
+from actfocus_verl.credit.estimators import ESTIMATORS, EstimatorSpec, build_estimator
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.spans import KEY as ACTION_SPAN
@@ -18,6 +18,9 @@ from actfocus_verl.rollout.spans import ActionSpan, build_action_span
 
 NO_WORLD = "none"
 """`env.name` of a run on the user's own data."""
+
+TURN_RATIO_LOSS = "turn_ratio"
+"""The `loss_mode` of the policy loss whose ratio is a turn's and whose clip range an estimator may scale."""
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
 
@@ -60,6 +63,12 @@ def has_reference(config: Any) -> bool:
     return bool(config.algorithm.get("use_kl_in_reward", False) or config.actor_rollout_ref.actor.use_kl_loss)
 
 
+def needs_answers(config: Any) -> bool:
+    """Whether the run's advantage estimator has the policy probed for answers that the world knows."""
+    spec = ESTIMATORS.get(str((config.get("algorithm") or {}).get("adv_estimator")))
+    return spec is not None and spec.needs_answers
+
+
 def require_reference(config: Any, weighting: WeightingSpec) -> None:
     """Raise ConfigurationError when the weighting reads a column of the reference pass and there is no such pass."""
     wanted = [name for column, name in _GIVEN_BY_THE_REFERENCE.items() if column in weighting.required_columns]
@@ -89,7 +98,8 @@ def require_entropy(config: Any, weighting: WeightingSpec) -> None:
 def require_estimator(config: Any) -> EstimatorSpec | None:
     """Return our advantage estimator with its parameters, None for one of verl's.
 
-    Raises ConfigurationError for a parameter it does not have, a critic it lacks, or a KL penalty it has no place for.
+    Raises ConfigurationError for a parameter it does not have, a critic it lacks, a KL penalty it has no place for, or
+    clip ranges that the loss does not have.
     """
     key, name = "algorithm.adv_estimator", str(config.algorithm.adv_estimator)
     spec = build_estimator(name, section(config, "estimator"))
@@ -103,5 +113,13 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
             True,
             f"{name} has no place for a penalty of single tokens",
             "Set it to false; actor_rollout_ref.actor.use_kl_loss=true is the KL term of the loss",
+        )
+    loss_mode = str(config.actor_rollout_ref.actor.policy_loss.loss_mode)
+    if spec.parameters.get("clip_beta", 0.0) > 0 and loss_mode != TURN_RATIO_LOSS:
+        raise ConfigurationError(
+            "estimator.clip_beta",
+            spec.parameters["clip_beta"],
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} has one clip range for all turns",
+            f"Set loss_mode={TURN_RATIO_LOSS}, or estimator.clip_beta=0",
         )
     return spec

@@ -159,13 +159,14 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
                 f"{ours}.engine.{name}",
                 functools.partial(models.get(strategy, {}).get, key),
             )
-    yield (
-        "policy loss",
-        "actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted",
-        f"{ours}.loss.token_weighted_policy_loss",
-        lambda: POLICY_LOSS_REGISTRY.get("token_weighted"),
-    )
-    for name in ("gigpo", "turn_ppo", "bilevel_gae"):
+    for loss in ("token_weighted", "turn_ratio"):
+        yield (
+            "policy loss",
+            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss}",
+            f"{ours}.loss.{loss}_policy_loss",
+            functools.partial(POLICY_LOSS_REGISTRY.get, loss),
+        )
+    for name in ("gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo"):
         yield (
             "advantage estimator",
             f"algorithm.adv_estimator={name}",

@@ -4,6 +4,8 @@
 - :mod:`~actfocus_verl.credit.signals`: numbers per token taken from a model's own logits (energy and its kin).
 - :mod:`~actfocus_verl.credit.weighting`: how the gradient is spread over the tokens (uniform, ActFocus, action only).
 - :mod:`~actfocus_verl.credit.entropy_weighting`: the same by the policy's entropy (entropy quantile, AEM, EMPG).
+- :mod:`~actfocus_verl.credit.estimators`: advantages over the turns of whole episodes.
+- :mod:`~actfocus_verl.credit.information_gain`: the same from what each turn told of a known answer (IGPO, A2TGPO).
 - :mod:`~actfocus_verl.credit.turns`: means over a turn's tokens, and back.
 - :mod:`~actfocus_verl.credit.placebo`: any weighting's weights, shuffled within the roles.
 - :mod:`~actfocus_verl.credit.registry`: weightings by name, and from a line of YAML.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -31,8 +32,19 @@ def check_number(key: str, value: object, *, low: float, high: float = math.inf,
 
 def check_normalize(mode: object) -> None:
     """Raise ConfigurationError, listing the known modes, unless ``mode`` is one of them."""
-    if mode not in NORMALIZE_MODES:
-        raise ConfigurationError("normalize", mode, "is unknown", f"Choose one of {', '.join(NORMALIZE_MODES)}")
+    check_choice("normalize", mode, choices=NORMALIZE_MODES)
+
+
+def check_choice(key: str, value: object, *, choices: Sequence[str]) -> None:
+    """Raise ConfigurationError, listing them, unless ``value`` is one of the choices."""
+    if value not in choices:
+        raise ConfigurationError(key, value, "is unknown", f"Choose one of {', '.join(choices)}")
+
+
+def check_count(key: str, value: object) -> None:
+    """Raise ConfigurationError unless ``value`` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(key, value, "is no integer of at least 1", "Choose 1 or more")
 
 
 def check_flag(key: str, value: object) -> None:

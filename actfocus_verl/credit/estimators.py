@@ -7,15 +7,16 @@ nothing else. Statistics are computed in float64 over the whole batch; padding r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from actfocus_verl.credit.blocks import row_blocks
-from actfocus_verl.credit.checks import check_number
+from actfocus_verl.credit.checks import check_choice, check_count, check_flag, check_number
 from actfocus_verl.credit.turns import Turns
 from actfocus_verl.errors import ConfigurationError
 
@@ -23,6 +24,8 @@ STD_EPS: Final = 1e-6
 """Added to a group's standard deviation, as verl's GRPO and GiGPO's authors do."""
 WHITEN_EPS: Final = 1e-8
 """Added to the variance that advantages are whitened by, as verl's GAE does."""
+POOLS: Final = ("separate", "joint")
+"""What IGPO normalises together: gains alone and outcomes alone, or both in one pool."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class EstimatorSpec:
     name: str
     columns: tuple[str, ...]
     """Columns it reads beyond those verl passes to every estimator."""
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, Any]
     """The ``estimator`` section: here the defaults, from `build_estimator` the configured values."""
     needs_values: bool = False
     """Whether it reads a critic's values."""
     spreads_kl: bool = True
     """Whether a KL penalty in the reward has a place in it."""
+    needs_answers: bool = False
+    """Whether the policy is probed for an answer that the world knows."""
 
 
 ESTIMATORS: Final[Mapping[str, EstimatorSpec]] = {
@@ -52,11 +57,32 @@ ESTIMATORS: Final[Mapping[str, EstimatorSpec]] = {
             needs_values=True,
             spreads_kl=False,
         ),
+        EstimatorSpec(
+            "igpo",
+            ("turn_ids", "turn_rewards", "answer_scores"),
+            {"information_weight": 1.0, "pool": "separate", "first_turn": True},
+            needs_answers=True,
+        ),
+        EstimatorSpec(
+            "a2tgpo",
+            ("turn_ids", "turn_rewards", "answer_scores"),
+            {"alpha": 0.3, "clip_beta": 0.3, "min_group_size": 1, "first_turn": False},
+            needs_answers=True,
+        ),
     )
 }
 """The estimators of this package."""
 
-_LARGEST: Final = {"step_weight": float("inf"), "high_level_gamma": 1.0}
+_CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
+    "step_weight": partial(check_number, low=0.0),
+    "high_level_gamma": partial(check_number, low=0.0, high=1.0),
+    "information_weight": partial(check_number, low=0.0),
+    "pool": partial(check_choice, choices=POOLS),
+    "first_turn": check_flag,
+    "alpha": partial(check_number, low=0.0),
+    "clip_beta": partial(check_number, low=0.0, high=1.0),
+    "min_group_size": check_count,
+}
 
 
 def build_estimator(name: str, section: Mapping[str, object]) -> EstimatorSpec | None:
@@ -71,11 +97,10 @@ def build_estimator(name: str, section: Mapping[str, object]) -> EstimatorSpec |
         if key not in known:
             remedy = f"Known: {', '.join(known)}" if known else f"Remove estimator.{key}"
             raise ConfigurationError(f"estimator.{key}", value, f"is no parameter of algorithm {name}", remedy)
-        check_number(f"estimator.{key}", value, low=0.0, high=_LARGEST[key])
+        _CHECKS[key](f"estimator.{key}", value)
     if spec is None:
         return None
-    parameters = {key: float(section.get(key, default)) for key, default in known.items()}  # type: ignore[arg-type]
-    return EstimatorSpec(spec.name, spec.columns, parameters, spec.needs_values, spec.spreads_kl)
+    return replace(spec, parameters={key: type(default)(section.get(key, default)) for key, default in known.items()})
 
 
 @dataclass(frozen=True)
@@ -188,17 +213,18 @@ def gigpo_step_advantages(
         return episodes.turns.to_tokens(torch.zeros_like(episodes.rewards)), 0.0
     states = torch.stack([group_ids[:, None].expand(played.shape)[played], anchors[played]], dim=1)
     _, state = torch.unique(states, dim=0, return_inverse=True)
-    counts = _sums_by(state, torch.ones_like(returns))
-    centred = returns - (_sums_by(state, returns) / counts)[state]
+    counts = sums_by(state, torch.ones_like(returns))
+    centred = returns - (sums_by(state, returns) / counts)[state]
     if by_std:
-        variance = _sums_by(state, centred**2) / (counts - 1).clamp(min=1)
+        variance = sums_by(state, centred**2) / (counts - 1).clamp(min=1)
         centred = centred / (variance.sqrt() + STD_EPS)[state]
     advantages = torch.zeros_like(episodes.rewards)
     advantages[played] = torch.where(counts[state] > 1, centred, 0.0)
     return episodes.turns.to_tokens(advantages), float((counts[state] > 1).double().mean())
 
 
-def _sums_by(index: Tensor, values: Tensor) -> Tensor:
+def sums_by(index: Tensor, values: Tensor) -> Tensor:
+    """(G,): sums of the (N,) values of equal index, (N,) integers from 0; N > 0, G the largest index plus 1."""
     return torch.zeros(int(index.max()) + 1, dtype=values.dtype, device=values.device).index_add_(0, index, values)
 
 

@@ -132,6 +132,15 @@ class World(ABC):
         """Further figures of the episode so far, by name; their means are logged beside the success rate."""
         return {}
 
+    def known_answer(self) -> str | None:
+        """What a reply to the present state should hold between its answer tags; None where nothing is known.
+
+        Some estimators ask the policy after every turn how likely it finds this text. Where play moves on, it is the
+        remaining optimal sequence of actions, as much of it as one reply may hold; where a goal stays the same, that
+        goal. A world that always returns None offers none. Nothing in the world changes.
+        """
+        return None
+
     @abstractmethod
     def optimal_return(self) -> float:
         """The expected episode return of the best play of this board within the limits."""

@@ -13,6 +13,11 @@ from actfocus_verl.environments.base import Limits, World
 ACTION_SEPARATOR = "||"
 
 
+def join_actions(actions: Sequence[str]) -> str:
+    """The actions of one reply, as its answer holds them."""
+    return f" {ACTION_SEPARATOR} ".join(actions)
+
+
 def turn_message(world: World, *, turn: int, actions_left: int, last_reward: float | None = None) -> str:
     """The user message that opens a turn.
 

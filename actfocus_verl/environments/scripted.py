@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 
 from actfocus_verl.environments.base import require_number
-from actfocus_verl.environments.protocol import ACTION_SEPARATOR
+from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.errors import ConfigurationError
 
 Coupling = Literal["loose", "coupled"]
@@ -65,5 +65,4 @@ class ScriptedPlayer:
         reasoning = self.describe(world)
         if coupling == "coupled":
             reasoning += f" So I choose {' then '.join(actions)}."
-        answer = f" {ACTION_SEPARATOR} ".join(actions)
-        return f"<think> {reasoning} </think> <answer> {answer} </answer>"
+        return f"<think> {reasoning} </think> <answer> {join_actions(actions)} </answer>"

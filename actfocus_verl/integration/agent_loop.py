@@ -11,11 +11,12 @@ import numpy as np
 from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
-from actfocus_verl.config import world_overrides
+from actfocus_verl.config import needs_answers, world_overrides
 from actfocus_verl.environments import make_world
+from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import OUTCOME_PREFIX, TokenColumnsOutput
 from actfocus_verl.integration.dataset import AGENT_NAME
-from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, probe_columns
 
 
 class ServerPolicy:
@@ -63,14 +64,19 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
         policy = ServerPolicy(self.server_manager, sampling_params)
         context = self.rollout_config.prompt_length + self.rollout_config.response_length
+        codec, probing = ChatCodec(self.tokenizer), needs_answers(self.config)
         episode = Episode(
             world,
-            ChatCodec(self.tokenizer),
+            codec,
             max_context_tokens=context,
             max_response_tokens=self.rollout_config.response_length,
+            ask_answers=probing,
         )
         trajectory = await episode.play(policy)
-        return to_output(trajectory, policy)
+        probes = probe_columns(codec, trajectory.known_answers, trajectory.turn_starts) if probing else None
+        if probes is not None:
+            require_room(max(probes["probe_lengths"]), world.limits.max_turn_tokens)
+        return to_output(trajectory, policy, probes)
 
 
 def episode_seed(seed: int, split: str, step: int, session: int) -> int:
@@ -79,7 +85,20 @@ def episode_seed(seed: int, split: str, step: int, session: int) -> int:
     return int(np.random.SeedSequence([seed, step_part, session]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def to_output(trajectory: Trajectory, policy: ServerPolicy) -> TokenColumnsOutput:
+def require_room(longest: int, max_turn_tokens: int) -> None:
+    """Raise ConfigurationError unless a forced answer is no longer than a reply, for which the context has room."""
+    if longest > max_turn_tokens:
+        raise ConfigurationError(
+            "env.max_turn_tokens",
+            max_turn_tokens,
+            f"the known answer takes {longest} tokens with its opening, more than a reply may have",
+            f"Raise it to {longest} at least",
+        )
+
+
+def to_output(
+    trajectory: Trajectory, policy: ServerPolicy, probes: dict[str, list[int]] | None = None
+) -> TokenColumnsOutput:
     """Return the trajectory as verl's output. The scalar reward is the episode return, on the last token."""
     versions = policy.weight_versions
     return TokenColumnsOutput(
@@ -106,4 +125,5 @@ def to_output(trajectory: Trajectory, policy: ServerPolicy) -> TokenColumnsOutpu
         turn_ids=trajectory.turn_ids,
         turn_rewards=trajectory.turn_rewards,
         anchors=trajectory.anchors,
+        probes=probes,
     )

@@ -10,11 +10,20 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop import AgentLoopOutput
 
+from actfocus_verl.errors import ConfigurationError
+
 TOKEN_ROLES = "token_roles"
 TURN_IDS = "turn_ids"
 TURN_REWARDS = "turn_rewards"
 ANCHORS = "anchors"
 GROUP_IDS = "group_ids"
+
+PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
+"""What the agent loop writes for estimators that probe the policy for a known answer (`rollout.probe_columns`)."""
+ANSWER_SCORES = "answer_scores"
+"""What the trainer makes of them: mean log-prob of the answer before each turn, float32 (K,); NaN without an answer."""
+CLIP_SCALES = "clip_scales"
+"""An estimator's factor on the clip range of each response token, float32 (T,)."""
 
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
@@ -36,6 +45,18 @@ def group_ids(keys: Sequence[str]) -> torch.Tensor:
 def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
     """Return bool (B,): False for the rows that verl added to fill a mini-batch."""
     return torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+
+
+def require_columns(data: TensorDict, names: Sequence[str], estimator: str) -> None:
+    """Raise ConfigurationError, naming them, for columns that the estimator needs and a batch lacks."""
+    missing = [name for name in names if name not in data.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
+    if missing:
+        raise ConfigurationError(
+            "algorithm.adv_estimator",
+            estimator,
+            f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
+            "Use an agent loop whose output has it (agent_loop=actfocus), or algorithm=grpo",
+        )
 
 
 def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
@@ -92,6 +113,8 @@ class TokenColumnsOutput(AgentLoopOutput):
     """Environment rewards plus penalties of each turn, float32 (K,)."""
     anchors: list[int]
     """Hash of the state each turn saw, int64 (K,)."""
+    probes: dict[str, list[int]] | None = None
+    """PROBE_COLUMNS by name, each int64, where an estimator needs them; None: not stored."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return verl's columns and ours as tensors; raises ValueError when a token column has another length."""
@@ -105,4 +128,7 @@ class TokenColumnsOutput(AgentLoopOutput):
         columns[TURN_IDS] = torch.tensor(self.turn_ids, dtype=torch.int64)
         columns[TURN_REWARDS] = torch.tensor(self.turn_rewards, dtype=torch.float32)
         columns[ANCHORS] = torch.tensor(self.anchors, dtype=torch.int64)
+        columns.pop("probes", None)
+        for name, values in (self.probes or {}).items():
+            columns[name] = torch.tensor(values, dtype=torch.int64)
         return columns

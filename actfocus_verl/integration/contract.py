@@ -84,6 +84,8 @@ _TRAINERS: Final = (
     _overridden(f"{_TRAINER}.on_step_begin"),
     _overridden(f"{_TRAINER}.on_step_end"),
     Symbol(f"{_TRAINER}._balance_batch", ("batch", "metrics")),
+    _overridden(f"{_TRAINER}._compute_old_log_prob", "batch", "metrics"),
+    Symbol("verl.workers.engine_workers:ActorRolloutRefWorker.compute_log_prob", ("data",)),
     _overridden(f"{_TRAINER}._compute_ref_log_prob", "batch", "metrics"),
     _overridden(f"{_TRAINER}._compute_advantage", "batch", "metrics"),
     Symbol(f"{_TRAINER}._compute_metrics", ("batch", "metrics", "timing_raw"), keywords=("global_steps", "epoch")),
@@ -123,6 +125,12 @@ _LOSS: Final = (
             *("loss_agg_mode", "config", "rollout_is_weights"),
         ),
     ),
+    Symbol(
+        "verl.trainer.ppo.core_algos:agg_loss",
+        ("loss_mat", "loss_mask", "loss_agg_mode"),
+        keywords=("dp_size", "batch_num_tokens", "global_batch_size", "loss_scale_factor"),
+    ),
+    Symbol("verl.utils.torch_functional:masked_mean", ("values", "mask")),
     Symbol("verl.workers.config:ActorConfig"),
     Symbol("verl.workers.utils.padding:response_from_nested", ("tensor", "response_mask")),
     Symbol("verl.workers.utils.padding:response_to_nested", ("tensor", "response_mask")),
@@ -171,7 +179,8 @@ _AGENT_LOOPS: Final = (
 
 _TRANSFER_QUEUE: Final = (
     Symbol("transfer_queue:kv_batch_get", keywords=("keys", "partition_id", "select_fields")),
-    Symbol("transfer_queue:kv_batch_put", keywords=("keys", "partition_id", "fields")),
+    Symbol("transfer_queue:kv_batch_put", keywords=("keys", "partition_id", "fields", "tags")),
+    Symbol("verl.utils.tensordict_utils:list_of_dict_to_tensordict", ("list_of_dicts",)),
     Symbol("transfer_queue:kv_clear", keywords=("keys", "partition_id")),
     Symbol("transfer_queue:KVBatchMeta", keywords=("keys", "tags", "partition_id", "fields", "extra_info")),
     Symbol("transfer_queue:KVBatchMeta.select_keys", ("keys_to_select",)),

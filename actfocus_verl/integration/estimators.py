@@ -16,19 +16,26 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, register_adv_est
+from verl.workers.utils.padding import response_to_nested
 
 from actfocus_verl.credit import estimators as formulas
+from actfocus_verl.credit import information_gain
 from actfocus_verl.credit.estimators import Episodes, EstimatorSpec
+from actfocus_verl.credit.information_gain import Gains
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import (
     ANCHORS,
+    ANSWER_SCORES,
+    CLIP_SCALES,
     TURN_IDS,
     TURN_REWARDS,
     group_ids,
     padded_columns,
     padded_turns,
+    require_columns,
     valid_rows_of,
 )
 
@@ -47,7 +54,11 @@ class StepInputs:
     """(B, T): verl's rewards without a KL penalty."""
     columns: dict[str, torch.Tensor]
     group_ids: torch.Tensor
+    nested_mask: torch.Tensor
+    """The response mask, jagged."""
     metrics: dict[str, float] = field(default_factory=dict)
+    written: dict[str, torch.Tensor] = field(default_factory=dict)
+    """(B, T) each: columns of the estimator's for the loss, beside the advantages."""
 
 
 _STEP: ContextVar[StepInputs | None] = ContextVar("actfocus_verl_step_inputs", default=None)
@@ -55,7 +66,9 @@ _STEP: ContextVar[StepInputs | None] = ContextVar("actfocus_verl_step_inputs", d
 
 @contextmanager
 def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[str, Any]) -> Iterator[None]:
-    """Fetch what the estimator needs of a batch and keep it for its call; nothing for an estimator of verl's.
+    """Fetch what the estimator needs of a batch, keep it for its call, and store the columns that it adds.
+
+    Nothing for an estimator of verl's.
 
     Raises ConfigurationError when the agent loop gives no such columns, ValueError when they contradict each other.
     """
@@ -69,28 +82,26 @@ def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[st
     finally:
         _STEP.reset(token)
     metrics.update(inputs.metrics)
+    if inputs.written:
+        nested = {name: response_to_nested(column, inputs.nested_mask) for name, column in inputs.written.items()}
+        fields = TensorDict(nested, batch_size=len(batch.keys))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 
 
 def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
     names = [*spec.columns, "response_mask", "rm_scores"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-    missing = [name for name in names if name not in data.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
-    if missing:
-        raise ConfigurationError(
-            _ESTIMATOR,
-            spec.name,
-            f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
-            "Use an agent loop whose output has it (agent_loop=actfocus), or algorithm=grpo",
-        )
+    require_columns(data, names, spec.name)
     valid_rows = valid_rows_of(batch)
-    turns = padded_turns(data.select(*(name for name in (TURN_REWARDS, ANCHORS) if name in spec.columns)), valid_rows)
+    of_turns = [name for name in (TURN_REWARDS, ANCHORS, ANSWER_SCORES) if name in spec.columns]
+    turns = padded_turns(data.select(*of_turns), valid_rows)
     per_token = [name for name in names if name not in turns]
     columns = padded_columns(data.select(*per_token)) | turns
     episodes = Episodes.of(
         columns[TURN_IDS], columns["response_mask"], turns[TURN_REWARDS], turns["turn_counts"], valid_rows
     )
     _check_sums(episodes.rewards.sum(dim=1), columns["rm_scores"].double().sum(dim=1), valid_rows)
-    return StepInputs(spec, episodes, columns["rm_scores"], columns, group_ids(batch.keys))
+    return StepInputs(spec, episodes, columns["rm_scores"], columns, group_ids(batch.keys), data["response_mask"])
 
 
 def _check_sums(turn_sums: torch.Tensor, scores: torch.Tensor, valid_rows: torch.Tensor) -> None:
@@ -116,6 +127,14 @@ def _inputs(name: str) -> StepInputs:
     return inputs
 
 
+def _of_outcomes(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any
+) -> torch.Tensor:
+    """verl's GRPO, (B, T), with `algorithm.norm_adv_by_std_in_grpo`."""
+    by_std = bool(config.get("norm_adv_by_std_in_grpo", True))
+    return compute_grpo_outcome_advantage(token_level_rewards, response_mask, index, norm_adv_by_std_in_grpo=by_std)[0]
+
+
 @register_adv_est("gigpo")
 def gigpo(
     token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any, **_: Any
@@ -123,9 +142,7 @@ def gigpo(
     """verl's GRPO plus `estimator.step_weight` times the advantage within the states that episodes share."""
     inputs = _inputs("gigpo")
     by_std = bool(config.get("norm_adv_by_std_in_grpo", True))
-    episode, _ = compute_grpo_outcome_advantage(
-        token_level_rewards, response_mask, index, norm_adv_by_std_in_grpo=by_std
-    )
+    episode = _of_outcomes(token_level_rewards, response_mask, index, config)
     step, share = formulas.gigpo_step_advantages(
         inputs.episodes, inputs.columns[ANCHORS], inputs.group_ids, gamma=config.gamma, by_std=by_std
     )
@@ -158,3 +175,46 @@ def bilevel_gae(response_mask: torch.Tensor, config: Any, **_: Any) -> tuple[tor
         lam=config.lam,
         high_level_gamma=inputs.spec.parameters["high_level_gamma"],
     )
+
+
+@register_adv_est("igpo")
+def igpo(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The outcome at the last turn and the information gain at the others, normalised, then summed to come."""
+    inputs = _inputs("igpo")
+    advantages = information_gain.igpo_advantages(
+        inputs.episodes,
+        _gains(inputs),
+        token_level_rewards.sum(dim=-1),
+        _of_outcomes(token_level_rewards, response_mask, index, config),
+        inputs.group_ids,
+        gamma=config.gamma,
+        information_weight=inputs.spec.parameters["information_weight"],
+        pool=inputs.spec.parameters["pool"],
+    )
+    advantages = advantages * response_mask
+    return advantages, advantages
+
+
+@register_adv_est("a2tgpo")
+def a2tgpo(
+    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """verl's GRPO plus `estimator.alpha` times the rescaled gains to come; beside them the scales of the clip range."""
+    inputs = _inputs("a2tgpo")
+    parameters, gains = inputs.spec.parameters, _gains(inputs)
+    normal = information_gain.turn_group_gains(gains, inputs.group_ids, min_group_size=parameters["min_group_size"])
+    to_come = information_gain.a2tgpo_information(gains, normal, gamma=config.gamma)
+    inputs.written[CLIP_SCALES] = information_gain.clip_scales(
+        inputs.episodes, normal, clip_beta=parameters["clip_beta"]
+    )
+    outcome = _of_outcomes(token_level_rewards, response_mask, index, config)
+    advantages = outcome + inputs.episodes.turns.to_tokens(parameters["alpha"] * to_come) * response_mask
+    return advantages, advantages
+
+
+def _gains(inputs: StepInputs) -> Gains:
+    gains = Gains.of(inputs.episodes, inputs.columns[ANSWER_SCORES], first_turn=inputs.spec.parameters["first_turn"])
+    inputs.metrics.update(gains.metrics)
+    return gains

@@ -5,21 +5,46 @@ Eq. 6: L = -(1 / sum_t w_t) * sum_t w_t * min(rho_t A_t, clip(rho_t, 1 - eps_low
 verl's vanilla loss multiplies its per-token surrogate by `rollout_is_weights` and divides by the mini-batch's token
 count. Token weights of mean 1 over those tokens (credit.normalize) make that division the one by sum_t w_t. KL and
 entropy terms are added by verl afterwards and see no weights. Weights of exactly 1 change no bit of loss or gradient.
+
+`turn_ratio` is the same surrogate with a turn's ratio in place of a token's and a clip range that may differ by turn.
+verl hands a policy loss neither turn ids nor such a range, so `token_weighted_ppo_loss` keeps them for its call.
 """
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tensordict import TensorDict
-from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, register_policy_loss
+from verl.trainer.ppo.core_algos import agg_loss, compute_policy_loss_vanilla, register_policy_loss
+from verl.utils.torch_functional import masked_mean
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
+from actfocus_verl.config import TURN_RATIO_LOSS
+from actfocus_verl.credit.turns import Turns
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.columns import CLIP_SCALES, TURN_IDS, padded_columns
+
 LOSS_MODE = "token_weighted"
+OUR_LOSSES = (LOSS_MODE, TURN_RATIO_LOSS)
 WEIGHTS_COLUMN = "token_weights"
 _IMPORTANCE_COLUMN = "rollout_is_weights"
+_LARGEST_LOG_RATIO = 10.0
+
+
+@dataclass(frozen=True)
+class TurnColumns:
+    """What the turn-level ratio needs of a micro-batch beyond what verl hands a policy loss."""
+
+    turns: Turns
+    clip_scales: torch.Tensor | None
+    """(B, T): factor on the clip range of each token; None: 1."""
+
+
+_TURNS: ContextVar[TurnColumns | None] = ContextVar("actfocus_verl_turn_columns", default=None)
 
 
 @register_policy_loss(LOSS_MODE)
@@ -38,12 +63,61 @@ def token_weighted_policy_loss(
     when none arrive: then the trainer is not ours and the loss would silently be unweighted.
     """
     if rollout_is_weights is None:
-        raise ValueError(
-            f"actor_rollout_ref.actor.policy_loss.loss_mode='{LOSS_MODE}': no token weights reached the actor. "
-            "Set trainer.v1.trainer_mode=actfocus_sync, or loss_mode=vanilla."
-        )
+        raise _not_our_trainer(LOSS_MODE, "no token weights")
     return compute_policy_loss_vanilla(
         old_log_prob, log_prob, advantages, response_mask, loss_agg_mode, config, rollout_is_weights
+    )
+
+
+@register_policy_loss(TURN_RATIO_LOSS)
+def turn_ratio_policy_loss(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: ActorConfig | None = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """A2TGPO's surrogate times a weight a token; all tensors (B, T).
+
+        rho_t = sg(exp(mean over t's turn of log pi - log pi_old)) * pi(t) / sg(pi(t)), its log at most 10
+        -w_t * min(rho_t A_t, clip(rho_t, 1 - c_t eps_low, 1 + c_t eps_high) A_t)
+
+    sg: no gradient; the one of a token's own log-probability is what GSPO (arXiv 2507.18071) leaves it. c is the column
+    `clip_scales`, 1 without one. Raises ValueError when the trainer is not ours.
+    """
+    columns = _TURNS.get()
+    if columns is None or rollout_is_weights is None:
+        raise _not_our_trainer(TURN_RATIO_LOSS, "neither token weights nor turns")
+    assert config is not None, "verl passes the actor's configuration"
+    low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
+    high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
+    log_ratio = log_prob.detach() - old_log_prob
+    of_turn = columns.turns.to_tokens(columns.turns.mean(log_ratio))
+    ratio = (log_prob - log_prob.detach() + of_turn).clamp(max=_LARGEST_LOG_RATIO).exp()
+    scale = 1.0 if columns.clip_scales is None else columns.clip_scales
+    clipped = ratio.clamp(1 - scale * low, 1 + scale * high)
+    losses, clipped_losses = -advantages * ratio, -advantages * clipped
+    surrogate = torch.maximum(losses, clipped_losses) * rollout_is_weights
+    loss = agg_loss(
+        loss_mat=torch.where(response_mask.bool(), surrogate, 0.0),
+        loss_mask=response_mask,
+        loss_agg_mode=loss_agg_mode,
+        **config.global_batch_info,
+    )
+    metrics = {
+        "actor/pg_clipfrac": masked_mean((clipped_losses > losses).float(), response_mask).item(),
+        "actor/ppo_kl": masked_mean(-log_ratio, response_mask).item(),
+        "actor/pg_clipfrac_lower": 0.0,
+    }
+    return loss, metrics
+
+
+def _not_our_trainer(loss_mode: str, missing: str) -> ValueError:
+    return ValueError(
+        f"actor_rollout_ref.actor.policy_loss.loss_mode='{loss_mode}': {missing} reached the actor. "
+        "Set trainer.v1.trainer_mode=actfocus_sync, or loss_mode=vanilla."
     )
 
 
@@ -57,7 +131,30 @@ def token_weighted_ppo_loss(
     """
     data = data.copy()  # shallow: the caller's micro-batch keeps its columns
     data[_IMPORTANCE_COLUMN] = _per_token_factor(data)
-    return ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+    if config.policy_loss.loss_mode != TURN_RATIO_LOSS:
+        return ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+    token = _TURNS.set(_turn_columns(data))
+    try:
+        return ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+    finally:
+        _TURNS.reset(token)
+
+
+def _turn_columns(data: TensorDict) -> TurnColumns:
+    """Return the turns of a micro-batch and, where an estimator gives them, its clip scales.
+
+    Raises ConfigurationError when the agent loop gives no turns.
+    """
+    if TURN_IDS not in data:
+        raise ConfigurationError(
+            "actor_rollout_ref.actor.policy_loss.loss_mode",
+            TURN_RATIO_LOSS,
+            f"needs the column {TURN_IDS}, which the agent loop of this run does not give",
+            "Use an agent loop whose output has it (agent_loop=actfocus), or loss_mode=token_weighted",
+        )
+    columns = padded_columns(data.select(TURN_IDS, "response_mask", CLIP_SCALES, strict=False))
+    turns = Turns.of(columns[TURN_IDS], columns["response_mask"].bool())
+    return TurnColumns(turns, columns.get(CLIP_SCALES))
 
 
 def _per_token_factor(data: TensorDict) -> torch.Tensor:

@@ -32,6 +32,7 @@ from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.answer_probes import score_answers
 from actfocus_verl.integration.columns import (
     GROUP_IDS,
     OUTCOME_PREFIX,
@@ -157,6 +158,24 @@ class TokenCreditMixin:
                 failed_episodes(len(batch.keys), expected, f"step {self.global_steps}")  # type: ignore[attr-defined]
                 + "; trainer.v1.sampler.sync_refill_failed_groups=true replaces failed groups instead"
             )
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """verl's pass of the policy that sampled; where the estimator wants them, one more over known answers."""
+        batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
+        if self.estimator is None or not self.estimator.needs_answers:
+            return batch
+        return score_answers(batch, self.estimator.name, self._log_prob_pass)
+
+    def _log_prob_pass(self, batch: KVBatchMeta) -> KVBatchMeta:
+        """Have the actor write `log_probs` to the rows of a batch that is not the step's; returns it with padding."""
+        batch = super()._balance_batch(batch, metrics={})  # type: ignore[misc]
+        batch.extra_info.update(
+            calculate_entropy=False,
+            compute_loss=False,
+            temperature=self.config.actor_rollout_ref.rollout.temperature,
+        )
+        self.actor_rollout_wg.compute_log_prob(batch)  # type: ignore[attr-defined]
+        return batch
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's reference pass; when the weighting wants energy or the like, the same pass returns it."""

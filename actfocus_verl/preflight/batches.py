@@ -37,7 +37,7 @@ def check_batches(config: DictConfig) -> None:
     if config.critic.enable:
         require_integer(_CRITIC_MINI_BATCH, config.critic.ppo_mini_batch_size, low=1)
         _check_mini_batch(_CRITIC_MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _CRITIC))
-    if config.algorithm.adv_estimator in ("grpo", "gigpo") and rollout.n == 1:
+    if config.algorithm.adv_estimator in ("grpo", "gigpo", "igpo", "a2tgpo") and rollout.n == 1:
         logger.warning(
             "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so %s subtracts no baseline. "
             "Set it to 2 at least.",

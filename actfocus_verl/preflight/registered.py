@@ -19,7 +19,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from actfocus_verl.credit.estimators import ESTIMATORS
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.loss import LOSS_MODE
+from actfocus_verl.integration.loss import OUR_LOSSES
 from actfocus_verl.integration.trainer import TRAINER_PREFIX
 from actfocus_verl.preflight.own_data import AGENT_LOOP
 
@@ -55,10 +55,10 @@ def _require_our_trainer(config: DictConfig) -> None:
     mode = OmegaConf.select(config, _MODE)
     if mode.startswith(TRAINER_PREFIX):
         return
-    asked = {_LOSS: (LOSS_MODE, None), "credit.name": (None, "uniform"), "filter.name": (None, "none")}
+    asked = {_LOSS: (OUR_LOSSES, ()), "credit.name": ((), ("uniform",)), "filter.name": ((), ("none",))}
     for key, (refused, neutral) in asked.items():
         value = OmegaConf.select(config, key)
-        if value == refused or (neutral is not None and value != neutral):
+        if value in refused or (neutral and value not in neutral):
             raise ConfigurationError(
                 _MODE, mode, f"verl's own trainer ignores {key}={value}", f"Set {_MODE}={TRAINER_PREFIX}{mode}"
             )

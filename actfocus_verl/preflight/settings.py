@@ -74,7 +74,9 @@ def check_config(config: DictConfig) -> None:
         _check_boards(config)
     else:
         check_own_data(config)
-    require_estimator(config)
+    spec = require_estimator(config)
+    if spec is not None and spec.needs_answers:
+        _check_answers(config, first_turn=spec.parameters["first_turn"])
     _check_credit(config)
     _check_trainer(config)
     check_batches(config)
@@ -136,6 +138,30 @@ def _check_split(env: Any, split: str, size_key: str) -> None:
             raise ConfigurationError(
                 size_key, wanted, f"board {index}: {error.problem}", f"Lower {size_key}, or change the board's settings"
             ) from error
+
+
+def _check_answers(config: DictConfig, *, first_turn: bool) -> None:
+    """The world knows what the policy is probed for, and episodes can be long enough for a turn to gain something."""
+    env, name = config.env, config.algorithm.adv_estimator
+    world = None
+    if has_world(config):
+        split = _split_name("data.train_files", config.data.train_files)
+        world = make_world(env.name, preset=env.preset, split=split, **world_overrides(env))
+    if world is None or world.known_answer() is None:
+        raise ConfigurationError(
+            "env.name",
+            env.name,
+            f"algorithm={name} probes the policy for an answer, and there is none here (World.known_answer)",
+            "Set algorithm=grpo or gigpo, or another world",
+        )
+    shortest, without = (2, "the last turn has") if first_turn else (3, "the first turn and the last have")
+    if world.limits.max_turns < shortest:
+        raise ConfigurationError(
+            "env.max_turns",
+            world.limits.max_turns,
+            f"{without} no information gain, so algorithm={name} would be GRPO",
+            f"Set it to {shortest} at least, or algorithm=grpo",
+        )
 
 
 def _check_credit(config: DictConfig) -> None:

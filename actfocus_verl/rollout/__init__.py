@@ -5,6 +5,7 @@ from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
 from actfocus_verl.rollout.decoding import TokenDecoder
 from actfocus_verl.rollout.episode import Episode
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
+from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span, span_roles
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
 
@@ -12,6 +13,7 @@ __all__ = [
     "ActionSpan",
     "ChatCodec",
     "Episode",
+    "ForcedAnswer",
     "ParsedReply",
     "Policy",
     "ReadReply",
@@ -21,7 +23,9 @@ __all__ = [
     "Trajectory",
     "TurnText",
     "build_action_span",
+    "forced_answer",
     "parse_reply",
+    "probe_columns",
     "read_reply",
     "span_roles",
     "token_roles",

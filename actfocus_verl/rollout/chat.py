@@ -47,6 +47,10 @@ class ChatCodec:
         ids = self._encode(self._after_reply(user_text))
         return ids[1:] if closed else ids
 
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a text of ours: never of one that a policy sampled."""
+        return self._encode(text)
+
     def is_closed(self, token_ids: Sequence[int]) -> bool:
         """Whether the reply ends with the end-of-turn token."""
         return bool(token_ids) and token_ids[-1] == self.end_of_turn_id

@@ -22,15 +22,23 @@ class Episode:
 
     max_context_tokens: prompt and response together. max_response_tokens: everything after the first prompt, where the
     trainer bounds that on its own. The episode ends before a turn whose message and longest reply would not fit.
+    ask_answers: ask the world for its known answer before every turn; else they are all None.
     """
 
     def __init__(
-        self, world: World, codec: ChatCodec, *, max_context_tokens: int, max_response_tokens: int | None = None
+        self,
+        world: World,
+        codec: ChatCodec,
+        *,
+        max_context_tokens: int,
+        max_response_tokens: int | None = None,
+        ask_answers: bool = False,
     ) -> None:
         self.world = world
         self._codec = codec
         self._max_context = max_context_tokens
         self._max_response = max_response_tokens
+        self._ask_answers = ask_answers
         self._context: list[int] = []
         self._prompt_length = 0
         self._sampled: list[int] = []
@@ -42,6 +50,8 @@ class Episode:
         self._anchors: list[int] = []
         self._texts: list[TurnText] = []
         self._parsed_turns = 0
+        self._starts: list[int] = []
+        self._answers: list[str | None] = []
         self._stop_reason: StopReason | None = None
 
     @property
@@ -79,6 +89,8 @@ class Episode:
             raise RuntimeError("Episode.receive outside of a turn")
         self._require_bounds(reply)
         state, anchor = self.world.render(), self.world.anchor()
+        self._starts.append(len(self._context) - self._prompt_length)
+        self._answers.append(self.world.known_answer() if self._ask_answers else None)
         read = read_reply(self._codec, reply.token_ids)
         self._append_reply(reply, read.roles)
         turn = self._turns.act(read.parsed.actions)
@@ -112,6 +124,8 @@ class Episode:
             valid_turns=sum(text.valid for text in self._texts),
             texts=self._texts,
             final_state=self.world.render(),
+            turn_starts=self._starts,
+            known_answers=self._answers,
         )
 
     def _reason_to_stop(self, reply: Reply) -> StopReason | None:

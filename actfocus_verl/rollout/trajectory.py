@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -68,6 +68,8 @@ class Trajectory:
     outcome: the world's further figures. actions: executed in all. parsed_turns: replies of the required form.
     valid_turns: of these, the ones that held actions, all of them valid.
     final_state: the rendered state after the last turn.
+    turn_starts (K): response tokens before each reply. known_answers (K): the world's to the state each turn saw, None
+    where it was not asked or knows none; empty like turn_starts where nobody kept them.
     """
 
     prompt_ids: list[int]
@@ -86,6 +88,8 @@ class Trajectory:
     valid_turns: int
     texts: list[TurnText]
     final_state: str
+    turn_starts: list[int] = field(default_factory=list)
+    known_answers: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         columns = [self.response_mask, self.token_roles, self.turn_ids]
@@ -93,6 +97,7 @@ class Trajectory:
             columns.append(self.log_probs)  # type: ignore[arg-type]
         assert all(len(column) == len(self.response_ids) for column in columns), "columns are not aligned"
         assert len(self.turn_rewards) == len(self.anchors) == len(self.texts), "turns are not aligned"
+        assert len(self.turn_starts) == len(self.known_answers), "turns are not aligned"
 
     @property
     def turns(self) -> int:

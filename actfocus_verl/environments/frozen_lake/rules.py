@@ -6,10 +6,11 @@ Actions and transitions are those of gymnasium's FrozenLakeEnv, which the tests 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache, lru_cache
 from itertools import product
+from math import inf
 from typing import TypeVar
 
 import numpy as np
@@ -125,6 +126,25 @@ def action_values(board: Board, success_rate: float, horizon: int) -> NDArray[np
         q = matrices @ values  # (4, tiles)
         values = q.max(axis=0)
     return np.ascontiguousarray(q.T)
+
+
+def best_moves(board: Board, success_rate: float, horizon: int, tile: int, count: int) -> list[Move]:
+    """The best `count` moves from a tile, each for where the one before is meant to lead; fewer where that is the end.
+
+    The highest of `action_values`; of equal ones, which dry ice has many of, the one that leads nearest to the goal.
+    None from where the goal cannot be reached.
+    """
+    values, moves = action_values(board, success_rate, horizon).round(9), list[Move]()
+    while len(moves) < count and not board.is_terminal(tile) and values[tile].max() > 0:
+        best = [move for move in Move if values[tile, move] == values[tile].max()]
+        moves.append(min(best, key=lambda move: _distance(board, destination(board.size, tile, move))))
+        tile = destination(board.size, tile, moves[-1])
+    return moves
+
+
+def _distance(board: Board, tile: int) -> float:
+    length = shortest_path_length(replace(board, start=tile))
+    return inf if length is None else length
 
 
 @lru_cache(maxsize=4096)

@@ -12,12 +12,14 @@ from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeCon
 from actfocus_verl.environments.frozen_lake.rules import (
     Board,
     Move,
+    best_moves,
     best_success_rate,
     destination,
     shortest_path_length,
     slip_probabilities,
 )
 from actfocus_verl.environments.frozen_lake.scripted import PLAYER
+from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
 _MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}
@@ -86,6 +88,18 @@ class FrozenLake(World):
     @property
     def success(self) -> bool:
         return self.player == self.board.goal
+
+    def known_answer(self) -> str | None:
+        """The best moves, as many as a reply may hold, each for where the one before is meant to lead."""
+        limits = self.limits
+        moves = best_moves(
+            self.board,
+            self.config.success_rate,
+            limits.max_actions_per_episode,
+            self.player,
+            limits.max_actions_per_turn,
+        )
+        return join_actions([prompt.ACTION_NAMES[move] for move in moves]) if moves else None
 
     def optimal_return(self) -> float:
         """Best chance to reach the goal under the turn protocol (`rules.best_success_rate`)."""

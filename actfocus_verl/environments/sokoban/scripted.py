@@ -61,7 +61,7 @@ def plan(world: Sokoban, rng: np.random.Generator, skill: float) -> list[str]:
     board = world.board
     moves: list[Move] = []
     while len(moves) < wanted and not board.solved:
-        move = _best_move(board) if rng.random() < skill else None
+        move = best_move(board) if rng.random() < skill else None
         if move is None:
             move = mistake(rng, HABIT, tuple(Move))
         moves.append(move)
@@ -69,8 +69,17 @@ def plan(world: Sokoban, rng: np.random.Generator, skill: float) -> list[str]:
     return [ACTION_NAMES[move] for move in moves]
 
 
-def _best_move(board: Board) -> Move | None:
-    """The first move of a shortest solution, the same one whenever the state is the same."""
+def best_moves(board: Board, count: int) -> list[Move]:
+    """The first `count` moves of a shortest solution, or all of them; none where there is no solution."""
+    moves: list[Move] = []
+    while len(moves) < count and not board.solved and (move := best_move(board)) is not None:
+        moves.append(move)
+        board = after(board, move)
+    return moves
+
+
+def best_move(board: Board) -> Move | None:
+    """The first move of a shortest solution, the same one whenever the state is the same; None without a solution."""
     options = [(length, move) for move in Move if (length := solution_length(after(board, move))) is not None]
     return min(options)[1] if options else None
 

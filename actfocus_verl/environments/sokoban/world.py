@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.sokoban import generator, prompt
 from actfocus_verl.environments.sokoban.config import PRESETS, SokobanConfig
 from actfocus_verl.environments.sokoban.rules import Board, Move, after
-from actfocus_verl.environments.sokoban.scripted import PLAYER
+from actfocus_verl.environments.sokoban.scripted import PLAYER, best_moves
 from actfocus_verl.environments.sokoban.solver import best_return, solution_length
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 
@@ -73,6 +74,11 @@ class Sokoban(World):
     def outcome(self) -> Mapping[str, float]:
         """`boxes_on_target`: their share of all boxes."""
         return {"boxes_on_target": self.board.placed / self.board.targets.bit_count()}
+
+    def known_answer(self) -> str | None:
+        """The next moves of a shortest solution, as many as a reply may hold; None once there is no solution."""
+        moves = best_moves(self.board, self.limits.max_actions_per_turn)
+        return join_actions([prompt.ACTION_NAMES[move] for move in moves]) if moves else None
 
     def optimal_return(self) -> float:
         """The best return within the limits (`solver.best_return`)."""

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.sudoku import generator, prompt, symmetry
 from actfocus_verl.environments.sudoku.config import PRESETS, SudokuConfig
 from actfocus_verl.environments.sudoku.rules import Board, Placement, best_return, is_valid, worth
-from actfocus_verl.environments.sudoku.scripted import PLAYER
+from actfocus_verl.environments.sudoku.scripted import PLAYER, targets
 
 
 class Sudoku(World):
@@ -88,6 +89,14 @@ class Sudoku(World):
         board = self.board
         right = sum(self.digits[cell] == board.solution[cell] for cell in board.blanks)
         return {"solved_cells": right / len(board.blanks)}
+
+    def known_answer(self) -> str | None:
+        """The solution's digits for the one or two cells to be filled next; None where the digits on it forbid that."""
+        board = self.board
+        moves = [Placement(cell, board.solution[cell]) for cell in targets(self)[: self.limits.max_actions_per_turn]]
+        if self.done or not is_valid(board, self.digits, moves[0]):
+            return None
+        return join_actions([prompt.format_placement(board.size, move) for move in moves])
 
     def optimal_return(self) -> float:
         """The return of the best play within the limits (`rules.best_return`)."""

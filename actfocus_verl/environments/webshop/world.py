@@ -8,7 +8,7 @@ from typing import ClassVar
 from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.webshop import generator, pages, prompt
-from actfocus_verl.environments.webshop.actions import SEARCH, Command, parse_command
+from actfocus_verl.environments.webshop.actions import CLICK, SEARCH, Command, parse_command
 from actfocus_verl.environments.webshop.catalogue import catalogue
 from actfocus_verl.environments.webshop.config import PRESETS, WebShopConfig
 from actfocus_verl.environments.webshop.goals import Goal
@@ -103,6 +103,10 @@ class WebShop(World):
     def outcome(self) -> Mapping[str, float]:
         """purchased: 1 when anything was bought. score: of the purchase, 0 before it."""
         return {"purchased": float(self.done), "score": self.score}
+
+    def known_answer(self) -> str | None:
+        """A click on the product the goal is made from, whatever page is shown: the goal does not move."""
+        return str(Command(CLICK, self.goal.product.key))
 
     def optimal_return(self) -> float:
         """The score of the goal's product with as many of the wanted options as the limits leave time for."""

@@ -1,0 +1,182 @@
+"""Estimators over what each turn told the policy about an answer that is known: IGPO and A2TGPO.
+
+s(i,k) is the mean log-probability of the answer before turn k of episode i, and the information gain of a turn is
+s(i,k+1) - s(i,k). The last turn has none: its merit is the outcome. Which turns have one is a mask and never a value,
+so a gain of exactly 0 counts like any other. B episodes of up to K turns; statistics in float64 over the whole batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from actfocus_verl.credit.estimators import Episodes, discounted_sums, sums_by
+
+_VARIANCE_EPS: Final = 1e-8
+_STD_EPS: Final = 1e-6
+"""A2TGPO's code divides by sqrt(variance + 1e-8) + 1e-6."""
+
+
+@dataclass(frozen=True)
+class Gains:
+    """The information gains of a batch."""
+
+    values: Tensor
+    """(B, K), float64: 0 where there is none."""
+    known: Tensor
+    """(B, K), bool: the turns that have one."""
+
+    @classmethod
+    def of(cls, episodes: Episodes, scores: Tensor, *, first_turn: bool) -> Gains:
+        """The gains of turns before and after which the answer was scored.
+
+        Args:
+            scores: (B, K), float: s before each turn, NaN where no answer is known; read at turns that were played.
+            first_turn: whether the first turn has a gain, that over the score of the prompt alone.
+
+        Raises:
+            ValueError: a score that is read is infinite.
+        """
+        played = episodes.played
+        scores = pad(scores.double(), (0, played.shape[1] - scores.shape[1]), value=torch.nan)
+        following = pad(scores[:, 1:], (0, 1), value=torch.nan)
+        known = played & pad(played[:, 1:], (0, 1)) & ~scores.isnan() & ~following.isnan()
+        if not first_turn:
+            known[:, :1] = False
+        values = torch.where(known, following - scores, 0.0)
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("answer_scores is infinite: the policy gives a token of the known answer no probability")
+        return cls(values, known)
+
+    def normalised(self, groups: Tensor) -> Tensor:
+        """(B, K), float64: z-scores among the known gains of equal ``groups``, (B, K) integers; 0 elsewhere."""
+        z_scores = torch.zeros_like(self.values)
+        z_scores[self.known] = _z_scores(self.values[self.known], _dense(groups[self.known]))
+        return z_scores
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Over all turns that have a gain: its mean and deviation, and how many they are a row."""
+        found = self.values[self.known]
+        if found.numel() == 0:
+            return {"estimator/information_gains": 0.0}
+        return {
+            "estimator/information_gains": float(found.numel()),
+            "estimator/information_gain/mean": float(found.mean()),
+            "estimator/information_gain/std": float(found.std(correction=0)),
+        }
+
+
+def igpo_advantages(
+    episodes: Episodes,
+    gains: Gains,
+    outcomes: Tensor,
+    outcome_advantages: Tensor,
+    group_ids: Tensor,
+    *,
+    gamma: float,
+    information_weight: float,
+    pool: str,
+) -> Tensor:
+    """IGPO: A(i,k) = sum_{l >= k} gamma^(l-k) r(i,l), r the normalised gain of a turn, at the last turn the outcome.
+
+    Args:
+        outcomes: (B,), float: each episode's return; read with ``pool="joint"``.
+        outcome_advantages: (B, T), float32: its normalised outcome at its sampled tokens; read with ``"separate"``.
+        group_ids: (B,), integer: the prompt group of each row.
+        gamma: discount of a turn.
+        information_weight: factor on the normalised gains; with 0, ``gamma`` 1 and ``"separate"`` the result is
+            ``outcome_advantages`` to the bit.
+        pool: one of `estimators.POOLS`.
+
+    Returns:
+        (B, T), float32: 0 outside the sampled tokens.
+    """
+    played = episodes.played
+    if pool == "joint":
+        normal_gains, normal_outcomes = _pooled(gains, outcomes, played.any(dim=1), group_ids)
+        outcome_advantages = episodes.turns.to_tokens(normal_outcomes[:, None].expand(played.shape))
+    else:
+        normal_gains = gains.normalised(group_ids[:, None].expand(played.shape))
+    to_come = discounted_sums(normal_gains, torch.full_like(normal_gains, gamma))
+    turn = torch.arange(played.shape[1], device=played.device)
+    turns_left = (played.sum(dim=1, keepdim=True) - 1 - turn).clamp(min=0)
+    discount = torch.full_like(normal_gains, gamma) ** turns_left
+    return outcome_advantages * episodes.turns.to_tokens(discount) + episodes.turns.to_tokens(
+        information_weight * to_come
+    )
+
+
+def _pooled(gains: Gains, outcomes: Tensor, valid_rows: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K) and (B,), float64: z-scores of gains and outcomes in one pool a prompt; 0 where there is none."""
+    prompts = _dense(group_ids)
+    of_gains = prompts[:, None].expand(gains.known.shape)[gains.known]
+    values = torch.cat([gains.values[gains.known], outcomes[valid_rows].double()])
+    z_scores = _z_scores(values, torch.cat([of_gains, prompts[valid_rows]]))
+    normal_gains, normal_outcomes = torch.zeros_like(gains.values), torch.zeros_like(outcomes, dtype=torch.float64)
+    normal_gains[gains.known], normal_outcomes[valid_rows] = z_scores[: len(of_gains)], z_scores[len(of_gains) :]
+    return normal_gains, normal_outcomes
+
+
+def turn_group_gains(gains: Gains, group_ids: Tensor, *, min_group_size: int) -> Tensor:
+    """A2TGPO's normalised gains: z-scores among the turns of one prompt that have the same number.
+
+    Args:
+        group_ids: (B,), integer: the prompt group of each row.
+        min_group_size: where fewer turns share prompt and number, they take their z-score among all gains of the
+            prompt. With 1 none does, and a turn alone gets 0.
+
+    Returns:
+        (B, K), float64: 0 where there is no gain.
+    """
+    known = gains.known
+    by_prompt = group_ids[:, None].expand(known.shape)
+    numbers = torch.arange(known.shape[1], device=known.device).expand(known.shape)
+    turn_groups = torch.zeros_like(by_prompt)
+    turn_groups[known] = _dense(torch.stack([by_prompt[known], numbers[known]], dim=1))
+    z_scores = gains.normalised(turn_groups)
+    if min_group_size <= 1 or not bool(known.any()):
+        return z_scores
+    sizes = sums_by(turn_groups[known], torch.ones_like(gains.values[known]))
+    small = known & (sizes[turn_groups] < min_group_size)
+    return torch.where(small, gains.normalised(by_prompt), z_scores)
+
+
+def a2tgpo_information(gains: Gains, normal_gains: Tensor, *, gamma: float) -> Tensor:
+    """(B, K), float64: D(i,k) = sum_{l >= k} gamma^(l-k) g(i,l) / sqrt(number of gains from k on); 0 without a gain.
+
+    Args:
+        normal_gains: (B, K), float64: g, from `turn_group_gains`.
+        gamma: discount of a turn.
+    """
+    to_come = discounted_sums(normal_gains, torch.full_like(normal_gains, gamma))
+    terms = gains.known.flip(1).cumsum(dim=1).flip(1).clamp(min=1)
+    return torch.where(gains.known, to_come / terms.sqrt(), 0.0)
+
+
+def clip_scales(episodes: Episodes, normal_gains: Tensor, *, clip_beta: float) -> Tensor:
+    """(B, T), float32: c = 1 + clip_beta * (2 * sigmoid(g) - 1) of each token's turn, in 1 -+ clip_beta.
+
+    1 for a turn without a gain, whose g is 0, and outside the sampled tokens.
+    """
+    return 1.0 + episodes.turns.to_tokens(clip_beta * (2.0 * torch.sigmoid(normal_gains) - 1.0))
+
+
+def _dense(groups: Tensor) -> Tensor:
+    """Numbers from 0, equal for equal entries (rows, for a matrix) of ``groups``."""
+    numbers: Tensor = torch.unique(groups, dim=0, return_inverse=True)[1]
+    return numbers
+
+
+def _z_scores(values: Tensor, groups: Tensor) -> Tensor:
+    """(N,): each value's distance from the mean of its group, in its population standard deviations."""
+    if values.numel() == 0:
+        return values
+    counts = sums_by(groups, torch.ones_like(values))
+    centred = values - (sums_by(groups, values) / counts)[groups]
+    variance = sums_by(groups, centred**2) / counts
+    return centred / ((variance + _VARIANCE_EPS).sqrt() + _STD_EPS)[groups]

@@ -1,0 +1,277 @@
+"""IGPO and A2TGPO against loops over Python floats, hand-worked numbers, and what follows from their definitions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from actfocus_verl.credit.estimators import build_estimator
+from actfocus_verl.credit.information_gain import (
+    Gains,
+    a2tgpo_information,
+    clip_scales,
+    igpo_advantages,
+    turn_group_gains,
+)
+from actfocus_verl.errors import ConfigurationError
+from tests.helpers.slow_estimators import NAN, assert_tokens, tokens_of
+from tests.helpers.slow_gains import (
+    Played,
+    by_turn,
+    columns_of,
+    play_of,
+    random_plays,
+    slow_gains,
+    slow_grpo,
+    slow_igpo,
+    slow_information,
+    slow_turn_groups,
+)
+
+SEEDS = range(6)
+
+
+def gains_of(batch: dict[str, Any], *, first_turn: bool = True) -> Gains:
+    return Gains.of(play_of(batch), batch["scores"], first_turn=first_turn)
+
+
+def outcome_tokens(plays: list[Played], batch: dict[str, Any]) -> torch.Tensor:
+    """(B, T): verl's GRPO by the slow loop, 0 outside the sampled tokens of real rows."""
+    advantages = torch.zeros(batch["mask"].shape)
+    for row, (group, _, _, outcome) in enumerate(plays):
+        advantages[row] = slow_grpo(outcome, [other for theirs, _, _, other in plays if theirs == group])
+    return advantages * batch["mask"]
+
+
+def igpo(plays: list[Played], batch: dict[str, Any], *, first_turn: bool = True, **settings: Any) -> torch.Tensor:
+    episodes = play_of(batch)
+    gains = Gains.of(episodes, batch["scores"], first_turn=first_turn)
+    defaults = {"gamma": 1.0, "information_weight": 1.0, "pool": "separate"}
+    return igpo_advantages(
+        episodes, gains, batch["outcomes"], outcome_tokens(plays, batch), batch["groups"], **defaults | settings
+    )
+
+
+def on_tokens(batch: dict[str, Any], found: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    return {(row, t): value for (row, turn), value in found.items() for t in tokens_of(batch, row, turn)}
+
+
+# Against the slow loops, with padding rows and NaN wherever nothing may read
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("first_turn", [True, False])
+def test_gains_against_the_slow_loop(seed: int, first_turn: bool) -> None:
+    plays = random_plays(8, seed)
+    gains = gains_of(columns_of(plays, padding=2), first_turn=first_turn)
+    expected = slow_gains(plays, first_turn=first_turn)
+    assert {tuple(place) for place in gains.known.nonzero().tolist()} == set(expected)
+    assert by_turn(gains.values, expected) == pytest.approx(expected, abs=1e-6)
+    assert gains.metrics["estimator/information_gains"] == len(expected)
+    assert gains.metrics["estimator/information_gain/mean"] == pytest.approx(
+        sum(expected.values()) / len(expected), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("pool", ["separate", "joint"])
+@pytest.mark.parametrize(("gamma", "weight"), [(1.0, 1.0), (0.9, 0.5), (0.0, 1.0)])
+def test_igpo_against_the_slow_loop(seed: int, pool: str, gamma: float, weight: float) -> None:
+    plays = random_plays(9, seed)
+    batch = columns_of(plays, padding=2)
+    found = igpo(plays, batch, gamma=gamma, information_weight=weight, pool=pool)
+    assert_tokens(found, on_tokens(batch, slow_igpo(plays, gamma=gamma, weight=weight, pool=pool)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("min_group_size", [1, 2, 3, 100])
+@pytest.mark.parametrize("first_turn", [True, False])
+def test_a2tgpo_against_the_slow_loops(seed: int, min_group_size: int, first_turn: bool) -> None:
+    plays = random_plays(9, seed)
+    batch = columns_of(plays, padding=2)
+    gains = gains_of(batch, first_turn=first_turn)
+    normal = turn_group_gains(gains, batch["groups"], min_group_size=min_group_size)
+    expected = slow_turn_groups(plays, slow_gains(plays, first_turn=first_turn), min_group_size=min_group_size)
+    assert by_turn(normal, expected) == pytest.approx(expected, abs=1e-4)  # scores are float32
+    for gamma in (1.0, 0.9):
+        to_come = slow_information(expected, gamma=gamma)
+        assert by_turn(a2tgpo_information(gains, normal, gamma=gamma), to_come) == pytest.approx(to_come, abs=1e-4)
+    scales = clip_scales(play_of(batch), normal, clip_beta=0.3)
+    known = on_tokens(batch, {place: 0.3 * math.tanh(value / 2) for place, value in expected.items()})
+    assert_tokens(scales - 1.0, known)
+
+
+# Numbers worked out by hand
+
+
+HAND: list[Played] = [
+    ("a", [2, 1, 1], [-3.0, -2.0, -2.5], 1.0),
+    ("a", [1, 1, 2], [-3.0, -3.0, -1.5], 0.0),
+]
+"""Gains 1 and -0.5; 0 and 1.5. All four: mean 0.5, variance (0.25 + 1 + 0.25 + 1) / 4 = 0.625."""
+
+
+def test_igpo_by_hand() -> None:
+    batch = columns_of(HAND)
+    deviation = math.sqrt(0.625)
+    outcome = 0.5 / math.sqrt(0.5)  # of 1 and 0, divided by the unbiased deviation
+    found = igpo(HAND, batch)
+    first = [0.5 / deviation, -1.0 / deviation]
+    assert found[0].tolist() == pytest.approx(
+        [sum(first) + outcome] * 2 + [0, first[1] + outcome, 0, outcome, 0], abs=1e-4
+    )
+    second = [-0.5 / deviation, 1.0 / deviation]
+    assert found[1].tolist() == pytest.approx(
+        [sum(second) - outcome, 0, second[1] - outcome, 0, -outcome, -outcome, 0], abs=1e-4
+    )
+
+
+def test_a2tgpo_by_hand() -> None:
+    """First turns: 1 and 0 are one deviation from their mean; second turns: -0.5 and 1.5, too."""
+    batch = columns_of(HAND)
+    gains = gains_of(batch)
+    normal = turn_group_gains(gains, batch["groups"], min_group_size=1)
+    torch.testing.assert_close(normal.float(), torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]), rtol=0, atol=1e-4)
+    to_come = a2tgpo_information(gains, normal, gamma=0.5)
+    half = 0.5 / math.sqrt(2)  # (1 - 0.5 * 1) over the root of two terms
+    torch.testing.assert_close(to_come.float(), torch.tensor([[half, -1.0, 0.0], [-half, 1.0, 0.0]]), rtol=0, atol=1e-4)
+    scales = clip_scales(play_of(batch), normal, clip_beta=0.3)
+    up = 1 + 0.3 * (2 / (1 + math.exp(-1)) - 1)
+    assert scales[0].tolist() == pytest.approx([up, up, 1, 2 - up, 1, 1, 1], abs=1e-4)
+
+
+# What follows from the definitions
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_gains_telescope(seed: int) -> None:
+    """Without normalisation they sum to the last score minus the first, or minus that after the first turn."""
+    plays = [play for play in random_plays(20, seed) if None not in play[2]]
+    batch = columns_of(plays)
+    for first_turn in (True, False):
+        sums = gains_of(batch, first_turn=first_turn).values.sum(dim=1)
+        for found, (_, _, scores, _) in zip(sums.tolist(), plays, strict=True):
+            numbers = [score for score in scores if score is not None]
+            start = numbers[0] if first_turn else numbers[min(1, len(numbers) - 1)]
+            assert found == pytest.approx(numbers[-1] - start, abs=1e-5)
+
+
+def test_no_weight_leaves_the_outcome_to_the_bit() -> None:
+    plays = random_plays(9, 1)
+    batch = columns_of(plays, padding=2)
+    assert torch.equal(igpo(plays, batch, information_weight=0.0), outcome_tokens(plays, batch))
+    assert not torch.equal(igpo(plays, batch, information_weight=0.5), outcome_tokens(plays, batch))
+
+
+def test_a_gain_of_zero_is_a_gain() -> None:
+    """It takes part in mean and deviation, and it keeps its turn's number."""
+    plays: list[Played] = [("a", [1, 1, 1], [-1.0, -1.0, -0.5], 1.0), ("a", [1, 1, 1], [-2.0, -1.0, -0.5], 0.0)]
+    batch = columns_of(plays)
+    gains = gains_of(batch)
+    assert gains.known.tolist() == [[True, True, False]] * 2
+    normal = turn_group_gains(gains, batch["groups"], min_group_size=1)
+    assert normal[:, 0].tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)
+    assert normal[:, 1].tolist() == pytest.approx([0.0, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a2tgpo_sums_to_zero_in_a_turn_group_and_one_alone_gets_nothing(seed: int) -> None:
+    plays = [*random_plays(9, seed), ("c", [1, 1, 1], [-1.0, -2.0, -1.5], 1.0)]
+    batch = columns_of(plays)
+    normal = turn_group_gains(gains_of(batch), batch["groups"], min_group_size=1)
+    sums: dict[tuple[str, int], float] = {}
+    for row, turn in slow_gains(plays, first_turn=True):
+        key = (plays[row][0], turn)
+        sums[key] = sums.get(key, 0.0) + float(normal[row, turn])
+    assert list(sums.values()) == pytest.approx([0.0] * len(sums), abs=1e-9)
+    assert normal[-1].tolist() == [0.0] * normal.shape[1]
+    with_fallback = turn_group_gains(gains_of(batch), batch["groups"], min_group_size=2)
+    assert with_fallback[-1, :2].tolist() == pytest.approx([-1.0, 1.0], abs=1e-4)  # gains -1 and 0.5 of one prompt
+
+
+def test_the_last_gain_is_a_single_term_and_many_terms_keep_their_variance() -> None:
+    generator = torch.Generator().manual_seed(3)
+    normal = torch.zeros(4000, 5, dtype=torch.float64)
+    normal[:, :4] = torch.randn(4000, 4, generator=generator, dtype=torch.float64)
+    known = torch.ones(4000, 5, dtype=torch.bool)
+    known[:, 4] = False
+    to_come = a2tgpo_information(Gains(normal, known), normal, gamma=1.0)
+    assert torch.equal(to_come[:, 3], normal[:, 3])
+    assert int(to_come[:, 4].count_nonzero()) == 0
+    assert to_come[:, :4].var(dim=0).tolist() == pytest.approx([1.0] * 4, abs=0.1)
+
+
+def test_scales_lie_around_one() -> None:
+    batch = columns_of([("a", [1, 1, 1], [-1.0, -1.0, -1.0], 0.0)] * 2)
+    normal = torch.tensor([[2.0, 50.0, 0.0], [-2.0, -50.0, 0.0]], dtype=torch.float64)
+    scales = clip_scales(play_of(batch), normal, clip_beta=0.3)[:, [0, 2, 4]]
+    assert (scales.sum(dim=0) / 2).tolist() == pytest.approx([1.0] * 3)
+    assert scales[:, 1].tolist() == pytest.approx([1.3, 0.7])
+    assert scales[:, 2].tolist() == [1.0, 1.0]
+    assert torch.equal(clip_scales(play_of(batch), normal, clip_beta=0.0), torch.ones_like(batch["mask"]))
+
+
+def test_prompts_do_not_mix_and_the_order_of_rows_does_not_matter() -> None:
+    plays = random_plays(12, 5)
+    order = [7, 2, 11, 0, 4, 9, 1, 10, 3, 8, 6, 5]
+    batch, turned = columns_of(plays), columns_of([plays[row] for row in order])
+    found = igpo(plays, batch, gamma=0.9)
+    torch.testing.assert_close(found[order], igpo([plays[row] for row in order], turned, gamma=0.9), rtol=0, atol=1e-6)
+    normal = turn_group_gains(gains_of(batch), batch["groups"], min_group_size=2)
+    again = turn_group_gains(gains_of(turned), turned["groups"], min_group_size=2)
+    torch.testing.assert_close(normal[order], again, rtol=0, atol=1e-9)
+    rows = [row for row, play in enumerate(plays) if play[0] == "a"]
+    alone = columns_of([plays[row] for row in rows])
+    separate = turn_group_gains(gains_of(alone), alone["groups"], min_group_size=2)
+    torch.testing.assert_close(normal[rows][:, : separate.shape[1]], separate, rtol=0, atol=1e-9)
+
+
+def test_a_batch_without_gains() -> None:
+    """Episodes of one turn: every method is its outcome alone."""
+    plays: list[Played] = [("a", [2], [-1.0], 1.0), ("a", [3], [None], 0.0)]
+    batch = columns_of(plays, padding=1)
+    assert torch.equal(igpo(plays, batch), outcome_tokens(plays, batch))
+    gains = gains_of(batch)
+    normal = turn_group_gains(gains, batch["groups"], min_group_size=2)
+    assert int(a2tgpo_information(gains, normal, gamma=1.0).count_nonzero()) == 0
+    assert gains.metrics == {"estimator/information_gains": 0.0}
+
+
+def test_a_turn_without_tokens_ends_an_episode() -> None:
+    """A reply broken off before its first token: the turn before it has a gain, the outcome is discounted to it."""
+    plays: list[Played] = [("a", [2, 1, 0], [-2.0, -1.0, -0.5], 1.0), ("a", [1, 1, 1], [-2.0, -1.5, -1.0], 0.0)]
+    batch = columns_of(plays)
+    assert_tokens(
+        igpo(plays, batch, gamma=0.5), on_tokens(batch, slow_igpo(plays, gamma=0.5, weight=1.0, pool="separate"))
+    )
+
+
+def test_an_infinite_score_is_an_error() -> None:
+    batch = columns_of(HAND)
+    batch["scores"][0, 1] = -math.inf
+    with pytest.raises(ValueError, match="answer_scores is infinite"):
+        gains_of(batch)
+    batch["scores"][0, 1] = NAN
+    assert gains_of(batch).known.tolist() == [[False, False, False], [True, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "message"),
+    [
+        ("igpo", {"pool": "both"}, "estimator.pool='both': is unknown. Choose one of separate, joint"),
+        ("igpo", {"information_weight": -1}, "estimator.information_weight=-1: is out of range"),
+        ("igpo", {"first_turn": 1}, "estimator.first_turn=1: is a int, not a bool"),
+        ("a2tgpo", {"min_group_size": 0}, "estimator.min_group_size=0: is no integer of at least 1"),
+        ("a2tgpo", {"min_group_size": True}, "estimator.min_group_size=True: is no integer of at least 1"),
+        ("a2tgpo", {"clip_beta": 1.5}, "estimator.clip_beta=1.5: is out of range"),
+        ("a2tgpo", {"pool": "joint"}, "estimator.pool='joint': is no parameter of algorithm a2tgpo"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line(name: str, section: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build_estimator(name, section)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
