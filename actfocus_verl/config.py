@@ -77,4 +77,24 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
             f"{name} has no place for a penalty of single tokens",
             "Set it to false; actor_rollout_ref.actor.use_kl_loss=true is the KL term of the loss",
         )
+    if spec.by_tree:
+        _require_whole_trees(config, name)
     return spec
+
+
+def _require_whole_trees(config: Any, name: str) -> None:
+    if config.algorithm.gamma != 1.0:
+        raise ConfigurationError(
+            "algorithm.gamma",
+            config.algorithm.gamma,
+            f"{name} compares returns of whole episodes that part at different turns, which a discount would distort",
+            "Set it to 1.0",
+        )
+    if config.filter.name != "none":
+        raise ConfigurationError(
+            "filter.name",
+            config.filter.name,
+            f"{name} chooses what trains by where the tree branches, and forked episodes are no fair sample of a "
+            "group's returns, by which a filter would choose",
+            "Use filter=none",
+        )

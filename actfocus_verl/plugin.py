@@ -46,6 +46,7 @@ def register() -> None:
             benchmark,
             engine,
             estimators,
+            forked_loop,
             loss,
             trainer,
         )
@@ -165,7 +166,7 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
         f"{ours}.loss.token_weighted_policy_loss",
         lambda: POLICY_LOSS_REGISTRY.get("token_weighted"),
     )
-    for name in ("gigpo", "turn_ppo", "bilevel_gae"):
+    for name in ("gigpo", "turn_ppo", "bilevel_gae", "carl"):
         yield (
             "advantage estimator",
             f"algorithm.adv_estimator={name}",
@@ -184,6 +185,12 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
         "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus",
         f"{ours}.agent_loop.EpisodeAgentLoop",
         lambda: _agent_loop_registry.get("actfocus"),
+    )
+    yield (
+        "agent loop",
+        "data.boards.train_loop=actfocus_forked",
+        f"{ours}.forked_loop.ForkedAgentLoop",
+        lambda: _agent_loop_registry.get("actfocus_forked"),
     )
 
 

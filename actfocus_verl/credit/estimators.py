@@ -7,7 +7,7 @@ nothing else. Statistics are computed in float64 over the whole batch; padding r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -38,6 +38,8 @@ class EstimatorSpec:
     """Whether it reads a critic's values."""
     spreads_kl: bool = True
     """Whether a KL penalty in the reward has a place in it."""
+    by_tree: bool = False
+    """Whether it values states by all episodes that passed through them, forked ones included: `credit.trees`."""
 
 
 ESTIMATORS: Final[Mapping[str, EstimatorSpec]] = {
@@ -52,6 +54,7 @@ ESTIMATORS: Final[Mapping[str, EstimatorSpec]] = {
             needs_values=True,
             spreads_kl=False,
         ),
+        EstimatorSpec("carl", ("turn_ids", "turn_rewards", "states", "replayed"), {}, spreads_kl=False, by_tree=True),
     )
 }
 """The estimators of this package."""
@@ -75,7 +78,7 @@ def build_estimator(name: str, section: Mapping[str, object]) -> EstimatorSpec |
     if spec is None:
         return None
     parameters = {key: float(section.get(key, default)) for key, default in known.items()}  # type: ignore[arg-type]
-    return EstimatorSpec(spec.name, spec.columns, parameters, spec.needs_values, spec.spreads_kl)
+    return replace(spec, parameters=parameters)
 
 
 @dataclass(frozen=True)

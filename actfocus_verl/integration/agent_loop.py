@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
@@ -51,26 +52,33 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Play the episode of row (`split`, `index`), rollout `session_id` of its group."""
+        policy = ServerPolicy(self.server_manager, sampling_params)
+        trajectory = await self.episode(kwargs, self.episode_seed(kwargs)).play(policy)
+        return to_output(trajectory, policy)
+
+    def episode_seed(self, row: Mapping[str, Any]) -> int:
+        """The seed of the row's own luck."""
+        session, step = int(row.get("session_id", 0)), int(row.get("global_steps", 0))
+        return episode_seed(int(self.config.env.seed), row["split"], step, session)
+
+    def episode(self, row: Mapping[str, Any], seed: int) -> Episode:
+        """A fresh episode on the row's board, its luck drawn from `seed`."""
         env = self.config.env
-        session, step = int(kwargs.get("session_id", 0)), int(kwargs.get("global_steps", 0))
         world = make_world(
             env.name,
             preset=env.preset,
-            split=kwargs["split"],
-            index=int(kwargs["index"]),
-            episode_seed=episode_seed(int(env.seed), kwargs["split"], step, session),
+            split=row["split"],
+            index=int(row["index"]),
+            episode_seed=seed,
             **world_overrides(env),
         )
-        policy = ServerPolicy(self.server_manager, sampling_params)
         context = self.rollout_config.prompt_length + self.rollout_config.response_length
-        episode = Episode(
+        return Episode(
             world,
             ChatCodec(self.tokenizer),
             max_context_tokens=context,
             max_response_tokens=self.rollout_config.response_length,
         )
-        trajectory = await episode.play(policy)
-        return to_output(trajectory, policy)
 
 
 def episode_seed(seed: int, split: str, step: int, session: int) -> int:
@@ -106,4 +114,6 @@ def to_output(trajectory: Trajectory, policy: ServerPolicy) -> TokenColumnsOutpu
         turn_ids=trajectory.turn_ids,
         turn_rewards=trajectory.turn_rewards,
         anchors=trajectory.anchors,
+        states=trajectory.states,
+        replayed=[int(turn < trajectory.replayed) for turn in range(trajectory.turns)],
     )

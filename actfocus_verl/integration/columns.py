@@ -13,6 +13,8 @@ TOKEN_ROLES = "token_roles"
 TURN_IDS = "turn_ids"
 TURN_REWARDS = "turn_rewards"
 ANCHORS = "anchors"
+STATES = "states"
+REPLAYED = "replayed"
 GROUP_IDS = "group_ids"
 
 OUTCOME_PREFIX = "outcome/"
@@ -79,6 +81,10 @@ class TokenColumnsOutput(AgentLoopOutput):
     """Environment rewards plus penalties of each turn, float32 (K,)."""
     anchors: list[int]
     """Hash of the state each turn saw, int64 (K,)."""
+    states: list[int]
+    """Hash of the token prefix each turn was sampled after, int64 (K,)."""
+    replayed: list[int]
+    """1 for the turns shared with the episode this one was forked from, int64 (K,)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return verl's columns and ours as tensors; raises ValueError when a token column has another length."""
@@ -91,5 +97,6 @@ class TokenColumnsOutput(AgentLoopOutput):
         columns[TOKEN_ROLES] = torch.tensor(self.token_roles, dtype=torch.int64)
         columns[TURN_IDS] = torch.tensor(self.turn_ids, dtype=torch.int64)
         columns[TURN_REWARDS] = torch.tensor(self.turn_rewards, dtype=torch.float32)
-        columns[ANCHORS] = torch.tensor(self.anchors, dtype=torch.int64)
+        for name in (ANCHORS, STATES, REPLAYED):
+            columns[name] = torch.tensor(getattr(self, name), dtype=torch.int64)
         return columns

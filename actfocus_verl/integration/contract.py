@@ -86,6 +86,7 @@ _TRAINERS: Final = (
     Symbol(f"{_TRAINER}._balance_batch", ("batch", "metrics")),
     _overridden(f"{_TRAINER}._compute_ref_log_prob", "batch", "metrics"),
     _overridden(f"{_TRAINER}._compute_advantage", "batch", "metrics"),
+    _overridden(f"{_TRAINER}._update_actor", "batch", "metrics"),
     Symbol(f"{_TRAINER}._compute_metrics", ("batch", "metrics", "timing_raw"), keywords=("global_steps", "epoch")),
     Symbol(
         f"{_TRAINER}._val_metrics_update",

@@ -14,6 +14,7 @@ from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.batches import check_batches, check_lengths
 from actfocus_verl.preflight.derived import MINI_BATCH
+from actfocus_verl.preflight.rollouts import check_rollouts
 
 _INTEGERS: Final = {
     "run.seed": 0,
@@ -63,6 +64,7 @@ def check_config(config: DictConfig) -> None:
     _check_boards(config)
     require_estimator(config)
     _check_credit(config)
+    check_rollouts(config)
     _check_trainer(config)
     check_batches(config)
     check_lengths(config)
