@@ -122,4 +122,24 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
             f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} has one clip range for all turns",
             f"Set loss_mode={TURN_RATIO_LOSS}, or estimator.clip_beta=0",
         )
+    if spec.by_tree:
+        _require_whole_trees(config, name)
     return spec
+
+
+def _require_whole_trees(config: Any, name: str) -> None:
+    if config.algorithm.gamma != 1.0:
+        raise ConfigurationError(
+            "algorithm.gamma",
+            config.algorithm.gamma,
+            f"{name} compares returns of whole episodes that part at different turns, which a discount would distort",
+            "Set it to 1.0",
+        )
+    if config.filter.name != "none":
+        raise ConfigurationError(
+            "filter.name",
+            config.filter.name,
+            f"{name} chooses what trains by where the tree branches, and forked episodes are no fair sample of a "
+            "group's returns, by which a filter would choose",
+            "Use filter=none",
+        )

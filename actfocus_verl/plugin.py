@@ -46,6 +46,7 @@ def register() -> None:
             benchmark,
             engine,
             estimators,
+            forked_loop,
             loss,
             trainer,
         )
@@ -166,7 +167,7 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
             f"{ours}.loss.{loss}_policy_loss",
             functools.partial(POLICY_LOSS_REGISTRY.get, loss),
         )
-    for name in ("gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo"):
+    for name in ("gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo", "carl"):
         yield (
             "advantage estimator",
             f"algorithm.adv_estimator={name}",
@@ -185,6 +186,12 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
         "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus",
         f"{ours}.agent_loop.EpisodeAgentLoop",
         lambda: _agent_loop_registry.get("actfocus"),
+    )
+    yield (
+        "agent loop",
+        "data.boards.train_loop=actfocus_forked",
+        f"{ours}.forked_loop.ForkedAgentLoop",
+        lambda: _agent_loop_registry.get("actfocus_forked"),
     )
 
 

@@ -43,6 +43,8 @@ class EstimatorSpec:
     """Whether a KL penalty in the reward has a place in it."""
     needs_answers: bool = False
     """Whether the policy is probed for an answer that the world knows."""
+    by_tree: bool = False
+    """Whether it values states by all episodes that passed through them, forked ones included: `credit.trees`."""
 
 
 ESTIMATORS: Final[Mapping[str, EstimatorSpec]] = {
@@ -69,6 +71,7 @@ ESTIMATORS: Final[Mapping[str, EstimatorSpec]] = {
             {"alpha": 0.3, "clip_beta": 0.3, "min_group_size": 1, "first_turn": False},
             needs_answers=True,
         ),
+        EstimatorSpec("carl", ("turn_ids", "turn_rewards", "states", "replayed"), {}, spreads_kl=False, by_tree=True),
     )
 }
 """The estimators of this package."""

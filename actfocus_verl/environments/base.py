@@ -114,6 +114,20 @@ class World(ABC):
     def step(self, action: Action) -> StepResult:
         """Perform one action. Raises RuntimeError when the episode is already over."""
 
+    def reseed(self, episode_seed: int) -> None:
+        """Draw what is random during play from this seed from now on; what has happened stays.
+
+        Forked rollouts call it where an episode leaves the one it was forked from, so that the two do not share their
+        luck. A world without luck overrides it with a method that does nothing. Raises ConfigurationError where the
+        world does not say: its forks might slip in step.
+        """
+        raise ConfigurationError(
+            "rollout.name",
+            "forked",
+            f"world {self.name} does not say how its luck is drawn anew",
+            "Give it a method reseed(episode_seed), or use rollout=independent",
+        )
+
     @abstractmethod
     def anchor(self) -> int:
         """A hash of the present state in [0, 2**63): equal states of equal boards have equal anchors in any process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
@@ -52,31 +53,42 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Play the episode of row (`split`, `index`), rollout `session_id` of its group."""
+        policy = ServerPolicy(self.server_manager, sampling_params)
+        trajectory = await self.episode(kwargs, self.episode_seed(kwargs)).play(policy)
+        return to_output(trajectory, policy, self._probes(trajectory))
+
+    def _probes(self, trajectory: Trajectory) -> dict[str, list[int]] | None:
+        """What the policy is to be asked before each turn, where an estimator needs that."""
+        if not needs_answers(self.config):
+            return None
+        probes = probe_columns(ChatCodec(self.tokenizer), trajectory.known_answers, trajectory.turn_starts)
+        require_room(max(probes["probe_lengths"]), int(self.config.env.max_turn_tokens))
+        return probes
+
+    def episode_seed(self, row: Mapping[str, Any]) -> int:
+        """The seed of the row's own luck."""
+        session, step = int(row.get("session_id", 0)), int(row.get("global_steps", 0))
+        return episode_seed(int(self.config.env.seed), row["split"], step, session)
+
+    def episode(self, row: Mapping[str, Any], seed: int) -> Episode:
+        """A fresh episode on the row's board, its luck drawn from `seed`."""
         env = self.config.env
-        session, step = int(kwargs.get("session_id", 0)), int(kwargs.get("global_steps", 0))
         world = make_world(
             env.name,
             preset=env.preset,
-            split=kwargs["split"],
-            index=int(kwargs["index"]),
-            episode_seed=episode_seed(int(env.seed), kwargs["split"], step, session),
+            split=row["split"],
+            index=int(row["index"]),
+            episode_seed=seed,
             **world_overrides(env),
         )
-        policy = ServerPolicy(self.server_manager, sampling_params)
         context = self.rollout_config.prompt_length + self.rollout_config.response_length
-        codec, probing = ChatCodec(self.tokenizer), needs_answers(self.config)
-        episode = Episode(
+        return Episode(
             world,
-            codec,
+            ChatCodec(self.tokenizer),
             max_context_tokens=context,
             max_response_tokens=self.rollout_config.response_length,
-            ask_answers=probing,
+            ask_answers=needs_answers(self.config),
         )
-        trajectory = await episode.play(policy)
-        probes = probe_columns(codec, trajectory.known_answers, trajectory.turn_starts) if probing else None
-        if probes is not None:
-            require_room(max(probes["probe_lengths"]), world.limits.max_turn_tokens)
-        return to_output(trajectory, policy, probes)
 
 
 def episode_seed(seed: int, split: str, step: int, session: int) -> int:
@@ -126,4 +138,6 @@ def to_output(
         turn_rewards=trajectory.turn_rewards,
         anchors=trajectory.anchors,
         probes=probes,
+        states=trajectory.states,
+        replayed=[int(turn < trajectory.replayed) for turn in range(trajectory.turns)],
     )

@@ -16,6 +16,8 @@ TOKEN_ROLES = "token_roles"
 TURN_IDS = "turn_ids"
 TURN_REWARDS = "turn_rewards"
 ANCHORS = "anchors"
+STATES = "states"
+REPLAYED = "replayed"
 GROUP_IDS = "group_ids"
 
 PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
@@ -113,6 +115,10 @@ class TokenColumnsOutput(AgentLoopOutput):
     """Environment rewards plus penalties of each turn, float32 (K,)."""
     anchors: list[int]
     """Hash of the state each turn saw, int64 (K,)."""
+    states: list[int]
+    """Hash of the token prefix each turn was sampled after, int64 (K,)."""
+    replayed: list[int]
+    """1 for the turns shared with the episode this one was forked from, int64 (K,)."""
     probes: dict[str, list[int]] | None = None
     """PROBE_COLUMNS by name, each int64, where an estimator needs them; None: not stored."""
 
@@ -127,7 +133,8 @@ class TokenColumnsOutput(AgentLoopOutput):
         columns[TOKEN_ROLES] = torch.tensor(self.token_roles, dtype=torch.int64)
         columns[TURN_IDS] = torch.tensor(self.turn_ids, dtype=torch.int64)
         columns[TURN_REWARDS] = torch.tensor(self.turn_rewards, dtype=torch.float32)
-        columns[ANCHORS] = torch.tensor(self.anchors, dtype=torch.int64)
+        for name in (ANCHORS, STATES, REPLAYED):
+            columns[name] = torch.tensor(getattr(self, name), dtype=torch.int64)
         columns.pop("probes", None)
         for name, values in (self.probes or {}).items():
             columns[name] = torch.tensor(values, dtype=torch.int64)

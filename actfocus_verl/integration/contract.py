@@ -88,6 +88,7 @@ _TRAINERS: Final = (
     Symbol("verl.workers.engine_workers:ActorRolloutRefWorker.compute_log_prob", ("data",)),
     _overridden(f"{_TRAINER}._compute_ref_log_prob", "batch", "metrics"),
     _overridden(f"{_TRAINER}._compute_advantage", "batch", "metrics"),
+    _overridden(f"{_TRAINER}._update_actor", "batch", "metrics"),
     Symbol(f"{_TRAINER}._compute_metrics", ("batch", "metrics", "timing_raw"), keywords=("global_steps", "epoch")),
     Symbol(
         f"{_TRAINER}._val_metrics_update",

@@ -10,13 +10,15 @@ from torch.utils.data import Dataset
 from actfocus_verl.errors import ConfigurationError
 
 AGENT_NAME = "actfocus"
+FORKED_AGENT_NAME = "actfocus_forked"
 
 
 class BoardDataset(Dataset):  # type: ignore[type-arg]
     """Boards 0..n-1 of one split of one world, for verl's `data.custom_cls`.
 
     verl builds it from `data.train_files` or `data.val_files`, which hold here the name of a split instead of a path,
-    and from `data.boards`: {env, preset, train_size, evaluation_size}.
+    and from `data.boards`: {env, preset, train_size, evaluation_size, train_loop}. Boards of another split than `train`
+    are always played from the beginning.
     """
 
     def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:
@@ -26,6 +28,7 @@ class BoardDataset(Dataset):  # type: ignore[type-arg]
         if self.split not in sizes:
             raise ConfigurationError("data.*_files", self.split, "not a split", f"Use one of {sorted(sizes)}.")
         self.env, self.preset = boards.env, boards.preset
+        self.agent_name = boards.get("train_loop", AGENT_NAME) if self.split == "train" else AGENT_NAME
         self.size = sizes[self.split] if max_samples < 0 else min(max_samples, sizes[self.split])
 
     def __len__(self) -> int:
@@ -35,7 +38,7 @@ class BoardDataset(Dataset):  # type: ignore[type-arg]
         return {
             "index": index,
             "split": self.split,
-            "agent_name": AGENT_NAME,
+            "agent_name": self.agent_name,
             "data_source": f"{self.env}/{self.preset}/{self.split}",
             "raw_prompt": [],  # verl counts rows by this column; the world writes the messages
             "reward_model": {"style": "environment", "ground_truth": None},

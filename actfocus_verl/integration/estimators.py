@@ -25,11 +25,14 @@ from actfocus_verl.credit import estimators as formulas
 from actfocus_verl.credit import information_gain
 from actfocus_verl.credit.estimators import Episodes, EstimatorSpec
 from actfocus_verl.credit.information_gain import Gains
+from actfocus_verl.credit.trees import tree_advantages
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import (
     ANCHORS,
     ANSWER_SCORES,
     CLIP_SCALES,
+    REPLAYED,
+    STATES,
     TURN_IDS,
     TURN_REWARDS,
     group_ids,
@@ -40,11 +43,12 @@ from actfocus_verl.integration.columns import (
 )
 
 _ESTIMATOR = "algorithm.adv_estimator"
+_OF_TURNS = (TURN_REWARDS, ANCHORS, ANSWER_SCORES, STATES, REPLAYED)
 _KNOWN_SUM = 1e-3
 """How far turn rewards may sum from the score, for float32 and long episodes."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class StepInputs:
     """One step's columns beyond those verl passes on, in the order of its rows."""
 
@@ -59,26 +63,28 @@ class StepInputs:
     metrics: dict[str, float] = field(default_factory=dict)
     written: dict[str, torch.Tensor] = field(default_factory=dict)
     """(B, T) each: columns of the estimator's for the loss, beside the advantages."""
+    update_set: torch.Tensor | None = None
+    """(B, T), bool: the tokens that train, set by an estimator that drops others."""
 
 
 _STEP: ContextVar[StepInputs | None] = ContextVar("actfocus_verl_step_inputs", default=None)
 
 
 @contextmanager
-def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[str, Any]) -> Iterator[None]:
+def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[str, Any]) -> Iterator[StepInputs | None]:
     """Fetch what the estimator needs of a batch, keep it for its call, and store the columns that it adds.
 
-    Nothing for an estimator of verl's.
+    None for an estimator of verl's.
 
     Raises ConfigurationError when the agent loop gives no such columns, ValueError when they contradict each other.
     """
     if spec is None:
-        yield
+        yield None
         return
     inputs = _fetch(spec, batch)
     token = _STEP.set(inputs)
     try:
-        yield
+        yield inputs
     finally:
         _STEP.reset(token)
     metrics.update(inputs.metrics)
@@ -93,8 +99,7 @@ def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
     require_columns(data, names, spec.name)
     valid_rows = valid_rows_of(batch)
-    of_turns = [name for name in (TURN_REWARDS, ANCHORS, ANSWER_SCORES) if name in spec.columns]
-    turns = padded_turns(data.select(*of_turns), valid_rows)
+    turns = padded_turns(data.select(*(name for name in _OF_TURNS if name in spec.columns)), valid_rows)
     per_token = [name for name in names if name not in turns]
     columns = padded_columns(data.select(*per_token)) | turns
     episodes = Episodes.of(
@@ -218,3 +223,21 @@ def _gains(inputs: StepInputs) -> Gains:
     gains = Gains.of(inputs.episodes, inputs.columns[ANSWER_SCORES], first_turn=inputs.spec.parameters["first_turn"])
     inputs.metrics.update(gains.metrics)
     return gains
+
+
+@register_adv_est("carl")
+def carl(token_level_rewards: torch.Tensor, response_mask: torch.Tensor, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """CARL's tree of values; the tokens outside its update set are dropped by the trainer."""
+    inputs = _inputs("carl")
+    tree = tree_advantages(
+        inputs.episodes,
+        inputs.columns[STATES],
+        inputs.columns[REPLAYED],
+        token_level_rewards.double().sum(dim=1),
+        inputs.group_ids,
+    )
+    inputs.update_set = tree.update_set
+    inputs.metrics["estimator/critical_draws"] = float(tree.critical_draws)
+    inputs.metrics["estimator/critical_share"] = tree.critical_draws / max(tree.draws, 1)
+    advantages = tree.advantages * response_mask
+    return advantages, advantages

@@ -44,11 +44,13 @@ from actfocus_verl.integration.columns import (
 )
 from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.estimators import step_inputs
+from actfocus_verl.integration.forked_loop import fork_metrics
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
 from actfocus_verl.integration.span_columns import SpanColumns
+from actfocus_verl.integration.update_set import keep_only
 
 TRAINER_PREFIX = "actfocus_"
 POLL_SECONDS = 0.1
@@ -76,6 +78,7 @@ class TokenCreditMixin:
         self._choose_credit(config)
         self.action_span = action_span(config)
         self._group_factors: dict[str, float] = {}
+        self._nothing_to_update = False
         self.run_log = RunLog(config)
         super().__init__(config)  # type: ignore[call-arg]
 
@@ -196,10 +199,24 @@ class TokenCreditMixin:
         return batch
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's advantages and beside them the token weights; EMPG alone adds to the advantages."""
-        with step_inputs(self.estimator, batch, metrics):
+        """verl's advantages and beside them the token weights; EMPG alone adds to the advantages.
+
+        Tokens outside an estimator's update set are dropped in between, so that no weighting sees them.
+        """
+        with step_inputs(self.estimator, batch, metrics) as inputs:
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        self._nothing_to_update = False
+        if inputs is not None and inputs.update_set is not None:
+            batch, kept = keep_only(batch, inputs.update_set)
+            self._nothing_to_update = kept == 0
+            metrics["estimator/steps_without_update"] = float(self._nothing_to_update)
         return self._write_token_weights(batch, metrics)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        """verl's update; none at all, the optimizer's momentum included, in a step without a token to train on."""
+        if self._nothing_to_update:
+            return batch
+        return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS))
@@ -268,6 +285,7 @@ def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tenso
     stops = Counter(info["stop_reason"] for info in infos if "stop_reason" in reported)
     figures = {key for info in infos for key in info if key.startswith(OUTCOME_PREFIX)}
     metrics |= {f"episode/{key}": float(np.mean([info[key] for info in infos])) for key in sorted(figures)}
+    metrics |= fork_metrics(infos)
     metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}
     roles = token_roles.values()
     for role in TokenRole:

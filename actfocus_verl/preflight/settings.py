@@ -23,6 +23,7 @@ from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.batches import check_batches, check_lengths
 from actfocus_verl.preflight.derived import MINI_BATCH
 from actfocus_verl.preflight.own_data import check_own_data
+from actfocus_verl.preflight.rollouts import check_rollouts
 
 _INTEGERS: Final = {
     "run.seed": 0,
@@ -78,6 +79,7 @@ def check_config(config: DictConfig) -> None:
     if spec is not None and spec.needs_answers:
         _check_answers(config, first_turn=spec.parameters["first_turn"])
     _check_credit(config)
+    check_rollouts(config)
     _check_trainer(config)
     check_batches(config)
     check_lengths(config)

@@ -4,6 +4,7 @@ from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
 from actfocus_verl.rollout.decoding import TokenDecoder
 from actfocus_verl.rollout.episode import Episode
+from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, Line, ReplayMismatchError
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
 from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span, span_roles
@@ -14,9 +15,13 @@ __all__ = [
     "ChatCodec",
     "Episode",
     "ForcedAnswer",
+    "ForkPoint",
+    "ForkedGroup",
+    "Line",
     "ParsedReply",
     "Policy",
     "ReadReply",
+    "ReplayMismatchError",
     "Reply",
     "StopReason",
     "TokenDecoder",

@@ -3,7 +3,9 @@
     state -> prompt ids -> sampled ids -> text with offsets -> parsed actions -> world steps -> next state
 
 `start` gives the first context, `receive` takes a reply and gives the next context, or None once the episode is over;
-`play` drives the two with a policy. Sampled ids go into the next context as they are: they are never encoded again.
+`play` drives the two with a policy. `replay` takes a reply that another episode sampled, which is context here and
+nothing to train on: that is how a forked episode comes to the state it starts from (see `forking`).
+Sampled ids go into the next context as they are: they are never encoded again.
 What a turn's actions do is said at `environments.execute_turn`.
 """
 
@@ -14,7 +16,7 @@ from actfocus_verl.environments import PlayedTurns, World
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
-from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
+from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText, state_of
 
 
 class Episode:
@@ -48,6 +50,9 @@ class Episode:
         self._turn_ids: list[int] = []
         self._turns = PlayedTurns(world)
         self._anchors: list[int] = []
+        self._states: list[int] = []
+        self._replies: list[Reply] = []
+        self._replayed = 0
         self._texts: list[TurnText] = []
         self._parsed_turns = 0
         self._starts: list[int] = []
@@ -61,7 +66,10 @@ class Episode:
 
     async def play(self, policy: Policy) -> Trajectory:
         """Play to the end. Raises ConfigurationError when not even one turn fits."""
-        context: list[int] | None = self.start()
+        return await self.play_on(policy, self.start())
+
+    async def play_on(self, policy: Policy, context: list[int] | None) -> Trajectory:
+        """Play to the end from the context that `start` or `replay` gave."""
         while context is not None:
             reply = await policy.generate(context, max_new_tokens=self.world.limits.max_turn_tokens)
             context = self.receive(reply)
@@ -85,20 +93,48 @@ class Episode:
 
         Raises ValueError for a reply longer than was asked for, or with log-probs of another length.
         """
+        return self._take(reply, sampled=True)
+
+    def replay(self, reply: Reply) -> list[int] | None:
+        """Take a reply that was sampled in this context by another episode; the same as `receive` to the world.
+
+        Its tokens are marked as not sampled here. Raises RuntimeError once this episode has taken one of its own.
+        """
+        if self._replayed < len(self._replies):
+            raise RuntimeError("Episode.replay after a turn of its own")
+        self._replayed += 1
+        return self._take(reply, sampled=False)
+
+    def _take(self, reply: Reply, *, sampled: bool) -> list[int] | None:
         if not self._context or self._stop_reason is not None:
             raise RuntimeError("Episode.receive outside of a turn")
         self._require_bounds(reply)
+        self._states.append(state_of(self._context))
+        self._replies.append(reply)
         state, anchor = self.world.render(), self.world.anchor()
         self._starts.append(len(self._context) - self._prompt_length)
         self._answers.append(self.world.known_answer() if self._ask_answers else None)
         read = read_reply(self._codec, reply.token_ids)
-        self._append_reply(reply, read.roles)
+        if sampled:
+            self._append_reply(reply, read.roles)
+        else:
+            self._append_foreign(reply.token_ids)
         turn = self._turns.act(read.parsed.actions)
         self._parsed_turns += read.parsed.parses
         self._anchors.append(anchor)
         self._texts.append(TurnText(state, read.text, turn.valid))
         self._stop_reason = self._reason_to_stop(reply)
         return self._continue(reply) if self._stop_reason is None else None
+
+    def difference(self, other: Trajectory) -> str | None:
+        """What `other` had otherwise in the turns played so far, or in the state after them; None when nothing."""
+        turns = len(self._turns.rewards)
+        compared = {
+            "the token prefix": ([*self._states, state_of(self._context)], other.states[: turns + 1]),
+            "the state of the world": ([*self._anchors, self.world.anchor()], other.anchors[: turns + 1]),
+            "a reward": (self._turns.rewards, other.turn_rewards[:turns]),
+        }
+        return next((name for name, (own, theirs) in compared.items() if own != theirs), None)
 
     def trajectory(self) -> Trajectory:
         """The finished episode. Raises RuntimeError while it still runs."""
@@ -116,6 +152,9 @@ class Episode:
             turn_ids=self._turn_ids,
             turn_rewards=self._turns.rewards,
             anchors=self._anchors,
+            states=self._states,
+            replies=self._replies,
+            replayed=self._replayed,
             stop_reason=self._stop_reason,
             success=self.world.success,
             outcome=dict(self.world.outcome()),
@@ -143,7 +182,7 @@ class Episode:
         if self._missing_room(len(self._context) + len(between)) > 0:
             self._stop_reason = StopReason.CONTEXT_FULL
             return None
-        self._append(between, mask=0, turn=-1, roles=[TokenRole.ENVIRONMENT] * len(between), log_probs=None)
+        self._append_foreign(between)
         return list(self._context)
 
     def _append_reply(self, reply: Reply, roles: list[TokenRole]) -> None:
@@ -151,6 +190,9 @@ class Episode:
         if reply.log_probs is None:
             self._log_probs = None
         self._append(reply.token_ids, mask=1, turn=len(self._turns.rewards), roles=roles, log_probs=reply.log_probs)
+
+    def _append_foreign(self, ids: list[int]) -> None:
+        self._append(ids, mask=0, turn=-1, roles=[TokenRole.ENVIRONMENT] * len(ids), log_probs=None)
 
     def _append(
         self, ids: list[int], *, mask: int, turn: int, roles: list[TokenRole], log_probs: list[float] | None

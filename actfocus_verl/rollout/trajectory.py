@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
+
+from actfocus_verl.environments.splits import stable_hash
 
 
 class StopReason(str, Enum):
@@ -41,6 +44,11 @@ class Reply:
     finish_reason: str = "stop"
 
 
+def state_of(context: Sequence[int]) -> int:
+    """A hash of the ids a reply is sampled after, in [0, 2**63), the same in every process."""
+    return stable_hash(" ".join(map(str, context)))
+
+
 class Policy(Protocol):
     """Whatever continues a list of ids."""
 
@@ -65,6 +73,8 @@ class Trajectory:
     response_mask (R): 1 on sampled tokens. log_probs (R): 0.0 where not sampled; None when the policy gave none.
     token_roles (R): values of TokenRole. turn_ids (R): 0..K-1 on the tokens of that reply, -1 elsewhere.
     turn_rewards (K): environment rewards and penalty of each turn. anchors (K): hash of the state each turn saw.
+    states (K): `state_of` the context of each turn. replies (K): as they were given.
+    replayed: so many first turns are another episode's, with 0 in response_mask and -1 in turn_ids.
     outcome: the world's further figures. actions: executed in all. parsed_turns: replies of the required form.
     valid_turns: of these, the ones that held actions, all of them valid.
     final_state: the rendered state after the last turn.
@@ -80,6 +90,9 @@ class Trajectory:
     turn_ids: list[int]
     turn_rewards: list[float]
     anchors: list[int]
+    states: list[int]
+    replies: list[Reply]
+    replayed: int
     stop_reason: StopReason
     success: bool
     outcome: dict[str, float]
@@ -96,7 +109,8 @@ class Trajectory:
         if self.log_probs is not None:
             columns.append(self.log_probs)  # type: ignore[arg-type]
         assert all(len(column) == len(self.response_ids) for column in columns), "columns are not aligned"
-        assert len(self.turn_rewards) == len(self.anchors) == len(self.texts), "turns are not aligned"
+        of_turns = (self.anchors, self.states, self.replies, self.texts)
+        assert all(len(column) == len(self.turn_rewards) for column in of_turns), "turns are not aligned"
         assert len(self.turn_starts) == len(self.known_answers), "turns are not aligned"
 
     @property

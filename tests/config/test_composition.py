@@ -35,6 +35,8 @@ COMBINATIONS = [
     "model=tiny platform=cpu algorithm=gigpo credit=actfocus filter=none",
     "model=tiny platform=gpu algorithm=turn_ppo credit=aem filter=none",
     "model=qwen2.5-0.5b platform=cpu algorithm=bilevel_gae credit=uniform filter=none",
+    "model=tiny platform=cpu rollout=forked algorithm=carl credit=actfocus filter=none",
+    "model=qwen2.5-0.5b platform=gpu rollout=independent algorithm=carl credit=aem filter=none",
     "experiment=quickstart",
     PAPER,
     f"{PAPER} model=tiny platform=cpu trainer.total_training_steps=2",
@@ -57,7 +59,7 @@ def test_verl_takes_every_combination(overrides: str, model_folder: ModelFolder)
 
 def test_the_combinations_use_every_file() -> None:
     chosen = {argument for line in COMBINATIONS for argument in line.split()}
-    for group in ("algorithm", "credit", "filter", "model", "platform"):
+    for group in ("rollout", "algorithm", "credit", "filter", "model", "platform"):
         assert {f"{group}={name}" for name in known_names(group)} <= chosen
 
 

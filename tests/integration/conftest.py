@@ -93,6 +93,8 @@ def rows() -> dict[str, dict[str, Any]]:
                 "turn_ids": torch.where(roles > 0, (torch.arange(len(roles)) >= 3).long(), -1),
                 "turn_rewards": torch.tensor([0.0, value]),
                 "anchors": torch.tensor([1, 2]),
+                "states": torch.tensor([1, 2]),
+                "replayed": torch.tensor([0, 0]),
                 "rm_scores": scores,
                 "num_turns": 2,
                 "extra_fields": extra,

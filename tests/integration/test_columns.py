@@ -25,6 +25,8 @@ def output(**changes: Any) -> TokenColumnsOutput:
         "turn_ids": [0, -1, 1],
         "turn_rewards": [0.5, -0.25],
         "anchors": [2**62 + 1, 3],
+        "states": [4, 2**62 + 5],
+        "replayed": [1, 0],
     }
     return TokenColumnsOutput(**(values | changes))
 
@@ -37,6 +39,8 @@ def test_columns_travel_as_tensors_beside_verls() -> None:
         "turn_ids": torch.tensor([0, -1, 1]),
         "turn_rewards": torch.tensor([0.5, -0.25]),
         "anchors": torch.tensor([2**62 + 1, 3]),
+        "states": torch.tensor([4, 2**62 + 5]),
+        "replayed": torch.tensor([1, 0]),
         "prompts": torch.tensor([5, 6]),
         "responses": torch.tensor([7, 8, 9]),
         "response_mask": torch.tensor([1, 0, 1]),

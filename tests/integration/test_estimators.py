@@ -46,6 +46,7 @@ def rows(rows: Rows) -> Rows:
         final = float(row["rm_scores"].sum())
         row["turn_rewards"] = torch.tensor([-0.1] * (turns - 1) + [final + 0.1 * (turns - 1)])
         row["anchors"] = torch.tensor(anchors[:turns])
+        row["states"], row["replayed"] = row["anchors"], torch.zeros_like(row["anchors"])
         row["values"] = torch.where(row["response_mask"] > 0, torch.randn(length, generator=generator), float("nan"))
     return rows
 

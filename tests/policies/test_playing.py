@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actfocus_verl.environments import make_world
 from actfocus_verl.policies import play_batch, play_statistics
-from actfocus_verl.rollout import StopReason, Trajectory, TurnText
+from actfocus_verl.rollout import Reply, StopReason, Trajectory, TurnText
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,10 @@ def trajectory(*, success, roles, turn_ids, valid):
     return Trajectory(
         prompt_ids=[1] * 10, response_ids=[1] * len(roles), response_mask=[int(turn >= 0) for turn in turn_ids],
         log_probs=None, token_roles=roles, turn_ids=turn_ids, turn_rewards=[0.0] * (len(valid) - 1) + [float(success)],
-        anchors=[0] * len(valid), stop_reason=StopReason.SUCCESS if success else StopReason.MAX_TURNS, success=success,
-        outcome={}, actions=3, parsed_turns=len(valid), valid_turns=sum(valid),
-        texts=[TurnText("", "", v) for v in valid], final_state="",
+        anchors=[0] * len(valid), states=[0] * len(valid), replies=[Reply([])] * len(valid), replayed=0,
+        stop_reason=StopReason.SUCCESS if success else StopReason.MAX_TURNS, success=success, outcome={},
+        actions=3, parsed_turns=len(valid), valid_turns=sum(valid), texts=[TurnText("", "", v) for v in valid],
+        final_state="",
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class GymnasiumToyText(AdaptedWorld):
         self._task = known or _unknown(config.task, self._env)
         self._actions = {name.lower(): action for action, name in enumerate(self._task.actions)}
         self._observation, _ = self._env.reset(seed=board.seed())
-        self._env.unwrapped.np_random = board.luck(episode_seed)
+        self.reseed(episode_seed)
         self._begin(self.render())
 
     def system_prompt(self) -> str:
@@ -114,6 +114,9 @@ class GymnasiumToyText(AdaptedWorld):
     def parse_action(self, text: str) -> int | None:
         """The action of that name, whatever its case and the whitespace around it."""
         return self._actions.get(text.strip().lower())
+
+    def reseed(self, episode_seed: int) -> None:
+        self._env.unwrapped.np_random = self.board.luck(episode_seed)
 
     def _act(self, action: Action) -> StepResult:
         self._observation, reward, terminated, truncated, _ = self._env.step(action)

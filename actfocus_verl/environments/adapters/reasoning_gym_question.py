@@ -68,6 +68,9 @@ class ReasoningGymQuestion(AdaptedWorld):
         """The stripped text, unless it is empty or longer than `MAX_ANSWER_CHARACTERS`."""
         return text.strip() or None if len(text) <= MAX_ANSWER_CHARACTERS else None
 
+    def reseed(self, episode_seed: int) -> None:
+        """Nothing is random during play."""
+
     def _act(self, action: Action) -> StepResult:
         try:
             score = float(self._dataset.score_answer(action, self._entry))

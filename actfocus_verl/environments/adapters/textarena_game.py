@@ -66,7 +66,7 @@ class TextArenaGame(AdaptedWorld):
         with PrivateRandomness(seed)():  # textarena seeds and draws from the shared generators
             self._env = _make(config.task)
             self._env.reset(num_players=1, seed=seed)
-        self._luck = PrivateRandomness(int(board.luck(episode_seed).integers(2**31)))
+        self.reseed(episode_seed)
         heard = self._hear()
         self._rules = [line.strip() for message in heard["PROMPT"] for line in message.splitlines()]
         self._board = heard["GAME_BOARD"][-1:]
@@ -86,6 +86,9 @@ class TextArenaGame(AdaptedWorld):
             return None
         move = " ".join(text.strip().removeprefix("[").removesuffix("]").lower().split())
         return f"[{move}]" if self._game.moves.fullmatch(move) else None
+
+    def reseed(self, episode_seed: int) -> None:
+        self._luck = PrivateRandomness(int(self.board.luck(episode_seed).integers(2**31)))
 
     def _act(self, action: Action) -> StepResult:
         with self._luck():

@@ -94,6 +94,9 @@ class TextWorldGame(AdaptedWorld):
     def _commands(self) -> list[str]:
         return [each for each in self._state.admissible_commands if not each.startswith(_SHOWN_ANYWAY)]
 
+    def reseed(self, episode_seed: int) -> None:
+        """Nothing is random during play."""
+
     def _act(self, action: Action) -> StepResult:
         before = self._state.score
         self._state, score, done = self._env.step(action)

@@ -65,6 +65,9 @@ class FrozenLake(World):
         self.player = destination(self.board.size, self.player, self._slip(Move(action)))
         return StepResult(reward=float(self.success), done=self.done, success=self.success)
 
+    def reseed(self, episode_seed: int) -> None:
+        self._episode_seed, self._slips = episode_seed, None
+
     def _slip(self, intended: Move) -> Move:
         if self._slips is None:
             self._slips = seeded_generator(

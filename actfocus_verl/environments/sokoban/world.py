@@ -59,6 +59,9 @@ class Sokoban(World):
         reward = self._rewards.earned(before.placed, self.board.placed, before.targets.bit_count())
         return StepResult(reward=reward, done=self.board.solved, success=self.board.solved)
 
+    def reseed(self, episode_seed: int) -> None:
+        """Nothing is random during play."""
+
     def anchor(self) -> int:
         board = self.board
         return stable_hash(f"{self.name}/{board.size}/{board.walls}/{board.targets}/{board.boxes}/{board.player}")

@@ -68,6 +68,9 @@ class Sudoku(World):
         gained = worth(self.board, rewards, *move) - worth(self.board, rewards, move.cell, replaced)
         return gained + (rewards.solved if self.success else 0.0)
 
+    def reseed(self, episode_seed: int) -> None:
+        """Nothing is random during play."""
+
     def anchor(self) -> int:
         """Of givens, solution and digits; and of the steps made, where the cap can end the episode."""
         board, config = self.board, self.config

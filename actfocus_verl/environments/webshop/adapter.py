@@ -115,6 +115,9 @@ class WebShopOriginal(World):
         self._score = float(reward)
         return StepResult(reward=self._score, done=self.done, success=self.success)
 
+    def reseed(self, episode_seed: int) -> None:
+        """Nothing is random during play."""
+
     def anchor(self) -> int:
         return stable_hash(f"{self.board_hash()}\n{self.render()}")
 

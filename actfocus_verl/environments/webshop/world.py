@@ -87,6 +87,9 @@ class WebShop(World):
             self.score = purchase_score(self.goal, bought, dict(self.page.chosen), self.config.pages)
         return StepResult(reward=self.score, done=self.done, success=self.success)
 
+    def reseed(self, episode_seed: int) -> None:
+        """Nothing is random during play."""
+
     def anchor(self) -> int:
         """A hash of goal and page as it is shown: ways that lead to the same page lead to the same state."""
         return stable_hash(f"{self.goal.canonical}\n{self.render()}")

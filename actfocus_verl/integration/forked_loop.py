@@ -1,0 +1,75 @@
+"""verl's agent loop for forked rollouts: the episodes of a prompt wait for each other, and start where one was unsure.
+
+verl hands all rows of a prompt to one agent-loop worker, which runs them side by side in one event loop. So they can
+meet in that process, and each stays an ordinary row with its own session number.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from verl.experimental.agent_loop import AgentLoopOutput
+from verl.experimental.agent_loop.agent_loop import register
+
+from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, to_output
+from actfocus_verl.integration.dataset import FORKED_AGENT_NAME
+from actfocus_verl.rollout import ForkedGroup, ForkPoint, Line, ReplayMismatchError
+
+logger = logging.getLogger(__name__)
+
+FORK = "fork"
+"""Key of `reward_extra_info`: turns replayed, or MISMATCH; 0 for an episode from the beginning."""
+MISMATCH = -1
+
+_groups: dict[str, ForkedGroup] = {}
+"""By uid: the prompts this worker is playing."""
+
+
+@register(FORKED_AGENT_NAME)
+class ForkedAgentLoop(EpisodeAgentLoop):
+    """Plays one episode of a prompt group: one of `rollout.roots` from the beginning, or a fork."""
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
+        """Play the episode of row (`split`, `index`), session `session_id` of the group `uid`."""
+        uid, session = str(kwargs["uid"]), int(kwargs["session_id"])
+        settings = self.config.rollout
+        group = _groups.setdefault(uid, ForkedGroup(roots=settings.roots, wave=settings.wave))
+        policy = ServerPolicy(self.server_manager, sampling_params)
+        line = None
+        try:
+            line, fork = await self._play(policy, await group.fork_point(session), kwargs)
+        finally:
+            if group.settle(session, line) == self.rollout_config.n:
+                del _groups[uid]
+        output = to_output(line.trajectory, policy)
+        output.extra_fields["reward_extra_info"][FORK] = float(fork)
+        return output
+
+    async def _play(self, policy: ServerPolicy, point: ForkPoint | None, row: Mapping[str, Any]) -> tuple[Line, int]:
+        """The episode and its entry FORK. Where a replay fails, it is played from the beginning: the row is needed."""
+        seed, mismatch = self.episode_seed(row), False
+        if point is not None:
+            try:
+                episode, context = point.replay(lambda first_seed: self.episode(row, first_seed), seed)
+                trajectory = await episode.play_on(policy, context)
+                return Line(trajectory, point.seeds(seed), forked=True), point.turn
+            except ReplayMismatchError as error:
+                mismatch = True
+                logger.warning("a fork of %s/%s starts from the beginning: %s", row["split"], row["index"], error)
+        trajectory = await self.episode(row, seed).play(policy)
+        return Line(trajectory, ((0, seed),)), MISMATCH if mismatch else 0
+
+
+def fork_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the `reward_extra_info` of a step's episodes: the share of replaying ones, turns replayed, failed replays."""
+    turns = np.array([info[FORK] for info in infos if FORK in info])
+    if not len(turns):
+        return {}
+    return {
+        "rollout/forked": float((turns > 0).mean()),
+        "rollout/replayed_turns": float(turns.clip(min=0).mean()),
+        "rollout/replay_mismatches": float((turns == MISMATCH).sum()),
+    }

@@ -1,0 +1,30 @@
+"""Tokens that an estimator drops from the update: they leave the loss with its denominators, KL and entropy terms."""
+
+from __future__ import annotations
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.workers.utils.padding import response_to_nested
+
+from actfocus_verl.integration.columns import padded_columns
+
+_MASKS = ("response_mask", "loss_mask")
+"""verl's loss reads the first one and counts its tokens by the second."""
+
+
+def keep_only(batch: KVBatchMeta, update_set: torch.Tensor) -> tuple[KVBatchMeta, int]:
+    """Make the response mask 0 outside `update_set`, (B, T), bool; return the batch and the tokens that are left.
+
+    With none left nothing is written: the caller leaves out the update, which would divide by their number.
+    """
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+    mask = padded_columns(data)["response_mask"]
+    kept = torch.where(update_set, mask, torch.zeros_like(mask))
+    count = int((kept != 0).sum())
+    if count == 0:
+        return batch, 0
+    nested = response_to_nested(kept, data["response_mask"])
+    fields = TensorDict(dict.fromkeys(_MASKS, nested), batch_size=len(batch.keys))
+    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields), count
