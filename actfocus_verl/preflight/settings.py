@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from actfocus_verl.config import require_entropy, require_estimator, require_reference, world_overrides
+from actfocus_verl.config import is_diagnosed, require_entropy, require_estimator, require_reference, world_overrides
 from actfocus_verl.credit.registry import build_weighting
-from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
@@ -63,6 +63,7 @@ def check_config(config: DictConfig) -> None:
     _check_boards(config)
     require_estimator(config)
     _check_credit(config)
+    _check_diagnose(config)
     _check_trainer(config)
     check_batches(config)
     check_lengths(config)
@@ -143,6 +144,25 @@ def _check_credit(config: DictConfig) -> None:
             "mini_batch",
             "actor.shuffle=True cuts mini-batches inside the workers",
             "Set actor_rollout_ref.actor.shuffle=False, or credit.normalize=batch",
+        )
+
+
+def _check_diagnose(config: DictConfig) -> None:
+    if not is_diagnosed(config):
+        return
+    if config.actor_rollout_ref.model.use_fused_kernels:
+        raise ConfigurationError(
+            "actor_rollout_ref.model.use_fused_kernels",
+            True,
+            f"fused kernels never form the logits whose {ENERGY} run.diagnose needs",
+            "Set it to false, or run.diagnose=false",
+        )
+    if config.actor_rollout_ref.rollout.n < 2:
+        raise ConfigurationError(
+            "run.diagnose",
+            True,
+            "correlates energy with the spread of returns in a prompt group, and groups have one episode each",
+            "Set actor_rollout_ref.rollout.n to 2 at least, or run.diagnose=false",
         )
 
 
