@@ -31,10 +31,11 @@ from actfocus_verl.diagnosis.arguments import Arguments, read_arguments
 from actfocus_verl.diagnosis.correlations import Group, correlations, whole_groups
 from actfocus_verl.diagnosis.display import diagnosis_tables, token_progress
 from actfocus_verl.diagnosis.figures import plot_energy
-from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_policy
+from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_policy, require_vocabulary
 from actfocus_verl.diagnosis.samples import StepSample, read_samples, setting, whole_group_size
 from actfocus_verl.diagnosis.tokens import Tokens, flat_tokens, role_shares, token_figures
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluate import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE
 from actfocus_verl.evaluation.engine import platform_environment
 from actfocus_verl.evaluation.models import NamedModel, find_model
 from actfocus_verl.evaluation.sampling import EvaluationError
@@ -42,8 +43,6 @@ from actfocus_verl.launch.record import installed_versions, source_commit
 from actfocus_verl.reporting.run_folder import RunFolder
 
 RESULT_FILE, FIGURE_FILE = "diagnosis.json", "energy.png"
-
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = dict[str, Any]
 
@@ -74,6 +73,7 @@ def diagnose(arguments: Arguments, console: Console) -> Json:
         "prompt_groups": [asdict(group) for group in groups],
     }
     found["notes"] = [*notes, *_notes(run, tokens)]
+    (folder / FIGURE_FILE).unlink(missing_ok=True)  # of an earlier diagnosis
     if groups:
         plot_energy(groups, found["correlation"]["pooled"], folder / FIGURE_FILE)
     _write(folder / RESULT_FILE, found)
@@ -125,6 +125,7 @@ def _norms(
     temperature = float(setting(run, "actor_rollout_ref.rollout.temperature", 1.0))
     drawn = draw_tokens(tokens.role, arguments.tokens, arguments.seed)
     model = load_policy(_weights(named, arguments.device, console), arguments.device)
+    require_vocabulary(model, named.name, samples)
     with token_progress(console) as progress:
         task = progress.add_task("gradients", total=len(drawn))
         norms = gradient_norms(model, samples, tokens, drawn, temperature, lambda: progress.advance(task))

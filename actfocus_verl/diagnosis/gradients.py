@@ -21,12 +21,10 @@ from actfocus_verl.credit.tokens import RESPONSE_ROLES
 from actfocus_verl.diagnosis.samples import StepSample
 from actfocus_verl.diagnosis.tokens import ROLE_NAMES, FloatArray, IntArray, Tokens, role_means, role_shares
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.models import UNREADABLE
 
 SCORE: Final = "score"
 """The row of a table for the norms without a factor."""
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
-"""What transformers raises for a folder or an id it cannot make sense of."""
 
 
 def load_policy(path: str, device: str) -> torch.nn.Module:
@@ -43,10 +41,22 @@ def load_policy(path: str, device: str) -> torch.nn.Module:
         raise ConfigurationError("device", device, problem, "Write device=cpu") from error
     try:
         model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
         raise ConfigurationError("model", path, problem, "Name a complete model") from error
     return model.eval().to(place)
+
+
+def require_vocabulary(model: Any, name: str, samples: Sequence[StepSample]) -> None:
+    """Raise ConfigurationError when the episodes hold token ids that the model does not have: it is another one's."""
+    known = model.get_input_embeddings().num_embeddings
+    largest = max(
+        max(int(sample.columns["responses"].max()), *(max(prompt, default=0) for prompt in sample.prompts))
+        for sample in samples
+    )
+    if largest >= known:
+        problem = f"has {known} tokens, and the episodes use number {largest}"
+        raise ConfigurationError("model", name, problem, "Name a model with the run's tokenizer")
 
 
 def draw_tokens(roles: IntArray, per_role: int, seed: int) -> IntArray:

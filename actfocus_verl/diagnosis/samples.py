@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,8 @@ def _check_record(file: Path, number: int, record: Record) -> None:
     missing = [name for name in _REQUIRED if name not in record]
     if missing:
         raise _damaged(file, f"episode {number} lacks {', '.join(missing)}")
+    if not isinstance(record["return"], int | float) or not math.isfinite(record["return"]):
+        raise _damaged(file, f"episode {number} has the return {record['return']!r}")
     columns = {name: record[name] for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS, "prompt_ids") if name in record}
     for name, values in columns.items():
         if not isinstance(values, list):

@@ -6,12 +6,15 @@ import json
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from actfocus_verl.reporting import statistics
 
 VOCABULARY = 13
 EPISODES = 3
@@ -22,7 +25,7 @@ Record = dict[str, Any]
 
 
 def tiny_model(seed: int = 0, *, tied: bool = True) -> Qwen2ForCausalLM:
-    """About 300 parameters, so that all of them can be varied one at a time; spread, so that scores differ in size."""
+    """About 200 parameters, so that all of them can be varied one at a time; spread, so that scores differ in size."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=VOCABULARY,
@@ -101,6 +104,14 @@ def checkpoint(run: Path) -> Path:
     merged = run / "merged" / "global_step_4"
     tiny_model().save_pretrained(merged)
     return merged
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer resamples of the bootstrap, where intervals are not what is tested."""
+    for module, name in (("tokens", "cluster_interval"), ("correlations", "spearman")):
+        path = f"actfocus_verl.diagnosis.{module}.{name}"
+        monkeypatch.setattr(path, partial(getattr(statistics, name), resamples=200))
 
 
 Change = Callable[[Record], None]

@@ -66,6 +66,7 @@ def test_a_run_that_kept_nothing(run: Path) -> None:
     [
         (lambda episode: episode.pop("token_roles"), "episode 1 lacks token_roles"),
         (lambda episode: episode["energy"].pop(), r"episode 1 has \d+ energy for \d+ tokens"),
+        (lambda episode: episode.update({"return": None}), "episode 1 has the return None"),
         (lambda episode: episode.update(responses=3), "episode 1 has a int as responses, not a list"),
         (lambda episode: episode["energy"].__setitem__(0, math.nan), "episode 1 has a energy that is not finite"),
         (lambda episode: episode["token_roles"].__setitem__(0, 9), "token_roles holds values from 0 to 9"),
