@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from actfocus_verl.credit.checks import check_flag
 from actfocus_verl.credit.estimators import ESTIMATORS, EstimatorSpec, build_estimator
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
@@ -31,6 +32,11 @@ _GIVEN_BY_THE_REFERENCE = {
     "ref_log_prob": "log-probs",
 }
 """Columns that only a reference pass writes, and what to call them."""
+
+_ADD_A_REFERENCE = (
+    "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
+    "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)"
+)
 
 
 def world_overrides(env: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,9 +83,21 @@ def require_reference(config: Any, weighting: WeightingSpec) -> None:
             "credit.name",
             weighting.name,
             f"needs the {' and '.join(wanted)} of a frozen reference, and no reference is configured",
-            "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
-            "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+            _ADD_A_REFERENCE,
         )
+
+
+def is_diagnosed(config: Any) -> bool:
+    """Whether every step logs the diagnostic of credit.diagnostics, which needs the reference's energy.
+
+    Raises ConfigurationError when `run.diagnose` is no bool, or there is no reference.
+    """
+    wanted = config.run.get("diagnose", False)
+    check_flag("run.diagnose", wanted)
+    if wanted and not has_reference(config):
+        problem = "needs the energy of a frozen reference, and no reference is configured"
+        raise ConfigurationError("run.diagnose", wanted, problem, _ADD_A_REFERENCE)
+    return bool(wanted)
 
 
 def require_entropy(config: Any, weighting: WeightingSpec) -> None:

@@ -13,24 +13,48 @@ All statistics are over response tokens (not ENVIRONMENT, not masked, not in pad
 
 ``<signal>`` is each of ``LOGIT_SIGNALS`` (energy and the like) whose column is there.
 ``<role>`` is ``reasoning``, ``action`` or ``format``.
+
+With ``run.diagnose=true`` also the paper's diagnostic (Sec. 4), over the prompt groups of the step:
+
+===============================  ==============================================================================
+``diagnose/groups``              prompt groups of at least two episodes
+``diagnose/spearman_all``        Spearman's rho between a group's mean energy, over all its response tokens, and
+                                 the standard deviation of its returns; left out where it is undefined: fewer than
+                                 ``LEAST_GROUPS`` groups, or one of the two equal in all
+``diagnose/spearman_reasoning``  the same over the REASONING tokens; groups without such a token are left out
+``diagnose/spearman_action``     the same over the ACTION tokens
+===============================  ==============================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from actfocus_verl.credit.blocks import row_blocks
 from actfocus_verl.credit.checks import check_rows, check_same_shape
+from actfocus_verl.credit.filters import group_std
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import all_rows, response_roles
 from actfocus_verl.credit.tokens import RESPONSE_ROLES, TokenRole
 
 SIGNAL_QUANTILES: Final[tuple[int, ...]] = (10, 50, 90)
 """Percentages."""
+
+GROUP_PARTS: Final[dict[str, tuple[TokenRole, ...]]] = {
+    "all": RESPONSE_ROLES,
+    "reasoning": (TokenRole.REASONING,),
+    "action": (TokenRole.ACTION,),
+}
+"""Over which of a group's tokens the diagnostic takes the mean energy, and their roles."""
+
+LEAST_GROUPS: Final = 3
+"""Two groups always correlate perfectly."""
 
 
 def credit_metrics(
@@ -97,3 +121,90 @@ def _quantiles(prefix: str, values: Tensor) -> dict[str, float]:
 
 def _ratio(numerator: Tensor, denominator: float) -> float:
     return float(numerator) / denominator if denominator > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class PromptGroups:
+    """What each of G prompt groups shows, in the order of their ids."""
+
+    ids: Tensor
+    """(G,), int64, ascending."""
+    sizes: Tensor
+    """(G,), int64: episodes."""
+    means: dict[str, Tensor]
+    """Of each of ``GROUP_PARTS``, (G,), float64: the signal's mean over all tokens of the part in the group, a long
+    episode counting for more than a short one; NaN without such a token."""
+    return_std: Tensor
+    """(G,), float64: unbiased standard deviation of the returns to six digits, so that rounding breaks no tie; NaN of
+    one episode."""
+
+
+def prompt_groups(
+    signal: Tensor,
+    columns: Mapping[str, Tensor],
+    returns: Tensor,
+    group_ids: Tensor,
+    valid_rows: Tensor | None = None,
+) -> PromptGroups:
+    """Mean signal and spread of returns of each prompt group.
+
+    Args:
+        signal: (B, T), float: the energy, or another; read at response tokens only.
+        columns: ``token_roles``, and ``response_mask`` where there is one: (B, T).
+        returns: (B,), float.
+        group_ids: (B,), integer, equal for the episodes of a prompt.
+        valid_rows: (B,), bool; False marks padding rows. None: all rows are valid.
+
+    Raises:
+        ValueError: shapes differ, or roles and response mask contradict each other.
+    """
+    token_roles = columns["token_roles"]
+    rows = all_rows(token_roles) if valid_rows is None else valid_rows.bool().to(token_roles.device)
+    check_same_shape("signal", signal, token_roles)
+    for name, column in (("valid_rows", rows), ("returns", returns), ("group_ids", group_ids)):
+        check_rows(name, column, token_roles)
+    roles = response_roles({name: columns[name][rows] for name in ("token_roles", "response_mask") if name in columns})
+    values = signal.detach().to(roles.device)[rows]
+    kept_returns = returns.to(roles.device)[rows]
+    ids, group = torch.unique(group_ids.to(roles.device)[rows], return_inverse=True)
+    deviations = [_return_std(kept_returns[group == number]) for number in range(len(ids))]
+    return PromptGroups(
+        ids=ids,
+        sizes=torch.bincount(group, minlength=len(ids)),
+        means={part: _group_means(values, roles, wanted, group, len(ids)) for part, wanted in GROUP_PARTS.items()},
+        return_std=torch.tensor(deviations, dtype=torch.float64),
+    )
+
+
+def group_metrics(groups: PromptGroups) -> dict[str, float]:
+    """The ``diagnose/`` metrics of the table above."""
+    from scipy.stats import spearmanr  # half a second in every process that imports verl, if it were at the top
+
+    several = groups.sizes > 1
+    metrics = {"diagnose/groups": float(several.sum())}
+    for part, means in groups.means.items():
+        known = several & torch.isfinite(means)
+        pair = means[known], groups.return_std[known]
+        if len(pair[0]) >= LEAST_GROUPS and all(bool((values != values[0]).any()) for values in pair):
+            metrics[f"diagnose/spearman_{part}"] = float(spearmanr(*(values.numpy() for values in pair)).statistic)
+    return metrics
+
+
+def _group_means(values: Tensor, roles: Tensor, wanted: tuple[TokenRole, ...], group: Tensor, groups: int) -> Tensor:
+    """(groups,) float64: the mean of (B, T) values over each group's tokens of the wanted roles, NaN without any."""
+    sums, counts = torch.zeros(2, len(roles), dtype=torch.float64, device=roles.device)
+    of_part = torch.tensor([role in wanted for role in TokenRole], device=roles.device)
+    for rows in row_blocks(roles):
+        chosen = of_part[roles[rows].long()]
+        sums[rows] = torch.where(chosen, values[rows].double(), 0.0).sum(dim=1)
+        counts[rows] = chosen.sum(dim=1).double()
+    zeros = sums.new_zeros(groups)
+    means: Tensor = zeros.index_add(0, group, sums) / zeros.index_add(0, group, counts)
+    return means.cpu()
+
+
+def _return_std(returns: Tensor) -> float:
+    if len(returns) < 2:
+        return float("nan")
+    # k and n - k successes have the same; in float arithmetic not quite, and ranks would tell them apart.
+    return float(f"{group_std(returns.tolist()):.6g}")

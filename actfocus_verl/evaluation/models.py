@@ -15,7 +15,7 @@ from actfocus_verl.rollout import ChatCodec
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 _WEIGHTS = ("*.safetensors", "*.bin")
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
 """What transformers raises for a folder or an id it cannot make sense of."""
 
 
@@ -92,7 +92,7 @@ def read_model(path: str) -> ModelFiles:
     try:
         network: Any = AutoConfig.from_pretrained(path)
         tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         problem = f"its configuration and tokenizer cannot be read ({' '.join(str(error).split())[:300]})"
         raise ConfigurationError("model", path, problem, "Name a complete model") from error
     text = network.get_text_config()

@@ -28,8 +28,12 @@ _ROLLOUT_TOKEN_FIELDS = (
     "energy",
     "reference_entropy",
     "gauge_free_energy",
+    "entropy",
+    "old_log_probs",
+    "ref_log_prob",
     "advantages",
 )
+"""Those that the step has. `energy` is there when the weighting reads it, or with `run.diagnose`."""
 
 
 class RunLog:

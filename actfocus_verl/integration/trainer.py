@@ -24,11 +24,18 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from actfocus_verl.config import action_span, require_entropy, require_estimator, require_reference, section
-from actfocus_verl.credit.diagnostics import credit_metrics
+from actfocus_verl.config import (
+    action_span,
+    is_diagnosed,
+    require_entropy,
+    require_estimator,
+    require_reference,
+    section,
+)
+from actfocus_verl.credit.diagnostics import credit_metrics, group_metrics, prompt_groups
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
-from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
@@ -57,6 +64,7 @@ POLL_SECONDS = 0.1
 """verl polls the replay buffer every 2 s, which no generation can then be shorter than."""
 
 _ADVANTAGES = "advantages"
+_SCORES = "rm_scores"
 _WEIGHTING_COLUMNS = (
     TOKEN_ROLES,
     TURN_IDS,
@@ -77,6 +85,7 @@ class TokenCreditMixin:
     def __init__(self, config: Any) -> None:
         self._choose_credit(config)
         self.action_span = action_span(config)
+        self.is_diagnosed = is_diagnosed(config)
         self._group_factors: dict[str, float] = {}
         self._nothing_to_update = False
         self.run_log = RunLog(config)
@@ -101,8 +110,9 @@ class TokenCreditMixin:
 
     @property
     def reference_signals(self) -> list[str]:
-        """What the weighting wants of the reference's logits."""
-        return [name for name in LOGIT_SIGNALS if name in self.weighting.required_columns]
+        """What the weighting and the diagnostic want of the reference's logits."""
+        wanted = {*self.weighting.required_columns, *((ENERGY,) if self.is_diagnosed else ())}
+        return [name for name in LOGIT_SIGNALS if name in wanted]
 
     @cached_property
     def span_columns(self) -> SpanColumns:
@@ -219,7 +229,8 @@ class TokenCreditMixin:
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(_WEIGHTING_COLUMNS))
+        names = [*_WEIGHTING_COLUMNS, *((_SCORES,) if self.is_diagnosed else ())]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
         nested_mask = data["response_mask"]
         columns = padded_columns(data) | {GROUP_IDS: group_ids(batch.keys)}
         valid_rows = valid_rows_of(batch)
@@ -235,6 +246,10 @@ class TokenCreditMixin:
         if shift is not None:
             columns[_ADVANTAGES] = written[_ADVANTAGES] = columns[_ADVANTAGES] + shift
         metrics.update(credit_metrics(weights, columns, columns.get(_ADVANTAGES), valid_rows))
+        if self.is_diagnosed:
+            returns = columns[_SCORES].sum(dim=1)
+            groups = prompt_groups(columns[ENERGY], columns, returns, columns[GROUP_IDS], valid_rows)
+            metrics.update(group_metrics(groups))
         nested = {name: response_to_nested(column, nested_mask) for name, column in written.items()}
         fields = TensorDict(nested, batch_size=len(batch.keys))
         # The returned batch names the new column: the actor fetches only named ones.

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from actfocus_verl.config import (
     action_span,
     has_world,
+    is_diagnosed,
     require_entropy,
     require_estimator,
     require_reference,
@@ -16,7 +17,7 @@ from actfocus_verl.config import (
     world_overrides,
 )
 from actfocus_verl.credit.registry import build_weighting
-from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
@@ -79,6 +80,7 @@ def check_config(config: DictConfig) -> None:
     if spec is not None and spec.needs_answers:
         _check_answers(config, first_turn=spec.parameters["first_turn"])
     _check_credit(config)
+    _check_diagnose(config)
     check_rollouts(config)
     _check_trainer(config)
     check_batches(config)
@@ -185,6 +187,25 @@ def _check_credit(config: DictConfig) -> None:
             "mini_batch",
             "actor.shuffle=True cuts mini-batches inside the workers",
             "Set actor_rollout_ref.actor.shuffle=False, or credit.normalize=batch",
+        )
+
+
+def _check_diagnose(config: DictConfig) -> None:
+    if not is_diagnosed(config):
+        return
+    if config.actor_rollout_ref.model.use_fused_kernels:
+        raise ConfigurationError(
+            "actor_rollout_ref.model.use_fused_kernels",
+            True,
+            f"fused kernels never form the logits whose {ENERGY} run.diagnose needs",
+            "Set it to false, or run.diagnose=false",
+        )
+    if config.actor_rollout_ref.rollout.n < 2:
+        raise ConfigurationError(
+            "run.diagnose",
+            True,
+            "correlates energy with the spread of returns in a prompt group, and groups have one episode each",
+            "Set actor_rollout_ref.rollout.n to 2 at least, or run.diagnose=false",
         )
 
 

@@ -1,4 +1,7 @@
-"""Intervals: Wilson's for a rate of independent trials, Student's for a mean, a bootstrap over clusters for either."""
+"""Intervals: Wilson's for a rate of independent trials, Student's for a mean, a bootstrap over clusters for either.
+
+And Spearman's rank correlation, with its p-value and a bootstrap interval.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, rankdata, spearmanr
 from scipy.stats import t as student
 
 Values = Sequence[float] | NDArray[np.float64]
@@ -23,6 +26,16 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class Correlation(NamedTuple):
+    """A rank correlation of ``n`` pairs, its two-sided p-value, and its confidence interval; NaN where undefined."""
+
+    rho: float
+    p: float
+    low: float
+    high: float
+    n: int
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -113,6 +126,44 @@ def cluster_rate_interval(successes: Values, trials: Values, confidence: float =
     if len(hits) == len(tries) and (tries > 0).all() and hits.sum() in (0.0, tries.sum()):
         return wilson_interval(len(hits) if hits.sum() else 0, len(hits), confidence)
     return cluster_interval(successes, trials, confidence, seed=seed)
+
+
+def spearman(
+    x: Values, y: Values, confidence: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Correlation:
+    """Spearman's rho of the pairs ``(x[k], y[k])``, equal values sharing their mean rank.
+
+    The p-value is scipy's, from Student's t, and too low for a handful of pairs. The interval is a percentile bootstrap
+    over pairs, from the resamples in which neither side is constant. Both take pairs as independent. Equal arguments
+    give equal intervals. All NaN with fewer than three pairs, or where one side is constant.
+
+    Raises:
+        ValueError: no pair, unequal lengths, a value that is not finite, or ``confidence`` outside (0, 1).
+    """
+    _require_confidence(confidence)
+    pair = _finite("x", x), _finite("y", y)
+    n = len(pair[0])
+    if n != len(pair[1]):
+        raise ValueError(f"{n} values of x, {len(pair[1])} of y: they are pairs")
+    if n < 3 or not all(np.ptp(values) > 0 for values in pair):
+        return Correlation(math.nan, math.nan, math.nan, math.nan, n)
+    found = spearmanr(*pair)
+    rng, rows = np.random.default_rng(seed), max(1, _BATCH_CELLS // n)
+    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    chosen = (rng.integers(n, size=(size, n)) for size in sizes)
+    drawn = np.concatenate([_rank_correlation(*(values[index] for values in pair)) for index in chosen])
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(drawn, [tail, 1 - tail])
+    return Correlation(float(found.statistic), float(found.pvalue), float(low), float(high), n)
+
+
+def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Spearman's rho of each row of (m, n) values, (m,); NaN where one side is constant."""
+    ranks = [rankdata(values, axis=1) for values in (x, y)]
+    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    rho: NDArray[np.float64] = (a * b).sum(axis=1) / np.where(scale > 0, scale, np.nan)
+    return rho
 
 
 def _ratio(totals: NDArray[np.float64], counts: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

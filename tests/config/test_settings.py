@@ -107,6 +107,21 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits whose energy "
             "credit.name=actfocus needs. Set it to false, or use credit=uniform",
         ),
+        ({"run.diagnose": "yes"}, "run.diagnose='yes': is a str, not a bool. Choose true or false"),
+        (
+            {"credit.beta": 0, "run.diagnose": True, **NO_REFERENCE},
+            "run.diagnose=True: needs the energy of a frozen reference, and no reference is configured. Set "
+            "actor_rollout_ref.actor.use_kl_loss=true",
+        ),
+        (
+            {"credit.beta": 0, "run.diagnose": True, "actor_rollout_ref.model.use_fused_kernels": True},
+            "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits whose energy "
+            "run.diagnose needs. Set it to false, or run.diagnose=false",
+        ),
+        (
+            {"run.diagnose": True, f"{ROLLOUT}.n": 1},
+            "run.diagnose=True: correlates energy with the spread of returns in a prompt group, and groups have one",
+        ),
         (
             {"filter.name": "topp"},
             "filter.name='topp': unknown filter. Choose one of ['min_p', 'none', 'reward_variance', 'soft_reweight', ",

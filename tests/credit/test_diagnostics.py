@@ -1,11 +1,11 @@
-"""credit_metrics: numbers by hand, masks, empty roles."""
+"""credit_metrics: numbers by hand, masks, empty roles. And the diagnostic: prompt groups and their correlations."""
 
 import math
 
 import pytest
 import torch
 
-from actfocus_verl.credit.diagnostics import credit_metrics
+from actfocus_verl.credit.diagnostics import PromptGroups, credit_metrics, group_metrics, prompt_groups
 from actfocus_verl.credit.tokens import TokenRole
 
 E, R, A, F = (int(role) for role in TokenRole)
@@ -126,3 +126,123 @@ def test_shapes_that_differ_are_both_named():
     for weights, advantages in ((torch.ones(3, 5), None), (WEIGHTS, torch.ones(3, 5))):
         with pytest.raises(ValueError, match=r"has shape \(3, 5\) and token_roles has shape \(3, 4\)"):
             credit_metrics(weights, {"token_roles": ROLES}, advantages, VALID)
+
+
+class TestPromptGroups:
+    # Group 4: episodes 0 and 3, group 9: episode 2, group 7: episodes 1 and 4. Row 5 is padding that clones group 4.
+    ROLES = torch.tensor([[R, A, E, F], [A, E, E, E], [R, R, A, E], [R, R, A, A], [R, R, E, E], [A, A, A, A]])
+    ENERGY = torch.tensor(
+        [
+            [-1.0, -4.0, NAN, -7.0],
+            [-8.0, NAN, math.inf, NAN],
+            [-1.0, -1.0, -1.0, NAN],
+            [-2.0, -3.0, -5.0, -6.0],
+            [-4.0, -6.0, NAN, NAN],
+            [NAN, NAN, NAN, NAN],
+        ]
+    )
+    RETURNS = torch.tensor([1.0, 0.5, 3.0, 0.0, 0.5, NAN])
+    GROUPS = torch.tensor([4, 7, 9, 4, 7, 4])
+    VALID = torch.tensor([True] * 5 + [False])
+
+    def found(self, order=None, **changes):
+        order = torch.arange(6) if order is None else order
+        columns = {"token_roles": self.ROLES[order]} | changes
+        arguments = (column[order] for column in (self.RETURNS, self.GROUPS, self.VALID))
+        return prompt_groups(self.ENERGY[order], columns, *arguments)
+
+    def test_by_hand(self):
+        groups = self.found()
+        assert groups.ids.tolist() == [4, 7, 9]
+        assert groups.sizes.tolist() == [2, 2, 1]
+        # group 4: all (-1-4-7-2-3-5-6)/7 = -4, reasoning (-1-2-3)/3 = -2, action (-4-5-6)/3 = -5
+        # group 7: all (-8-4-6)/3 = -6, reasoning -5, action -8; group 9: all, reasoning and action -1
+        assert groups.means["all"].tolist() == [-4.0, -6.0, -1.0]
+        assert groups.means["reasoning"].tolist() == [-2.0, -5.0, -1.0]
+        assert groups.means["action"].tolist() == [-5.0, -8.0, -1.0]
+        # returns 1 and 0: sqrt(0.25 + 0.25) = 0.7071; 0.5 twice: 0; one episode: none
+        assert groups.return_std.tolist()[:2] == pytest.approx([0.70710678, 0.0])
+        assert math.isnan(groups.return_std[2])
+
+    def test_equal_spreads_are_equal_to_the_bit(self):
+        # k and 7 - k successes of 7, in all orders of arrival
+        returns = torch.tensor([[float(n < k) for n in range(7)] for k in range(8)] * 2)
+        returns[8:] = returns[8:].flip(1)
+        roles = torch.full((112, 1), A)
+        groups = prompt_groups(
+            torch.zeros(112, 1), {"token_roles": roles}, returns.flatten(), torch.arange(16).repeat_interleave(7)
+        )
+        assert len(set(groups.return_std.tolist())) == 4
+        assert len({float(row.double().numpy().std(ddof=1)) for row in returns}) > 4  # what rounding would make of them
+
+    def test_the_order_of_rows_does_not_matter(self):
+        one, other = self.found(), self.found(torch.tensor([5, 2, 4, 0, 3, 1]))
+        assert torch.equal(one.ids, other.ids)
+        assert all(torch.equal(one.means[part], other.means[part]) for part in one.means)
+        assert torch.equal(one.return_std[:2], other.return_std[:2])
+
+    def test_masked_tokens_are_in_no_mean(self):
+        mask = (self.ROLES != E).long()
+        mask[3, 2:] = 0  # the last two action tokens of group 4
+        groups = self.found(response_mask=mask)
+        assert groups.means["action"].tolist() == [-4.0, -8.0, -1.0]
+        assert groups.means["all"].tolist() == pytest.approx([-17 / 5, -6.0, -1.0])
+
+    def test_a_part_without_a_token_has_no_mean(self):
+        groups = self.found(token_roles=torch.where(self.ROLES == A, F, self.ROLES))
+        assert groups.means["action"].isnan().tolist() == [True, True, True]
+        assert groups.means["all"].tolist() == [-4.0, -6.0, -1.0]
+
+    def test_shapes_that_differ(self):
+        with pytest.raises(ValueError, match="signal has shape"):
+            prompt_groups(torch.ones(6, 5), {"token_roles": self.ROLES}, self.RETURNS, self.GROUPS)
+        with pytest.raises(ValueError, match="returns has shape"):
+            prompt_groups(self.ENERGY, {"token_roles": self.ROLES}, self.RETURNS[:3], self.GROUPS)
+
+
+def ranks(values):
+    """Mean ranks by counting what is smaller and what is equal."""
+    return [sum(o < v for o in values) + (sum(o == v for o in values) + 1) / 2 for v in values]
+
+
+def slow_spearman(x, y):
+    a, b = ranks(x), ranks(y)
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    covariance = sum((i - mean_a) * (j - mean_b) for i, j in zip(a, b, strict=True))
+    return covariance / math.sqrt(sum((i - mean_a) ** 2 for i in a) * sum((j - mean_b) ** 2 for j in b))
+
+
+class TestGroupMetrics:
+    def groups(self, energies, spreads, sizes=None):
+        means = {part: torch.tensor(energies[part], dtype=torch.float64) for part in ("all", "reasoning", "action")}
+        sizes = torch.tensor(sizes or [8] * len(spreads))
+        return PromptGroups(torch.arange(len(spreads)), sizes, means, torch.tensor(spreads, dtype=torch.float64))
+
+    def test_against_counted_ranks(self):
+        generator = torch.Generator().manual_seed(0)
+        spreads = (torch.rand(12, generator=generator) * 4).round().tolist()  # with ties
+        energies = {part: torch.randn(12, generator=generator).tolist() for part in ("all", "reasoning", "action")}
+        metrics = group_metrics(self.groups(energies, spreads))
+        assert metrics.pop("diagnose/groups") == 12.0
+        assert metrics == pytest.approx(
+            {f"diagnose/spearman_{part}": slow_spearman(energies[part], spreads) for part in energies}
+        )
+        assert {type(value) for value in metrics.values()} == {float}
+
+    def test_groups_without_a_mean_or_a_spread_are_left_out(self):
+        energies = {
+            "all": [1.0, 2.0, 3.0, 4.0, 0.0],
+            "reasoning": [1.0, NAN, 3.0, 4.0, 0.0],
+            "action": [NAN, NAN, 2.0, 1.0, 0.0],
+        }
+        metrics = group_metrics(self.groups(energies, [0.1, 0.2, 0.4, 0.3, NAN], [8, 8, 8, 8, 1]))
+        # all: ranks 1 2 3 4 against 1 2 4 3: 1 - 6 * 2 / (4 * 15) = 0.8; reasoning: 1 2 3 against 1 3 2: 0.5
+        # action: two groups are left, too few
+        assert metrics == pytest.approx(
+            {"diagnose/groups": 4.0, "diagnose/spearman_all": 0.8, "diagnose/spearman_reasoning": 0.5}
+        )
+
+    @pytest.mark.parametrize("spreads", [[0.0, 0.0, 0.0], [0.5], []])
+    def test_what_is_undefined_is_left_out(self, spreads):
+        energies = {part: [-float(n) for n in range(len(spreads))] for part in ("all", "reasoning", "action")}
+        assert group_metrics(self.groups(energies, spreads)) == {"diagnose/groups": float(len(spreads))}

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, ttest_1samp
+from scipy.stats import bootstrap, spearmanr, ttest_1samp
 
 from actfocus_verl.reporting.statistics import (
     cluster_interval,
     cluster_rate_interval,
     mean_interval,
+    spearman,
     wilson_interval,
 )
 
@@ -170,3 +171,49 @@ def test_coverage_is_lower_where_few_boards_have_all_the_successes():
     Three binomial standard errors are 2.8 points.
     """
     assert coverage(0.2, 4)[0] == pytest.approx(0.9, abs=0.028)
+
+
+class TestSpearman:
+    def test_by_hand(self):
+        # ranks 1 2 3 4 5 against 2 1 4 3 5: 1 - 6 * 4 / (5 * 24) = 0.8; t = 0.8 sqrt(3 / 0.36) = 2.309401, 3 degrees
+        # of freedom: with u = t / sqrt(3) = 4/3, p = 1 - 2/pi (atan(u) + u / (1 + u²)) = 0.104088
+        found = spearman([10, 20, 30, 40, 50], [3, 1, 8, 7, 90])
+        assert (found.rho, found.p, found.n) == (pytest.approx(0.8), pytest.approx(0.104088, abs=1e-6), 5)
+
+    def test_against_scipy_with_ties(self):
+        rng = np.random.default_rng(3)
+        x, y = rng.normal(size=60), rng.integers(0, 5, size=60)
+        expected = spearmanr(x, y)
+        found = spearman(x, y, resamples=100)
+        assert (found.rho, found.p) == pytest.approx((expected.statistic, expected.pvalue), abs=1e-12)
+
+    def test_the_interval_against_a_loop(self):
+        rng = np.random.default_rng(4)
+        x = rng.normal(size=40)
+        y = np.round(x + rng.normal(size=40))
+        drawn = []
+        for _ in range(3000):
+            chosen = rng.integers(40, size=40)
+            drawn.append(spearmanr(x[chosen], y[chosen]).statistic)
+        found = spearman(x, y, 0.9)
+        # two bootstraps differ by their own chance: the standard error of these quantiles is below 0.01
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=0.03)
+        assert found == spearman(x, y, 0.9)
+
+    def test_resamples_that_are_constant_are_left_out(self):
+        found = spearman([1, 2, 3, 4], [0, 0, 0, 1])
+        # ranks 1 2 3 4 and 2 2 2 4: products of deviations sum to 3, their squares to 5 and 3
+        assert found.rho == pytest.approx(3 / math.sqrt(15))
+        assert found.low <= found.rho <= found.high <= 1.0
+
+    @pytest.mark.parametrize(("x", "y"), [([1, 2], [1, 2]), ([1, 2, 3], [5, 5, 5]), ([7, 7, 7, 7], [1, 2, 3, 4])])
+    def test_what_is_undefined(self, x, y):
+        found = spearman(x, y)
+        assert found.n == len(x)
+        assert all(math.isnan(value) for value in found[:4])
+
+    def test_impossible_pairs(self):
+        with pytest.raises(ValueError, match="3 values of x, 2 of y"):
+            spearman([1, 2, 3], [1, 2])
+        with pytest.raises(ValueError, match="finite ones only"):
+            spearman([1, 2, math.nan], [1, 2, 3])

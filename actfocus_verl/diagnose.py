@@ -1,0 +1,183 @@
+"""Where reward variance and the gradient sit among the tokens of a run, from the episodes it kept.
+
+    python -m actfocus_verl.diagnose run=outputs/quickstart
+    python -m actfocus_verl.diagnose run=outputs/quickstart step=10 checkpoint=10 tokens=300
+    python -m actfocus_verl.diagnose run=outputs/quickstart tokens=0
+
+run          a run's folder: its rollouts/<step>.jsonl are read
+out          the folder for diagnosis.json and energy.png; default: <run>/diagnose
+step=N       only the episodes of this training step; default: of all steps together
+tokens=100   tokens of each role whose gradients are computed, one backward pass each; 0: none
+model        a model's folder or Hugging Face id for these gradients; default: the run's latest checkpoint
+checkpoint=N the run's checkpoint of another step
+device=cpu   where the model runs; cuda for a larger one
+seed=0       of the draw of tokens
+
+Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted. See docs/diagnose.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from actfocus_verl.diagnosis.arguments import Arguments, read_arguments
+from actfocus_verl.diagnosis.correlations import Group, correlations, whole_groups
+from actfocus_verl.diagnosis.display import diagnosis_tables, token_progress
+from actfocus_verl.diagnosis.figures import plot_energy
+from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_policy, require_vocabulary
+from actfocus_verl.diagnosis.samples import StepSample, read_samples, setting, whole_group_size
+from actfocus_verl.diagnosis.tokens import Tokens, flat_tokens, role_shares, token_figures
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluate import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE
+from actfocus_verl.evaluation.engine import platform_environment
+from actfocus_verl.evaluation.models import NamedModel, find_model
+from actfocus_verl.evaluation.sampling import EvaluationError
+from actfocus_verl.launch.record import installed_versions, source_commit
+from actfocus_verl.reporting.run_folder import RunFolder
+
+RESULT_FILE, FIGURE_FILE = "diagnosis.json", "energy.png"
+
+Json = dict[str, Any]
+
+
+def diagnose(arguments: Arguments, console: Console) -> Json:
+    """Diagnose a run and write the files; returns what diagnosis.json holds.
+
+    console: for progress. Raises ConfigurationError, and EvaluationError when a checkpoint cannot be merged.
+    """
+    run = RunFolder.open(arguments.run)
+    folder = _folder(arguments.folder)
+    samples = read_samples(run, arguments.step)
+    notes = list(run.notes)
+    tokens = flat_tokens(samples)
+    groups = _groups(run, samples, notes)
+    found: Json = {
+        "run": str(run.path),
+        "arguments": asdict(arguments),
+        "commit": source_commit(),
+        "versions": installed_versions(),
+        "steps": [sample.step for sample in samples],
+        "episodes": sum(len(sample.groups) for sample in samples),
+        "groups": len(set(tokens.cluster.tolist())),
+        "tokens": token_figures(tokens),
+        "correlation": correlations(groups) if groups else None,
+        "gradient_mass": {name: role_shares(mass, tokens.role, tokens.cluster) for name, mass in tokens.mass.items()},
+        "gradient_norms": _norms(arguments, run, samples, tokens, notes, console),
+        "prompt_groups": [asdict(group) for group in groups],
+    }
+    found["notes"] = [*notes, *_notes(run, tokens)]
+    (folder / FIGURE_FILE).unlink(missing_ok=True)  # of an earlier diagnosis
+    if groups:
+        plot_energy(groups, found["correlation"]["pooled"], folder / FIGURE_FILE)
+    _write(folder / RESULT_FILE, found)
+    return found
+
+
+def _folder(path: Path) -> Path:
+    """Make the folder before anything is computed."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be made ({error.strerror})"
+        raise ConfigurationError("out", str(path), problem, "Name another folder: out=<folder>") from error
+    return path
+
+
+def _groups(run: RunFolder, samples: Sequence[StepSample], notes: list[str]) -> list[Group]:
+    """The whole groups of samples with energy; what is missing is noted."""
+    with_energy = [sample for sample in samples if "energy" in sample.columns]
+    if len(with_energy) < len(samples):
+        remedy = "train with credit=actfocus or run.diagnose=true"
+        notes.append(f"{len(samples) - len(with_energy)} of {len(samples)} steps kept no energy: {remedy}")
+    size = whole_group_size(run, samples)
+    groups, cut = whole_groups(with_energy, size)
+    if cut:
+        remedy = f"set run.rollouts_a_step to a multiple of {size}"
+        notes.append(f"{cut} groups are kept in part and were left out of the correlation: {remedy}")
+    return groups
+
+
+def _norms(
+    arguments: Arguments,
+    run: RunFolder,
+    samples: Sequence[StepSample],
+    tokens: Tokens,
+    notes: list[str],
+    console: Console,
+) -> Json | None:
+    """Gradient norms of drawn tokens; None where none are asked for, or the run has no checkpoint."""
+    if arguments.tokens == 0:
+        return None
+    try:
+        named = find_model(arguments.model or arguments.run, arguments.checkpoint)
+    except ConfigurationError as error:
+        if arguments.asks_for_a_model:
+            raise
+        notes.append(f"no gradient norms: {error}")
+        return None
+    temperature = float(setting(run, "actor_rollout_ref.rollout.temperature", 1.0))
+    drawn = draw_tokens(tokens.role, arguments.tokens, arguments.seed)
+    model = load_policy(_weights(named, arguments.device, console), arguments.device)
+    require_vocabulary(model, named.name, samples)
+    with token_progress(console) as progress:
+        task = progress.add_task("gradients", total=len(drawn))
+        norms = gradient_norms(model, samples, tokens, drawn, temperature, lambda: progress.advance(task))
+    return {"model": named.name, "checkpoint": named.step, "temperature": temperature, **norms}
+
+
+def _weights(named: NamedModel, device: str, console: Console) -> str:
+    if named.checkpoint and not named.checkpoint.merged.is_dir():
+        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
+    return named.with_weights(platform_environment("gpu" if device.startswith("cuda") else "cpu"))
+
+
+def _notes(run: RunFolder, tokens: Tokens) -> list[str]:
+    """What a reader has to know of this run to read the figures right."""
+    notes = [f"no gradient mass of {name}: {why}" for name, why in tokens.left_out.items()]
+    if not tokens.mass:
+        notes.append("no gradient mass: the run kept no advantages")
+    if setting(run, "filter.name", "none") not in ("none", "soft_reweight"):
+        notes.append(
+            f"filter={setting(run, 'filter.name')} dropped groups before they were kept: these are no fair sample, "
+            "and correlations over a selected range are other ones"
+        )
+    if setting(run, "credit.name") == "empg":
+        notes.append("the advantages of this run hold what EMPG added; every weighting is applied to these")
+    return notes
+
+
+def _write(path: Path, found: Json) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def main(words: Sequence[str]) -> int:
+    """Diagnose, show the tables on stdout and the rest on stderr; returns the exit status."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(__doc__ or "")
+        return 0 if words else EXIT_MISTAKE
+    console = Console(stderr=True, highlight=False)
+    try:
+        arguments = read_arguments(words)
+        found = diagnose(arguments, console)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return EXIT_INTERRUPTED
+    except (ConfigurationError, EvaluationError) as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
+    Console(highlight=False).print(diagnosis_tables(found))
+    console.print(f"written: {arguments.folder}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

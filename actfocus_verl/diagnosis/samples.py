@@ -1,0 +1,140 @@
+"""The episodes that a run kept in `rollouts/<step>.jsonl`, as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from actfocus_verl.credit.token_weights import response_roles
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reporting.run_folder import Record, RunFolder
+
+_INTEGER_COLUMNS: Final = ("responses", "response_mask", "token_roles", "turn_ids")
+_FLOAT_COLUMNS: Final = (
+    "token_weights",
+    "advantages",
+    "energy",
+    "reference_entropy",
+    "gauge_free_energy",
+    "entropy",
+    "old_log_probs",
+    "ref_log_prob",
+)
+_REQUIRED: Final = ("responses", "response_mask", "token_roles", "prompt_ids", "group", "return")
+
+
+@dataclass(frozen=True)
+class StepSample:
+    """B episodes of one training step, T tokens the longest response."""
+
+    step: int
+    columns: dict[str, Tensor]
+    """(B, T), int64 or float32 as in training, 0 beyond a row's response: every token column that all episodes have."""
+    returns: Tensor
+    """(B,), float64."""
+    groups: Sequence[str]
+    """Of each episode, the name of its prompt group."""
+    prompts: Sequence[Sequence[int]]
+    """Of each episode, the token ids of its first prompt."""
+
+    @property
+    def group_ids(self) -> Tensor:
+        """(B,), int64: numbers of the groups, in the order of their names."""
+        numbers = {name: number for number, name in enumerate(sorted(set(self.groups)))}
+        return torch.tensor([numbers[name] for name in self.groups])
+
+
+def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
+    """The kept episodes of one step, or of every step that kept some, in order.
+
+    Raises:
+        ConfigurationError: the run kept none, or none of that step; or a record lacks what every rollout has, has
+            columns of different lengths, or a number that is not finite at a response token.
+    """
+    steps = run.rollout_steps() if step is None else [step]
+    samples = []
+    for number in steps:
+        records = run.rollouts(number)
+        if records:
+            samples.append(_sample(run.path / "rollouts" / f"{number}.jsonl", number, records))
+    if not samples:
+        raise ConfigurationError(
+            "run",
+            str(run.path),
+            "kept no episodes",
+            "Train with run.rollouts_a_step of at least 1, and run.rollouts_every of at most the number of steps",
+        )
+    return samples
+
+
+def _sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
+    for number, record in enumerate(records, start=1):
+        _check_record(file, number, record)
+    names = [name for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS) if all(name in record for record in records)]
+    columns = {name: pad_sequence([_row(name, record) for record in records], batch_first=True) for name in names}
+    try:
+        columns["token_roles"] = response_roles(columns)
+    except ValueError as error:
+        raise _damaged(file, str(error)) from error
+    response = columns["token_roles"] != TokenRole.ENVIRONMENT
+    for name in names:
+        wrong = response & ~torch.isfinite(columns[name])
+        if bool(wrong.any()):
+            row = int(wrong.any(dim=1).nonzero()[0, 0])
+            raise _damaged(file, f"episode {row + 1} has a {name} that is not finite at a response token")
+    return StepSample(
+        step=step,
+        columns=columns,
+        returns=torch.tensor([float(record["return"]) for record in records], dtype=torch.float64),
+        groups=[str(record["group"]) for record in records],
+        prompts=[list(record["prompt_ids"]) for record in records],
+    )
+
+
+def _check_record(file: Path, number: int, record: Record) -> None:
+    missing = [name for name in _REQUIRED if name not in record]
+    if missing:
+        raise _damaged(file, f"episode {number} lacks {', '.join(missing)}")
+    if not isinstance(record["return"], int | float) or not math.isfinite(record["return"]):
+        raise _damaged(file, f"episode {number} has the return {record['return']!r}")
+    columns = {name: record[name] for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS, "prompt_ids") if name in record}
+    for name, values in columns.items():
+        if not isinstance(values, list):
+            raise _damaged(file, f"episode {number} has a {type(values).__name__} as {name}, not a list")
+        if name != "prompt_ids" and len(values) != len(record["responses"]):
+            problem = f"episode {number} has {len(values)} {name} for {len(record['responses'])} tokens"
+            raise _damaged(file, problem)
+
+
+def _row(name: str, record: Record) -> Tensor:
+    return torch.tensor(record[name], dtype=torch.int64 if name in _INTEGER_COLUMNS else torch.float32)
+
+
+def _damaged(file: Path, problem: str) -> ConfigurationError:
+    return ConfigurationError("file", str(file), problem, "Remove the file, and report how it came about")
+
+
+def setting(run: RunFolder, path: str, default: Any = None) -> Any:
+    """A dotted key of the run's configuration, or the default where it has none such."""
+    value: Any = run.config
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return default
+        value = value[key]
+    return value
+
+
+def whole_group_size(run: RunFolder, samples: Sequence[StepSample]) -> int:
+    """Episodes of a whole prompt group: what the run's configuration says, else the most that a group has here."""
+    configured = setting(run, "actor_rollout_ref.rollout.n")
+    if isinstance(configured, int):
+        return configured
+    return max(int(torch.bincount(sample.group_ids).max()) for sample in samples)
