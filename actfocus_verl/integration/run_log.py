@@ -13,6 +13,7 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
 from actfocus_verl.integration.columns import OUTCOME_PREFIX
+from actfocus_verl.rollout import ChatCodec
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -94,17 +95,18 @@ class RunLog:
                 },
             )
 
-    def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int) -> None:
+    def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int, tokenizer: Any) -> None:
         """Write the first `run.rollouts_a_step` rows of every `run.rollouts_every`-th step, a JSON object each."""
         if self.rollouts_a_step <= 0 or step % self.rollouts_every:
             return
         chosen = sorted(keys)[: self.rollouts_a_step]
         data = tq.kv_batch_get(keys=chosen, partition_id=batch.partition_id)
+        codec = ChatCodec(tokenizer)
         folder = self.folder / ROLLOUTS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{step}.jsonl").open("w") as file:
             for row, key in enumerate(chosen):
-                file.write(json.dumps(_rollout(data, row, key, step)) + "\n")
+                file.write(json.dumps(_rollout(data, row, key, step, codec)) + "\n")
 
 
 def failed_episodes(present: int, expected: int, where: str) -> str:
@@ -115,11 +117,12 @@ def failed_episodes(present: int, expected: int, where: str) -> str:
     )
 
 
-def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
+def _rollout(data: Any, row: int, key: str, step: int, codec: ChatCodec) -> dict[str, Any]:
     uid, session, _ = key.rsplit("_", 2)
     extra = data["extra_fields"][row]
     extra = getattr(extra, "data", extra)
     info = extra["reward_extra_info"]
+    prompt_ids = _values(data["prompts"][row])
     entry: dict[str, Any] = {
         "step": step,
         "group": uid,
@@ -128,8 +131,11 @@ def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
         "success": bool(info["success"]),
         "stop_reason": info["stop_reason"],
         "turn_rewards": _values(data["turn_rewards"][row]),
-        "prompt_ids": _values(data["prompts"][row]),
+        "prompt_ids": prompt_ids,
+        "prompt_text": "".join(codec.texts(prompt_ids)),
         "texts": extra["texts"],
+        "final_state": extra["final_state"],
+        "token_texts": codec.texts(_values(data["responses"][row])),
     }
     length = data["responses"][row].numel()
     for name in _ROLLOUT_TOKEN_FIELDS:

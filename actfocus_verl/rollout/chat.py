@@ -81,6 +81,18 @@ class ChatCodec:
                 spans.append((start, start))
         return re.sub("[\udc80-\udcff]", _REPLACEMENT, raw), spans
 
+    def texts(self, token_ids: Sequence[int]) -> list[str]:
+        """The text that each id adds: joined they are the text of `offsets`.
+
+        A character split over several tokens is that of the first one; the others add nothing.
+        """
+        text, spans = self.offsets(token_ids)
+        texts, shown = [], 0
+        for _, end in spans:
+            texts.append(text[shown:end])
+            shown = max(shown, end)
+        return texts
+
     def _piece(self, token_id: int) -> bytes:
         if token_id not in self._bytes:
             self._bytes[token_id] = self._token_bytes(token_id)

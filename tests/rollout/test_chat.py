@@ -51,6 +51,11 @@ def test_bytes_that_are_no_text_become_replacement_characters(byte_codec: ChatCo
     assert spans == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 14), (14, 15)]
 
 
+def test_the_text_a_token_adds_by_hand(byte_codec: ChatCodec):
+    assert byte_codec.texts(byte_codec._encode("aé🦙b")) == ["a", "é", "", "🦙", "", "", "", "b"]
+    assert byte_codec.texts([]) == []
+
+
 def test_ids_beyond_the_tokenizer_are_visible_too(codec: ChatCodec, tokenizer):
     # models pad their vocabulary, and may sample such a row
     text, spans = codec.offsets([len(tokenizer) + 5, *codec._encode("a")])
@@ -77,6 +82,8 @@ def test_offsets_of_any_ids_are_ordered_and_inside_the_text(codec: ChatCodec, to
     assert spans == sorted(spans)
     assert all(0 <= start < end <= len(text) for start, end in spans)
     text.encode()  # no lone surrogates
+    assert len(codec.texts(ids)) == len(ids)
+    assert "".join(codec.texts(ids)) == text
 
 
 @settings(deadline=None, derandomize=True)
