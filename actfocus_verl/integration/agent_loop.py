@@ -125,6 +125,7 @@ def to_output(
             "min_global_steps": min(versions) if versions else None,
             "max_global_steps": max(versions) if versions else None,
             "texts": [asdict(text) for text in trajectory.texts],
+            "final_state": trajectory.final_state,
             "reward_extra_info": {
                 "success": float(trajectory.success),
                 "turns": float(trajectory.turns),

@@ -15,6 +15,7 @@ from transfer_queue import KVBatchMeta
 
 from actfocus_verl.config import has_world, section
 from actfocus_verl.integration.columns import OUTCOME_PREFIX, group_and_session
+from actfocus_verl.rollout import TokenDecoder
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -112,17 +113,18 @@ class RunLog:
                 },
             )
 
-    def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int) -> None:
+    def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int, tokenizer: Any) -> None:
         """Write the first `run.rollouts_a_step` rows of every `run.rollouts_every`-th step, a JSON object each."""
         if self.folder is None or self.rollouts_a_step <= 0 or step % self.rollouts_every:
             return
         chosen = sorted(keys)[: self.rollouts_a_step]
         data = tq.kv_batch_get(keys=chosen, partition_id=batch.partition_id)
+        decoder = TokenDecoder(tokenizer)
         folder = self.folder / ROLLOUTS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{step}.jsonl").open("w") as file:
             for row, key in enumerate(chosen):
-                file.write(json.dumps(_rollout(data, row, key, step)) + "\n")
+                file.write(json.dumps(_rollout(data, row, key, step, decoder)) + "\n")
 
 
 def failed_episodes(present: int, expected: int, where: str) -> str:
@@ -133,17 +135,20 @@ def failed_episodes(present: int, expected: int, where: str) -> str:
     )
 
 
-def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
+def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) -> dict[str, Any]:
     uid, session = group_and_session(key)
     extra = data["extra_fields"][row]
     extra = getattr(extra, "data", extra)
     info = extra.get("reward_extra_info") or {}
+    prompt_ids = _values(data["prompts"][row])
     entry: dict[str, Any] = {
         "step": step,
         "group": uid,
         "session": int(session),
         "return": float(data["rm_scores"][row].sum()),
-        "prompt_ids": _values(data["prompts"][row]),
+        "prompt_ids": prompt_ids,
+        "prompt_text": decoder.decode(prompt_ids).text,
+        "token_texts": decoder.decode(_values(data["responses"][row])).texts,
     }
     # what an agent loop that is not ours may leave out
     if "success" in info:
@@ -152,8 +157,7 @@ def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
         entry["stop_reason"] = info["stop_reason"]
     if "turn_rewards" in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         entry["turn_rewards"] = _values(data["turn_rewards"][row])
-    if "texts" in extra:
-        entry["texts"] = extra["texts"]
+    entry |= {name: extra[name] for name in ("texts", "final_state") if name in extra}
     length = data["responses"][row].numel()
     for name in _ROLLOUT_TOKEN_FIELDS:
         if name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)

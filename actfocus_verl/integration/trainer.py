@@ -258,8 +258,9 @@ class TokenCreditMixin:
     def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)  # type: ignore[misc]
         keys = [key for key, valid in zip(batch.keys, valid_rows_of(batch).tolist(), strict=True) if valid]
-        self.run_log.rollouts(batch, keys, int(metrics["training/global_step"]))
-        self.run_log.metrics(metrics, int(metrics["training/global_step"]))
+        step = int(metrics["training/global_step"])
+        self.run_log.rollouts(batch, keys, step, self.tokenizer)  # type: ignore[attr-defined]
+        self.run_log.metrics(metrics, step)
 
     def _val_metrics_update(
         self,

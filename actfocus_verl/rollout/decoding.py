@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +31,12 @@ class DecodedTokens:
     """(T,)."""
     ends: NDArray[np.int64]
     """(T,); equal to the start for an id without bytes."""
+
+    @property
+    def texts(self) -> list[str]:
+        """What each id adds: joined they are the text. A character of several ids is the first one's."""
+        reached = np.maximum.accumulate(np.append(0, self.ends))
+        return [self.text[start:end] for start, end in pairwise(reached.tolist())]
 
 
 class TokenDecoder:

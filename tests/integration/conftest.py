@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_module
 from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
 from tests.helpers import engines
 from tests.helpers.queue import LocalQueue
-from tests.helpers.trainer import EOS, EngineWorkers, MakeTrainer, Trainer
+from tests.helpers.tokenizer import build_tokenizer
+from tests.helpers.trainer import EngineWorkers, MakeTrainer, Trainer
 
 os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
 
@@ -64,7 +65,7 @@ def make_trainer(engine: Any, queue: LocalQueue, tmp_path: Path) -> MakeTrainer:
         trainer = Trainer(config)
         trainer.global_steps = 1
         trainer.ref_in_actor = False
-        trainer.tokenizer = type("Tokenizer", (), {"eos_token_id": EOS})
+        trainer.tokenizer = build_tokenizer(vocab_size=engines.VOCABULARY)
         trainer.actor_rollout_wg = trainer.ref_policy_wg = EngineWorkers(engine, queue)
         return trainer
 
@@ -86,7 +87,7 @@ def rows() -> dict[str, dict[str, Any]]:
             scores = torch.zeros(len(row["responses"]))
             scores[-1] = value
             info = {"success": float(value == 1.0), "turns": 2.0, "valid_action_rate": 0.5, "stop_reason": "failure"}
-            extra = {"texts": [], "reward_extra_info": info}
+            extra = {"texts": [], "final_state": "S", "reward_extra_info": info}
             rows[f"{group}_{session}_0"] = row | {
                 "uid": group,
                 "token_roles": roles,

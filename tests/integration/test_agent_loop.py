@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,6 +120,17 @@ def test_the_world_s_further_figures_travel_with_the_reward(
     output = play(ListServer(tokenizer.encode(REPLY)), tokenizer, split="train", index=3)
     info = output.extra_fields["reward_extra_info"]
     assert info["outcome/tile"] in range(16)
+
+
+def test_the_state_after_the_last_turn_travels_with_the_texts(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = count()
+    monkeypatch.setattr(FrozenLake, "render", lambda world: str(next(numbers)))
+    output = play(ListServer(tokenizer.encode(REPLY)), tokenizer, split="train", index=3)
+    seen = [int(text["state"]) for text in output.extra_fields["texts"]]
+    assert seen == sorted(seen)
+    assert int(output.extra_fields["final_state"]) > seen[-1]
 
 
 def test_a_server_without_weight_versions_is_fine() -> None:

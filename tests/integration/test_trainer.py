@@ -142,6 +142,10 @@ def test_a_step_is_recorded(make_trainer: MakeTrainer, queue: LocalQueue, rows: 
     assert (first["group"], first["session"], second["session"]) == ("a", 0, 1)
     assert len(first["token_weights"]) == len(first["energy"]) == len(first["responses"])
     assert first["return"] == 1.0
+    assert len(first["token_texts"]) == len(first["responses"])
+    assert "".join(first["token_texts"]) == trainer.tokenizer.decode(first["responses"])
+    assert first["prompt_text"] == trainer.tokenizer.decode(first["prompt_ids"])
+    assert first["final_state"] == "S"
 
 
 def test_padded_columns_cut_a_padding_row_to_its_response(rows: dict[str, Any]) -> None:

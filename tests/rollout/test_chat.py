@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.rollout import ChatCodec
+from actfocus_verl.rollout import ChatCodec, TokenDecoder
 from tests.helpers.tokenizer import QWEN_TEMPLATE, build_tokenizer
 
 MESSAGES = [{"role": "system", "content": "s y s"}, {"role": "user", "content": "Turn 1\nP_√"}]
@@ -51,6 +51,12 @@ def test_bytes_that_are_no_text_become_replacement_characters(byte_codec: ChatCo
     assert spans == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 14), (14, 15)]
 
 
+def test_the_text_a_token_adds_by_hand(byte_codec: ChatCodec):
+    decoder = TokenDecoder(byte_codec._tokenizer)
+    assert decoder.decode(byte_codec._encode("aé🦙b")).texts == ["a", "é", "", "🦙", "", "", "", "b"]
+    assert decoder.decode([]).texts == []
+
+
 def test_ids_beyond_the_tokenizer_are_visible_too(codec: ChatCodec, tokenizer):
     # models pad their vocabulary, and may sample such a row
     text, spans = codec.offsets([len(tokenizer) + 5, *codec._encode("a")])
@@ -77,6 +83,9 @@ def test_offsets_of_any_ids_are_ordered_and_inside_the_text(codec: ChatCodec, to
     assert spans == sorted(spans)
     assert all(0 <= start < end <= len(text) for start, end in spans)
     text.encode()  # no lone surrogates
+    texts = TokenDecoder(tokenizer).decode(ids).texts
+    assert len(texts) == len(ids)
+    assert "".join(texts) == text
 
 
 @settings(deadline=None, derandomize=True)

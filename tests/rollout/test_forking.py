@@ -103,7 +103,7 @@ def test_a_replay_is_exact(name: str, codec: ChatCodec) -> None:
             assert context == context_of(line, turn)
             assert episode.world.anchor() == trajectory.anchors[turn]
             assert episode.world.render() == trajectory.texts[turn].state
-            assert episode._rewards == trajectory.turn_rewards[:turn]
+            assert episode._turns.rewards == trajectory.turn_rewards[:turn]
             forks += turn > 0
         point = ForkPoint(line, min(trajectory.replayed + 1, trajectory.turns - 1))
         line, _, _ = forked(point, make, codec, 100 + generation)
