@@ -1,4 +1,4 @@
-"""The small twins: there is one of every paper experiment, arms differ in what they compare only, matrices list them."""
+"""The small twins: one of every paper experiment; arms differ in what they compare alone; matrices list them all."""
 
 from __future__ import annotations
 
