@@ -1,4 +1,7 @@
-"""Intervals: Wilson's for a rate of independent trials, Student's for a mean, a bootstrap over clusters for either."""
+"""Intervals: Wilson's for a rate of independent trials, Student's for a mean, a bootstrap over clusters for either.
+
+And the sign test of paired differences.
+"""
 
 from __future__ import annotations
 
@@ -113,6 +116,19 @@ def cluster_rate_interval(successes: Values, trials: Values, confidence: float =
     if len(hits) == len(tries) and (tries > 0).all() and hits.sum() in (0.0, tries.sum()):
         return wilson_interval(len(hits) if hits.sum() else 0, len(hits), confidence)
     return cluster_interval(successes, trials, confidence, seed=seed)
+
+
+def sign_test(differences: Values) -> float:
+    """Two-sided exact p-value of "a difference is as often above 0 as below it".
+
+    Differences of 0 are left out; 1 where none is left. With n of one sign only it is 2 / 2^n: three pairs can give no less than 0.25.
+
+    Raises:
+        ValueError: there is no difference, or one is not finite.
+    """
+    sample = _finite("differences", differences)
+    above, below = int((sample > 0).sum()), int((sample < 0).sum())
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
 
 
 def _ratio(totals: NDArray[np.float64], counts: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -37,6 +37,8 @@ from actfocus_verl.reproduction.version import current_version, difference
 
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
 _POLL_SECONDS = 0.2
+_STOPPING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 120.0))
+"""Signals for a training that is still there after so many seconds. Ray takes SIGTERM for itself, and ends less well."""
 
 Say = Callable[[str], None]
 """Takes a line for the terminal."""
@@ -206,20 +208,31 @@ def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
         try:
             return training.wait()
         except KeyboardInterrupt:
-            training.terminate()  # once more where the terminal has told it too: it then takes no notice
-            training.wait()
+            _stop(training)
             raise
+
+
+def _stop(training: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a training that the terminal may have told to end; tell it where it has not."""
+    for signum, seconds in _STOPPING:
+        try:
+            training.wait(timeout=seconds)
+            return
+        except subprocess.TimeoutExpired:
+            training.send_signal(signum)
+    training.wait()
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does."""
+    """SIGTERM ends the block as Ctrl-C does, also in the background of a shell, which makes processes deaf to Ctrl-C."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

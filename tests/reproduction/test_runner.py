@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reproduction import runner
 from actfocus_verl.reproduction.folders import RunLock, State, Workspace, read_json, write_json
 from actfocus_verl.reproduction.runner import Outcome, run_missing
 from tests.reproduction.conftest import OPTIONS, start_runner, summaries
@@ -198,7 +199,8 @@ class TestVersions:
 
 
 def test_sigterm_ends_the_training_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAND_IN_STEP_SECONDS", "5")
+    monkeypatch.setattr(runner, "_STOPPING", ((signal.SIGINT, 0.1), (signal.SIGTERM, 60.0)))
+    monkeypatch.setenv("STAND_IN_STEP_SECONDS", "500")
     first = workspace.matrix.runs()[0]
     process = start_runner(workspace)
     wait_for(lambda: workspace.places(first).folder.joinpath("evaluations.jsonl").exists())
