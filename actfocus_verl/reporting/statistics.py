@@ -121,7 +121,8 @@ def cluster_rate_interval(successes: Values, trials: Values, confidence: float =
 def sign_test(differences: Values) -> float:
     """Two-sided exact p-value of "a difference is as often above 0 as below it".
 
-    Differences of 0 are left out; 1 where none is left. With n of one sign only it is 2 / 2^n: three pairs can give no less than 0.25.
+    Differences of 0 are left out; 1 where none is left. With n of one sign only it is 2 / 2^n, so three pairs can give
+    no less than 0.25.
 
     Raises:
         ValueError: there is no difference, or one is not finite.

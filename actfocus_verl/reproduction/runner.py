@@ -38,7 +38,7 @@ from actfocus_verl.reproduction.version import current_version, difference
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
 _POLL_SECONDS = 0.2
 _STOPPING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 120.0))
-"""Signals for a training that is still there after so many seconds. Ray takes SIGTERM for itself, and ends less well."""
+"""Signals for a training that is still there after so many seconds. Ray takes SIGTERM for itself, so it comes last."""
 
 Say = Callable[[str], None]
 """Takes a line for the terminal."""
@@ -225,7 +225,7 @@ def _stop(training: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, also in the background of a shell, which makes processes deaf to Ctrl-C."""
+    """SIGTERM ends the block as Ctrl-C does, and Ctrl-C is heard in the background of a shell, too."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -51,9 +51,9 @@ def cells_of(matrix: Matrix, summaries: Sequence[Summary]) -> dict[str, Cell]:
 
 def mixed_versions(cell: Cell) -> bool:
     """Whether code or settings were not the same for all of its runs, or changed within one."""
-    first, *others = cell.runs.values() or [None]
-    if first is None:
+    if not cell.runs:
         return False
+    first, *others = cell.runs.values()
     unlike = (
         difference(first["code"], each["code"]) is not None or first["settings_digest"] != each["settings_digest"]
         for each in others

@@ -5,7 +5,7 @@ Its text counts 9 required items and 5 recommended ones, its marks 10 and 4: all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from actfocus_verl.reproduction.report import cells as of
@@ -23,11 +23,20 @@ _METHODOLOGY: Final = {
     "bilevel_gae": "temporal difference",
 }
 
+_ADVANTAGE: Final = {"grpo": "episode", "ppo": "token", "gigpo": "turn", "turn_ppo": "turn", "bilevel_gae": "token"}
+_WEIGHTS: Final = {
+    "actfocus": "token",
+    "action_only": "token",
+    "entropy_quantile": "token",
+    "aem": "turn",
+    "empg": "turn",
+}
+
 
 def checklist_table(runs: Sequence[Summary]) -> Table:
     """The 14 items, each with what the summaries say of it; a dash where they say nothing."""
-    rows = [[str(number), item, answer(runs) or NONE] for number, (item, answer) in enumerate(_ITEMS, start=1)]
-    return Table(["item", "asks for", "answer"], [[f"{number}. {item}", "", answer] for number, item, answer in rows])
+    rows = [[f"{number}. {item}", answer(runs) or NONE] for number, (item, answer) in enumerate(_ITEMS, start=1)]
+    return Table(["asked for", "answer"], rows)
 
 
 def _models(runs: Sequence[Summary]) -> str:
@@ -49,7 +58,10 @@ def _training_data(runs: Sequence[Summary]) -> str:
 
 
 def _granularity(runs: Sequence[Summary]) -> str:
-    return _listed(f"{_credit(run)}: token" if _weighs(run) else f"{_credit(run)}: episode" for run in runs)
+    names = dict.fromkeys(run["settings"]["algorithm_name"] for run in runs)
+    weighted = dict.fromkeys(_credit(run) for run in runs if _weighs(run))
+    advantages = _listed(f"{name}: {_ADVANTAGE.get(name, NONE)}" for name in names)
+    return f"advantages: {advantages}; weights: {_listed(f'{name}: {_WEIGHTS.get(name, NONE)}' for name in weighted)}"
 
 
 def _methodology(runs: Sequence[Summary]) -> str:
@@ -90,7 +102,7 @@ def _benchmarks(runs: Sequence[Summary]) -> str:
 def _metric_definition(runs: Sequence[Summary]) -> str:
     temperatures = {each["temperature"] for run in runs for each in run["evaluations"]}
     at = ", ".join(f"{value:g}" for value in sorted(temperatures))
-    return f"share of episodes that end in the world's success (see its README), sampled at temperature {at}; final: last step"
+    return f"share of episodes that end in the world's success (its README), at temperature {at}; final: last step"
 
 
 def _hours(runs: Sequence[Summary]) -> str:
@@ -101,7 +113,7 @@ def _hours(runs: Sequence[Summary]) -> str:
 
 
 def _lengths(runs: Sequence[Summary]) -> str:
-    return _by_world(runs, lambda run: f"{_late(run, 'mean')} tokens")
+    return _by_world(runs, "mean", "mean")
 
 
 def _ablation(runs: Sequence[Summary]) -> str:
@@ -119,11 +131,15 @@ def _variance(runs: Sequence[Summary]) -> str:
 
 
 def _overhead(runs: Sequence[Summary]) -> str:
-    return "see the table of costs" if any(of.metric(run, "timing_s/step") for run in runs) else ""
+    return (
+        "the section Overhead, seconds a trained token against the uniform weights"
+        if any(of.metric(run, "timing_s/step") for run in runs)
+        else ""
+    )
 
 
 def _distribution(runs: Sequence[Summary]) -> str:
-    return _by_world(runs, lambda run: f"{_late(run, 'min')} to {_late(run, 'max')}")
+    return _by_world(runs, "min", "max")
 
 
 _ITEMS: Final[tuple[tuple[str, Callable[[Sequence[Summary]], str]], ...]] = (
@@ -156,20 +172,22 @@ def _world(run: Summary) -> str:
     return str(run["settings"]["env"]["name"])
 
 
-def _late(run: Summary, name: str) -> str:
+def _late(run: Summary, name: str) -> float | None:
     found = of.early_and_late(run, f"response_length/{name}")
-    return NONE if found is None else f"{found[1]:.0f}"
+    return None if found is None else found[1]
 
 
-def _by_world(runs: Sequence[Summary], describe: Callable[[Summary], str]) -> str:
-    """Of every world, the smallest and the largest of what its runs say."""
-    found: Mapping[str, list[str]] = {world: [] for world in dict.fromkeys(map(_world, runs))}
-    for run in runs:
-        found[_world(run)].append(describe(run))
-    return "; ".join(
-        f"{world}: {_listed(sorted(set(texts))[:1] + sorted(set(texts))[-1:])}" for world, texts in found.items()
-    )
+def _by_world(runs: Sequence[Summary], shortest: str, longest: str) -> str:
+    """Of every world, the least and the most that its runs have in the last quarter of the steps."""
+    texts = []
+    for world in dict.fromkeys(map(_world, runs)):
+        own = [run for run in runs if _world(run) == world]
+        low, high = ([_late(run, name) for run in own] for name in (shortest, longest))
+        lows, highs = ([value for value in values if value is not None] for values in (low, high))
+        if lows and highs:
+            texts.append(f"{world}: {min(lows):.0f} to {max(highs):.0f} tokens")
+    return "; ".join(texts)
 
 
 def _listed(texts: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(texts))
+    return "; ".join(dict.fromkeys(texts))

@@ -60,7 +60,7 @@ def sweep_figure(sweep: Sweep, cells: Mapping[str, Cell]) -> bytes:
     figure = _new_figure(1)
     (axes,) = figure.axes
     values = []
-    for (arm, names), colour, marker in zip(sweep.arms.items(), OKABE_ITO, _MARKERS):
+    for (arm, names), colour, marker in zip(sweep.arms.items(), itertools.cycle(OKABE_ITO), itertools.cycle(_MARKERS)):
         runs = [run for name in names for run in cells[name].runs.values()]
         points = [(float(of.setting(run, sweep.key)), 100 * of.final_rate(run)) for run in runs]
         values += [x for x, _ in points]
