@@ -29,14 +29,17 @@ class _Template(string.Template):
     pattern = r"@(?:(?P<escaped>@)|\{(?P<braced>\w+)\}|(?P<named>(?!))|(?P<invalid>\{))"  # type: ignore[assignment]  # the class makes a Pattern of it
 
 
-def render(template: str, values: Mapping[str, str]) -> tuple[str, list[str]]:
+def render(template: str, values: Mapping[str, str | list[str]]) -> tuple[str, list[str]]:
     """Fill in a template; return the script, and the words of its `#submit:` line.
+
+    values: by name, a word or the words of a command; they are quoted for the shell.
 
     Raises:
         ConfigurationError: the template has no such line, or asks for something there is not.
     """
     try:
-        script = _Template(template).substitute({name: shlex.quote(value) for name, value in values.items()})
+        words = {name: [value] if isinstance(value, str) else value for name, value in values.items()}
+        script = _Template(template).substitute({name: shlex.join(value) for name, value in words.items()})
     except (KeyError, ValueError) as error:
         known = ", ".join(f"@{{{name}}}" for name in values)
         raise ConfigurationError("--submit", str(error), "cannot be filled in", f"Known are {known}") from error
@@ -78,14 +81,14 @@ def submit(
         command = [sys.executable, str(Path("scripts/reproduce.py").absolute()), "run", str(matrix_file.absolute())]
         command += ["--only", str(run), "--results", str(workspace.results.absolute())]
         command += ["--outputs", str(workspace.outputs.absolute()), *options]
-        values = {
+        values: dict[str, str | list[str]] = {
+            "command": command,
             "name": f"{workspace.matrix.name}-{run}".replace("/", "-"),
             "script": str(places.job),
             "log": str(places.job.with_suffix(".job.log")),
             "root": str(Path.cwd()),
         }
-        # the command is several words, each quoted by itself
-        script, words = render(text.replace("@{command}", shlex.join(command).replace("@", "@@")), values)
+        script, words = render(text, values)
         places.job.parent.mkdir(parents=True, exist_ok=True)
         places.job.write_text(script, encoding="utf-8")
         if dry_run:

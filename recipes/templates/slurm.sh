@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One run of a matrix as a SLURM job: `scripts/reproduce.py run MATRIX --submit recipes/templates/slurm.sh` fills in what stands
-# between @{...} and hands the script to the command of the next line.
+# One run of a matrix as a SLURM job: `scripts/reproduce.py run MATRIX --submit recipes/templates/slurm.sh` fills in what is marked
+# with an @ and runs the command of the next line.
 #submit: sbatch --parsable @{script}
 #SBATCH --job-name=@{name}
 #SBATCH --output=@{log}

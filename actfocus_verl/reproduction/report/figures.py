@@ -25,6 +25,9 @@ _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 _PNG: Final = {"Software": None}
 """Else the file names the version of matplotlib."""
 
+WINDOW: Final = 4
+"""Steps."""
+
 Series = list[tuple[float, float]]
 """Points (x, y) of one run."""
 
@@ -32,13 +35,19 @@ Series = list[tuple[float, float]]
 def curves_figure(cells: Sequence[Cell]) -> bytes:
     """Three panels over training steps: held-out success, success in training, tokens of reasoning an episode.
 
-    A line is the mean over seeds, its band the 95 % t interval; thin lines are single runs, of the first panel.
+    A line is the mean over seeds, its band the 95 % t interval; thin lines are single runs, of the first panel. The
+    other two average each run over windows of `WINDOW` steps first.
     """
     figure = _new_figure(3)
     panels: tuple[tuple[str, Callable[[Summary], Series], tuple[float, float | None], bool], ...] = (
         ("held-out success (% of episodes)", _evaluations, (0, 100), True),
-        ("success in training (% of episodes)", lambda run: _metric(run, "episode/success_rate", 100), (0, 100), False),
-        ("reasoning (tokens an episode)", lambda run: _metric(run, "response_tokens/reasoning", 1), (0, None), False),
+        (
+            "success in training (% of episodes)",
+            lambda run: _windows(run, "episode/success_rate", 100),
+            (0, 100),
+            False,
+        ),
+        ("reasoning (tokens an episode)", lambda run: _windows(run, "response_tokens/reasoning", 1), (0, None), False),
     )
     for axes, (label, series, limits, with_runs) in zip(figure.axes, panels, strict=True):
         top = 0.0
@@ -79,9 +88,12 @@ def _evaluations(run: Summary) -> Series:
     return [(each["step"], 100 * each["rate"]) for each in run["evaluations"]]
 
 
-def _metric(run: Summary, name: str, scale: float) -> Series:
-    pairs = zip(of.metric(run, "step"), of.metric(run, name), strict=False)
-    return [(x, scale * y) for x, y in pairs if x is not None and y is not None]
+def _windows(run: Summary, name: str, scale: float) -> Series:
+    """Means over windows of WINDOW steps, each at its mean step; a step without the metric is left out."""
+    steps, values = of.metric(run, "step"), of.metric(run, name)
+    points = [(x, scale * y) for x, y in zip(steps, values, strict=False) if x is not None and y is not None]
+    windows = [points[start : start + WINDOW] for start in range(0, len(points), WINDOW)]
+    return [(fmean(x for x, _ in window), fmean(y for _, y in window)) for window in windows]
 
 
 def _draw(
