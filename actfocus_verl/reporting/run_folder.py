@@ -54,6 +54,8 @@ class Evaluation:
     seed: int
     temperature: float
     """Sampling temperature."""
+    more: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What else the line says: valid actions, figures of the world."""
 
     @property
     def world(self) -> str:
@@ -227,11 +229,12 @@ def _with_step(lines: Iterable[_Line]) -> Iterable[tuple[tuple[int], Record]]:
 
 
 def _evaluation(line: _Line) -> Evaluation:
-    names = [f.name for f in fields(Evaluation)]
+    names = [f.name for f in fields(Evaluation) if f.name != "more"]
     missing = [name for name in names if name not in line.record]
     if missing:
         raise line.error(f"lacks {', '.join(missing)}")
-    return Evaluation(**{name: line.record[name] for name in names})
+    more = {name: value for name, value in line.record.items() if name not in names}
+    return Evaluation(**{name: line.record[name] for name in names}, more=more)
 
 
 def _last_of_each(keyed: Sequence[tuple[tuple[Any, ...], Any]], name: str, notes: list[str]) -> tuple[Any, ...]:

@@ -1,6 +1,6 @@
 """Intervals: Wilson's for a rate of independent trials, Student's for a mean, a bootstrap over clusters for either.
 
-And Spearman's rank correlation, with its p-value and a bootstrap interval.
+And Spearman's rank correlation with its p-value and a bootstrap interval, and the sign test of paired differences.
 """
 
 from __future__ import annotations
@@ -164,6 +164,20 @@ def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     rho: NDArray[np.float64] = (a * b).sum(axis=1) / np.where(scale > 0, scale, np.nan)
     return rho
+
+
+def sign_test(differences: Values) -> float:
+    """Two-sided exact p-value of "a difference is as often above 0 as below it".
+
+    Differences of 0 are left out; 1 where none is left. With n of one sign only it is 2 / 2^n, so three pairs can give
+    no less than 0.25.
+
+    Raises:
+        ValueError: there is no difference, or one is not finite.
+    """
+    sample = _finite("differences", differences)
+    above, below = int((sample > 0).sum()), int((sample < 0).sum())
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
 
 
 def _ratio(totals: NDArray[np.float64], counts: NDArray[np.float64], axis: int) -> NDArray[np.float64]:

@@ -33,6 +33,14 @@ NUMBERS = {
     "sudoku": (8, 16, 200, 3600, 32, 16, 8, 2),
     "webshop": (16, 8, 100, 8192, 256, 1, 9, 1),
 }
+# Fig. 7, 8a and 8b: key of credit -> file -> value, all of 3B and PPO; what else the figures show is a cell
+SWEEPS = {
+    "alpha": {
+        f"{world}_3b_ppo_alpha_{alpha:g}": alpha for world in ("sokoban", "webshop") for alpha in (0.0, 0.3, 0.5, 1.0)
+    },
+    "beta": {f"webshop_3b_ppo_beta_{beta:g}": beta for beta in (0.0, 0.3, 1.0, 2.0)},
+    "signal": {f"webshop_3b_ppo_signal_{signal}": signal for signal in ("entropy", "nll", "log_prob_shift")},
+}
 UNFILTERED = {("webshop", "ppo"), ("webshop", "grpo"), ("frozen_lake", "grpo")}
 
 
@@ -42,7 +50,8 @@ def cell_name(*parts: str) -> str:
 
 def test_there_is_a_file_and_a_script_for_each_cell_and_no_other() -> None:
     names = {cell_name(*cell) for cell in CELLS}
-    assert {name.removeprefix("paper/") for name in known_names("experiment") if name.startswith("paper/")} == names
+    files = {name.removeprefix("paper/") for name in known_names("experiment") if name.startswith("paper/")}
+    assert files == names | {name for sweep in SWEEPS.values() for name in sweep}
     assert {path.stem for path in (ROOT / "recipes" / "paper").glob("*.sh")} == names | {"run"}
     for name in names:
         last_line = (ROOT / "recipes" / "paper" / f"{name}.sh").read_text().splitlines()[-1]
@@ -77,6 +86,19 @@ def test_a_cell_is_the_paper_s(cell: tuple[str, str, str, str]) -> None:
     assert (actor.use_kl_loss and actor.kl_loss_coef) == (0.001 if penalty else 0.0)
     if penalty:
         assert actor.kl_loss_type == "k1"
+
+
+@pytest.mark.parametrize(
+    ("key", "name"), [("alpha", "sokoban_3b_ppo_alpha_0.3"), ("signal", "webshop_3b_ppo_signal_nll")]
+)
+def test_a_sweep_changes_one_thing_about_its_cell(key: str, name: str) -> None:
+    config = composed(f"experiment=paper/{name}")
+    base = composed(f"experiment=paper/{name.partition('_ppo_')[0]}_ppo_actfocus")
+    assert config.run.name == f"{name}-seed0"
+    assert config.credit[key] == SWEEPS[key][name] != base.credit[key]
+    base.credit[key] = config.credit[key]
+    base.run = config.run
+    assert config == base
 
 
 def test_the_script_prints_the_configuration_without_running() -> None:

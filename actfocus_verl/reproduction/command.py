@@ -1,0 +1,167 @@
+"""``scripts/reproduce.py plan|run|status|report <matrix>``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reproduction import cost
+from actfocus_verl.reproduction.composition import compose_experiment
+from actfocus_verl.reproduction.folders import State, Workspace, read_json
+from actfocus_verl.reproduction.matrix import Run, read_matrix
+from actfocus_verl.reproduction.runner import TRAINING, Options, finished_summaries, run_missing
+from actfocus_verl.reproduction.submission import submit
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+_FILE_WIDTH = 140
+"""Columns of a table that goes to a file."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return the exit status: 0 when all is well, 1 when a run failed, 2 for a mistake, 130 after Ctrl-C or SIGTERM."""
+    given = _parser().parse_args(arguments)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    try:
+        return int(given.action(given, console))
+    except ConfigurationError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reproduce.py", description="Run a matrix of experiments and report on it.")
+    commands = parser.add_subparsers(required=True, metavar="plan|run|status|report")
+    for name, action, text in (
+        ("plan", _plan, "list cells, steps and estimated cost"),
+        ("run", _run, "run what is missing; the same command again goes on from there"),
+        ("status", _status, "say what is done, running and missing"),
+        ("report", _report, "write tables and figures from the committed summaries"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(action=action)
+        command.add_argument("matrix", type=Path, help="a file of recipes/matrices")
+        command.add_argument("--results", type=Path, default=Path("results"), help="where summaries are kept")
+        command.add_argument("--outputs", type=Path, default=Path("outputs"), help="where run folders are")
+        if name != "report":
+            command.add_argument(
+                "--only", action="append", default=[], metavar="PATTERN", help="of <experiment>/seed<k>"
+            )
+        else:
+            command.add_argument("--out", type=Path, help="default: <results>/<matrix>/report")
+        if name == "run":
+            _add_run_options(command)
+    return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--minutes", type=float, help="start no run that is expected to end later than that")
+    command.add_argument("--mix-versions", action="store_true", help="allow runs of other code or settings in a cell")
+    command.add_argument(
+        "--training", default=shlex.join(TRAINING), help="the command a run's settings are appended to"
+    )
+    command.add_argument(
+        "--submit", type=Path, metavar="TEMPLATE", help="give the runs to a cluster: recipes/templates"
+    )
+    command.add_argument("--dry-run", action="store_true", help="with --submit: only write the scripts")
+
+
+def _workspace(given: argparse.Namespace) -> Workspace:
+    return Workspace(read_matrix(given.matrix), given.results, given.outputs)
+
+
+def _plan(given: argparse.Namespace, console: Console) -> int:
+    workspace = _workspace(given)
+    matrix, summaries = workspace.matrix, finished_summaries(workspace)
+    runs = matrix.runs(given.only)
+    table = Table("experiment", "runs", "done", "steps", "episodes a step", "evaluations", "min a run", "from")
+    left: list[cost.Estimate | None] = []
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        composition = compose_experiment(experiment)
+        own = [run for run in runs if run.experiment == experiment]
+        missing = [run for run in own if workspace.state(run) is not State.DONE]
+        estimate = cost.estimate(experiment, composition, summaries, matrix.cost_guess)
+        left += [estimate] * len(missing)
+        table.add_row(
+            experiment.name,
+            str(len(own)),
+            str(len(own) - len(missing)),
+            str(composition.steps),
+            str(composition.episodes_a_step),
+            f"{composition.evaluations} x {composition.evaluation_episodes}",
+            f"{estimate.seconds / 60:.1f}" if estimate else "unknown",
+            estimate.basis if estimate else "",
+        )
+    console.print(table)
+    seconds = cost.total(left)
+    console.print(f"{len(left)} of {len(runs)} runs are left: {_hours(seconds)} one after the other")
+    return 0
+
+
+def _hours(seconds: float | None) -> str:
+    return "of unknown cost" if seconds is None else f"about {seconds / 3600:.1f} hours"
+
+
+def _run(given: argparse.Namespace, console: Console) -> int:
+    workspace = _workspace(given)
+    runs = workspace.matrix.runs(given.only)
+    if given.submit:
+        options = ["--mix-versions"] if given.mix_versions else []
+        submit(workspace, runs, given.submit, given.matrix, console.print, options=options, dry_run=given.dry_run)
+        return 0
+    options_here = Options(shlex.split(given.training), given.minutes, given.mix_versions)
+    outcome = run_missing(workspace, runs, options_here, console.print)
+    console.print(
+        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.left)} left to others or to later"
+    )
+    return 1 if outcome.failed else 0
+
+
+def _status(given: argparse.Namespace, console: Console) -> int:
+    workspace = _workspace(given)
+    runs = workspace.matrix.runs(given.only)
+    states = {run: workspace.state(run) for run in runs}
+    seeds = sorted({run.seed for run in runs})
+    table = Table("experiment", *(f"seed {seed}" for seed in seeds))
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        cells = [_cell(workspace, Run(experiment, seed), states) for seed in seeds]
+        table.add_row(experiment.name, *cells)
+    console.print(table)
+    counts = Counter(states.values())
+    console.print(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
+    return 0
+
+
+def _cell(workspace: Workspace, run: Run, states: dict[Run, State]) -> str:
+    state = states.get(run)
+    if state is not State.DONE:
+        return state.value if state else ""
+    last = read_json(workspace.places(run).summary)["evaluations"][-1]
+    return f"done {last['rate']:.3f}"
+
+
+def _report(given: argparse.Namespace, console: Console) -> int:
+    from actfocus_verl.reproduction.report import write_report  # matplotlib, which the other commands do without
+
+    workspace = _workspace(given)
+    out = given.out or workspace.results / workspace.matrix.name / "report"
+    for path in write_report(workspace.matrix, finished_summaries(workspace), out):
+        console.print(str(path))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,205 @@
+"""Where a run's files are, whose they are, and how far the run is.
+
+==============================================  ====================================================================
+``results/<matrix>/<experiment>/seed<k>.json``  the summary of a finished run, which is committed; there is none else
+``outputs/<matrix>/<experiment>/seed<k>/``      the run's folder, as ``actfocus_verl.train`` writes it
+``.../seed<k>.lock``                            held by the runner and by the training it started
+``.../seed<k>.start.json``                      the last start: code, settings, which runner, how the command ended
+``.../seed<k>.log``                             what the training printed
+==============================================  ====================================================================
+
+The lock is a `flock` on a descriptor that the training inherits, so it lasts as long as any of the two lives: a runner
+that was killed leaves a run that is still locked while its training goes on, and free as soon as that has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.record import RUN_FILE
+from actfocus_verl.reproduction.matrix import Matrix, Run
+
+
+class State(Enum):
+    """How far a run is."""
+
+    DONE = "done"
+    """Its summary is written."""
+    RUNNING = "running"
+    """A training, or the runner about to start it, holds its lock."""
+    FINISHED = "finished"
+    """The training ended as it should, and the summary is still to be written."""
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """It was started and broken off; it resumes from its last checkpoint."""
+    SUBMITTED = "submitted"
+    """Handed to a cluster that has not started it yet."""
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The files of one run."""
+
+    summary: Path
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.folder.with_suffix(".lock")
+
+    @property
+    def start(self) -> Path:
+        return self.folder.with_suffix(".start.json")
+
+    @property
+    def submission(self) -> Path:
+        return self.folder.with_suffix(".submission.json")
+
+    @property
+    def job(self) -> Path:
+        """The script a cluster was given."""
+        return self.folder.with_suffix(".sh")
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders a matrix works in."""
+
+    matrix: Matrix
+    results: Path
+    outputs: Path
+
+    def places(self, run: Run) -> Places:
+        """Absolute, because the training may be started elsewhere."""
+        within = Path(self.matrix.name) / run.experiment.name
+        return Places(
+            summary=(self.results / within / f"seed{run.seed}.json").absolute(),
+            folder=(self.outputs / within / f"seed{run.seed}").absolute(),
+        )
+
+    def state(self, run: Run) -> State:
+        """How far a run is now."""
+        places = self.places(run)
+        if places.summary.exists():
+            return State.DONE
+        if is_locked(places.lock):
+            return State.RUNNING
+        started = read_json(places.start)
+        reason = str(read_json(places.folder / RUN_FILE).get("exit_reason"))
+        if started and reason == "finished":
+            return State.FINISHED
+        if started.get("exit_status") not in (None, 0, -2, -15, 130) or reason.startswith("failed"):
+            return State.FAILED
+        if started:
+            return State.INTERRUPTED
+        return State.SUBMITTED if places.submission.exists() else State.MISSING
+
+
+class RunLock:
+    """The right to work on a run; see the top of this file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    @property
+    def descriptor(self) -> int:
+        """To be inherited by the training."""
+        assert self._descriptor is not None
+        return self._descriptor
+
+    def acquire(self) -> bool:
+        """Try once; False when somebody else holds it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Let go of this process's share: closing leaves it with a training that still lives, unlocking would not."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody works on the run."""
+    if not path.exists():
+        return False
+    with RunLock(path) as lock:
+        return not lock.acquire()
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from every other one, also from a later one with its id."""
+    return {"host": platform.node(), "pid": os.getpid(), "created": psutil.Process().create_time()}
+
+
+def is_orphan(start: Mapping[str, Any]) -> bool:
+    """Whether the runner that made this start was one of this machine and is dead."""
+    runner = start.get("runner", {})
+    if runner.get("host") != platform.node():
+        return False
+    try:
+        return bool(psutil.Process(runner["pid"]).create_time() != runner["created"])
+    except psutil.NoSuchProcess:
+        return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no file.
+
+    Raises:
+        ConfigurationError: the file is damaged, which none of ours can be: they are replaced in one go.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigurationError("file", str(path), f"is damaged ({error})", "Delete it") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError("file", str(path), "holds no JSON object", "Delete it")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file in one go: whatever ends the process, it holds the old content or the new one.
+
+    Only who holds the run's lock may write a file of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,208 @@
+"""A matrix of runs, read from a YAML file: experiments times seeds, and which of them to compare."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.overrides import known_names
+
+_NAME = re.compile(r"[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cell: `name` is a file of configs/experiment, `label` what tables call it.
+
+    overrides: of the configuration, `key=value`. paper: the paper's experiments it is the small twin of, names of files
+    in configs/experiment/paper.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...] = ()
+    paper: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one experiment."""
+
+    experiment: Experiment
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.experiment.name}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two cells whose runs are paired by seed: the difference is `arm` minus `base`. question: what it answers."""
+
+    arm: str
+    base: str
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cells that differ in one number. arms: name of a curve -> its cells, each with the number as `key` says it.
+
+    choose_best: compare the arms each at its best cell as well.
+    """
+
+    title: str
+    key: str
+    arms: Mapping[str, tuple[str, ...]]
+    choose_best: bool = False
+
+
+@dataclass(frozen=True)
+class CostGuess:
+    """Seconds, for cells of which no run is finished: of a start, an episode played and trained on, a board evaluated.
+
+    `episode` and `board` are by world; a world that is not there cannot be guessed.
+    """
+
+    start: float = math.nan
+    episode: Mapping[str, float] = field(default_factory=dict)
+    board: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Experiments times seeds. sections: title -> experiments, in the order of the report; every cell is in one."""
+
+    name: str
+    seeds: tuple[int, ...]
+    sections: Mapping[str, tuple[Experiment, ...]]
+    note: str = ""
+    comparisons: tuple[Comparison, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    cost_guess: CostGuess = CostGuess()
+
+    @property
+    def experiments(self) -> dict[str, Experiment]:
+        """By name, in the order of the file."""
+        return {each.name: each for section in self.sections.values() for each in section}
+
+    def runs(self, patterns: Sequence[str] = ()) -> list[Run]:
+        """All runs, first seeds first, so that a matrix broken off has seen every cell.
+
+        patterns: of `<experiment>/seed<k>`, with `*` as in a shell; a run that matches any is taken. None: all.
+
+        Raises:
+            ConfigurationError: a pattern that matches no run.
+        """
+        runs = [Run(experiment, seed) for seed in self.seeds for experiment in self.experiments.values()]
+        for pattern in patterns:
+            if not any(_matches(run, pattern) for run in runs):
+                raise ConfigurationError(
+                    "--only",
+                    pattern,
+                    f"matches no run of the matrix {self.name}",
+                    "Use for example --only '*grpo*' or --only small/sudoku_ppo_uniform/seed0",
+                )
+        return [run for run in runs if not patterns or any(_matches(run, pattern) for pattern in patterns)]
+
+
+def _matches(run: Run, pattern: str) -> bool:
+    return fnmatchcase(str(run), pattern) or fnmatchcase(run.experiment.name, pattern)
+
+
+def read_matrix(path: Path) -> Matrix:
+    """Read and check a matrix.
+
+    Raises:
+        ConfigurationError: the file cannot be read, has another form, or names an experiment that there is not.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        problem = f"cannot be read ({' '.join(str(error).split())})"
+        raise ConfigurationError("matrix", str(path), problem, "Give a file of recipes/matrices") from error
+    content = _mapping("matrix", content)
+    common = tuple(_strings("overrides", content.pop("overrides", [])))
+    sections = {
+        str(title): tuple(_experiment(name, _mapping(name, details or {}), common) for name, details in cells.items())
+        for title, cells in _mapping("sections", content.pop("sections", None)).items()
+    }
+    sweeps = [_mapping("sweeps", each) for each in content.pop("sweeps", [])]
+    for sweep in sweeps:
+        sweep["arms"] = {str(arm): tuple(cells) for arm, cells in _mapping("arms", sweep.get("arms")).items()}
+    matrix = _build(
+        Matrix,
+        "matrix",
+        {
+            **content,
+            "seeds": tuple(content.get("seeds", ())),
+            "sections": sections,
+            "comparisons": tuple(_build(Comparison, "comparisons", each) for each in content.pop("comparisons", [])),
+            "sweeps": tuple(_build(Sweep, "sweeps", each) for each in sweeps),
+            "cost_guess": _build(CostGuess, "cost_guess", content.pop("cost_guess", {})),
+        },
+    )
+    _check(matrix)
+    return matrix
+
+
+def _experiment(name: str, details: dict[str, Any], common: tuple[str, ...]) -> Experiment:
+    overrides = (*common, *_strings("overrides", details.pop("overrides", [])))
+    paper = tuple(_strings("paper", details.pop("paper", [])))
+    label = details.pop("label", name.rpartition("/")[2].replace("_", " "))
+    return _build(Experiment, name, {"name": name, "label": label, "overrides": overrides, "paper": paper, **details})
+
+
+def _check(matrix: Matrix) -> None:
+    if not _NAME.fullmatch(str(matrix.name)):
+        raise ConfigurationError("name", matrix.name, "is no name of a folder", "Use letters, digits, _, . and -")
+    if not matrix.seeds or any(not isinstance(seed, int) or seed < 0 for seed in matrix.seeds):
+        raise ConfigurationError("seeds", list(matrix.seeds), "must be whole numbers of at least 0", "Write [0, 1, 2]")
+    if len(set(matrix.seeds)) < len(matrix.seeds):
+        raise ConfigurationError("seeds", list(matrix.seeds), "names a seed twice", "Name each once")
+    listed = [each.name for section in matrix.sections.values() for each in section]
+    for name in listed:
+        if listed.count(name) > 1:
+            raise ConfigurationError("sections", name, "is listed twice", "List it once")
+        if name not in known_names("experiment"):
+            raise ConfigurationError("sections", name, "is no file of configs/experiment", "Correct the name")
+    compared = [name for each in matrix.comparisons for name in (each.arm, each.base)]
+    swept = [name for sweep in matrix.sweeps for cells in sweep.arms.values() for name in cells]
+    for name in [*compared, *swept]:
+        if name not in matrix.experiments:
+            raise ConfigurationError("comparisons", name, "is not in the matrix's sections", "Add it, or take it out")
+
+
+_T = TypeVar("_T")
+
+
+def _build(kind: type[_T], where: str, values: Mapping[str, Any]) -> _T:
+    """Make a dataclass of a mapping; an unknown or a missing key is a mistake in the file."""
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(where, key, "is no key here", f"Known are {', '.join(known)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigurationError(where, dict(values), f"is not complete ({error})", "Add what is missing") from error
+
+
+def _mapping(key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(key, value, "is no mapping", "See recipes/matrices/pilot.yaml for the form")
+    return dict(value)
+
+
+def _strings(key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ConfigurationError(key, value, "is no list of words", "Write for example [credit.alpha=0.3]")
+    return value

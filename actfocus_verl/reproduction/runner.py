@@ -1,0 +1,238 @@
+"""Runs what is missing of a matrix, one run at a time, and can be killed at any moment.
+
+A run is done when its summary exists, and a summary appears in one go. Until then everything it needs is in its folder:
+the next runner waits for a training that outlived its runner, resumes one that was broken off, and writes the summary
+of one that has finished. Runs of several runners are kept apart by a lock each.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.record import RUN_FILE
+from actfocus_verl.reproduction import cost
+from actfocus_verl.reproduction.composition import compose_experiment
+from actfocus_verl.reproduction.folders import (
+    Places,
+    RunLock,
+    Workspace,
+    is_locked,
+    is_orphan,
+    read_json,
+    this_process,
+    write_json,
+)
+from actfocus_verl.reproduction.matrix import Run
+from actfocus_verl.reproduction.summary import Summary, summarise
+from actfocus_verl.reproduction.version import current_version, difference
+
+TRAINING = (sys.executable, "-m", "actfocus_verl.train")
+_POLL_SECONDS = 0.2
+_STOPPING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 120.0))
+"""Signals for a training that is still there after so many seconds. Ray takes SIGTERM for itself, so it comes last."""
+
+Say = Callable[[str], None]
+"""Takes a line for the terminal."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """training: the command a run's settings are appended to. minutes: start no run that would end later than that.
+
+    mix_versions: let runs of other code or settings stand in a cell beside new ones.
+    """
+
+    training: Sequence[str] = TRAINING
+    minutes: float | None = None
+    mix_versions: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a call did, by run."""
+
+    done: list[Run]
+    failed: dict[Run, str]
+    left: list[Run]
+    """Not started: somebody else works on them, or there was no time."""
+
+
+def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say: Say) -> Outcome:
+    """Run what is not done of `runs`, in their order; a run that fails does not keep the others from running.
+
+    Raises:
+        ConfigurationError: a cell holds runs of other code or other settings, and `mix_versions` is off; before the run
+            that would mix them is started.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the training has ended; it resumes next time.
+    """
+    outcome = Outcome([], {}, [])
+    deadline = None if options.minutes is None else time.monotonic() + 60 * options.minutes
+    with _interruptible():
+        _await_orphans(workspace, runs, say)
+        for position, run in enumerate(runs, start=1):
+            places = workspace.places(run)
+            with RunLock(places.lock) as lock:
+                if not lock.acquire():
+                    say(f"{run}: left to the runner that works on it")
+                    outcome.left.append(run)
+                    continue
+                if places.summary.exists():
+                    continue
+                if not _in_time(workspace, run, deadline):
+                    say(f"{run}: left, it would take longer than there is time")
+                    outcome.left.append(run)
+                    continue
+                say(f"[{position}/{len(runs)}] {run}")
+                problem = _work(workspace, run, places, lock, options, say)
+            if problem:
+                outcome.failed[run] = problem
+                say(f"{run}: failed: {problem}")
+            else:
+                outcome.done.append(run)
+    return outcome
+
+
+def _await_orphans(workspace: Workspace, runs: Sequence[Run], say: Say) -> None:
+    """Wait for trainings whose runner was killed: a second one beside them would slow both down."""
+    for run in runs:
+        places = workspace.places(run)
+        if is_locked(places.lock) and is_orphan(read_json(places.start)):
+            say(f"{run}: its runner was killed; waiting for its training")
+            while is_locked(places.lock):
+                time.sleep(_POLL_SECONDS)
+
+
+def _in_time(workspace: Workspace, run: Run, deadline: float | None) -> bool:
+    if deadline is None:
+        return True
+    matrix, summaries = workspace.matrix, finished_summaries(workspace)
+    expected = cost.estimate(run.experiment, compose_experiment(run.experiment), summaries, matrix.cost_guess)
+    return time.monotonic() + (expected.seconds if expected else 0.0) <= deadline
+
+
+def finished_summaries(workspace: Workspace) -> list[Summary]:
+    """The summaries of the matrix, in its order."""
+    found = (read_json(workspace.places(run).summary) for run in workspace.matrix.runs())
+    return [summary for summary in found if summary]
+
+
+def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options: Options, say: Say) -> str | None:
+    """Bring a run whose lock is held to its end; return what went wrong, or None."""
+    start = _describe_start(workspace, run, places, options)
+    try:
+        if read_json(places.folder / RUN_FILE).get("exit_reason") != "finished":
+            write_json(places.start, start)
+            status = _train(run, places, lock, options)
+            write_json(places.start, start | {"exit_status": status})
+            if status != 0:
+                return f"the training ended with status {status}; see {places.log}"
+        else:  # the runner was killed between the end of the training and the summary
+            start = read_json(places.start)
+        source = current_version().source
+        summary = summarise(workspace.matrix.name, run, places.folder, start, source)
+    except ConfigurationError as error:
+        return str(error)
+    write_json(places.summary, summary)
+    say(f"{run}: done in {summary['cost']['seconds'] / 60:.1f} min, {_success(summary)}")
+    return None
+
+
+def _success(summary: Summary) -> str:
+    first, last = summary["evaluations"][0], summary["evaluations"][-1]
+    return f"success {first['rate']:.3f} -> {last['rate']:.3f} ({last['episodes']} episodes)"
+
+
+def _describe_start(workspace: Workspace, run: Run, places: Places, options: Options) -> dict[str, Any]:
+    """What is about to run, checked against what the cell and the run's own folder hold."""
+    start: dict[str, Any] = {
+        "experiment": run.experiment.name,
+        "seed": run.seed,
+        "settings_digest": compose_experiment(run.experiment).digest,
+        "code": current_version().to_json(),
+        "runner": this_process(),
+        "mixed_versions": False,
+    }
+    for other in workspace.matrix.runs([run.experiment.name]):
+        _require_alike(start, read_json(workspace.places(other).summary), str(other), options)
+    earlier = read_json(places.start)
+    if not earlier and (places.folder / RUN_FILE).exists():
+        problem = "holds a run that was not started by this script, so its code and settings are unknown"
+        raise ConfigurationError("run", str(places.folder), problem, "Move it away")
+    if earlier and places.folder.exists():
+        _require_alike(start, earlier, f"{run}, which was broken off,", options)
+        unlike = difference(start["code"], earlier["code"]) is not None
+        start["mixed_versions"] = unlike or bool(earlier.get("mixed_versions"))
+    return start
+
+
+def _require_alike(start: dict[str, Any], other: dict[str, Any], name: str, options: Options) -> None:
+    if not other or options.mix_versions:
+        return
+    unlike = difference(start["code"], other["code"])
+    if unlike is None and start["settings_digest"] != other["settings_digest"]:
+        unlike = "the experiment's settings"
+    if unlike is not None:
+        raise ConfigurationError(
+            "run",
+            f"{start['experiment']}/seed{start['seed']}",
+            f"{name} was run with other code or settings: {unlike}",
+            "Check out what that was run with, or delete its summary and folder, or say --mix-versions",
+        )
+
+
+def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
+    """Start the training, which resumes by itself, and wait for its end; its exit status."""
+    command = [
+        *options.training,
+        f"experiment={run.experiment.name}",
+        f"run.seed={run.seed}",
+        f"run.dir={places.folder}",
+        "trainer.resume_mode=auto",
+        *run.experiment.overrides,
+    ]
+    with places.log.open("ab") as log:
+        log.write((" ".join(command) + "\n").encode())
+        log.flush()
+        training = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock.descriptor,)
+        )
+        try:
+            return training.wait()
+        except KeyboardInterrupt:
+            _stop(training)
+            raise
+
+
+def _stop(training: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a training that the terminal may have told to end; tell it where it has not."""
+    for signum, seconds in _STOPPING:
+        try:
+            training.wait(timeout=seconds)
+            return
+        except subprocess.TimeoutExpired:
+            training.send_signal(signum)
+    training.wait()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, and Ctrl-C is heard in the background of a shell, too."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,194 @@
+"""The small JSON that is kept of a finished run: all that tables and figures need, and no weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reporting.run_folder import Evaluation, Record, RunFolder
+from actfocus_verl.reproduction.folders import read_json
+from actfocus_verl.reproduction.matrix import Run
+
+FORMAT: Final = 1
+
+_SETTINGS: Final = (
+    "env",
+    "algorithm_name",
+    "algorithm.adv_estimator",
+    "algorithm.gamma",
+    "algorithm.lam",
+    "credit",
+    "filter",
+    "platform.name",
+    "model.path",
+    "tiny_policy",
+    "data.train_batch_size",
+    "data.max_prompt_length",
+    "data.max_response_length",
+    "actor_rollout_ref.actor.optim.lr",
+    "actor_rollout_ref.actor.optim.lr_scheduler_type",
+    "actor_rollout_ref.actor.use_kl_loss",
+    "actor_rollout_ref.actor.kl_loss_coef",
+    "actor_rollout_ref.actor.entropy_coeff",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.clip_ratio_low",
+    "actor_rollout_ref.actor.clip_ratio_high",
+    "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.temperature",
+    "actor_rollout_ref.rollout.val_kwargs.n",
+    "actor_rollout_ref.rollout.val_kwargs.temperature",
+    "critic.enable",
+    "critic.optim.lr",
+    "trainer.total_training_steps",
+    "trainer.test_freq",
+    "trainer.nnodes",
+    "trainer.n_gpus_per_node",
+)
+"""Sections and keys of config.yaml that are kept; config.yaml itself stays in the run's folder."""
+
+_METRICS: Final = (
+    "episode/*",
+    "stop/*",
+    "response_tokens/*",
+    "response_length/mean",
+    "response_length/min",
+    "response_length/max",
+    "response_length/clip_ratio",
+    "filter/kept_groups",
+    "filter/zero_std_groups",
+    "credit/action_token_share",
+    "credit/effective_sample_size",
+    "credit/gradient_mass/*",
+    "credit/mean_weight/*",
+    "actor/entropy",
+    "actor/grad_norm",
+    "actor/kl_loss",
+    "actor/lr",
+    "actor/pg_clipfrac",
+    "actor/ppo_kl",
+    "critic/score/mean",
+    "critic/vf_explained_var",
+    "critic/vf_loss",
+    "rollout_corr/kl",
+    "perf/total_num_tokens",
+    "actor/perf/cpu_memory_used_gb",
+    "actor/perf/max_memory_allocated_gb",
+    "timing_s/*",
+)
+"""Metrics of a step that are kept, by name; `*` as in a shell."""
+
+_DIGITS: Final = 6
+"""Significant digits kept of a metric."""
+
+Summary = dict[str, Any]
+
+
+def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], source_after: str) -> Summary:
+    """Make the summary of a run whose training has finished.
+
+    Args:
+        matrix: its name.
+        run: experiment and seed.
+        folder: the run's folder.
+        start: what the runner wrote down when it started the run: code and settings.
+        source_after: digest of the source now, after the run.
+
+    Raises:
+        ConfigurationError: the folder is not that of a finished run, or lacks a step.
+    """
+    record = RunFolder.open(folder)
+    if record.info.get("exit_reason") != "finished":
+        reason = record.info.get("exit_reason")
+        raise ConfigurationError("run", str(folder), f"has not finished ({reason})", "Run it again; it resumes")
+    steps = [line["step"] for line in record.metrics]
+    total = _get(record.config, "trainer.total_training_steps")
+    if steps != list(range(1, len(steps) + 1)) or (total is not None and len(steps) != total):
+        problem = f"its metrics.jsonl has {len(steps)} of {total} steps, or lacks one between"
+        raise ConfigurationError("run", str(folder), problem, "Delete the folder and run it again")
+    if not record.evaluations:
+        raise ConfigurationError("run", str(folder), "has no evaluation", "Set trainer.test_freq")
+    return {
+        "format": FORMAT,
+        "matrix": matrix,
+        "experiment": run.experiment.name,
+        "seed": run.seed,
+        "overrides": list(run.experiment.overrides),
+        "code": start["code"],
+        "mixed_versions": bool(start.get("mixed_versions")) or start["code"]["source"] != source_after,
+        "settings_digest": start["settings_digest"],
+        "machine": record.info.get("machine"),
+        "cost": _cost(record),
+        "settings": {key: _get(record.config, key) for key in _SETTINGS if _get(record.config, key) is not None},
+        "policy": _policy(record.config),
+        "evaluations": [_evaluation(each) for each in record.evaluations if _is_scheduled(each, record.config)],
+        "metrics": _columns(record.metrics),
+    }
+
+
+def _is_scheduled(evaluation: Evaluation, config: Mapping[str, Any]) -> bool:
+    """Whether an undisturbed run makes it too: a resumed one also evaluates where it takes up."""
+    frequency = _get(config, "trainer.test_freq")
+    last = evaluation.step == _get(config, "trainer.total_training_steps")
+    return last or (evaluation.step % frequency == 0 if frequency > 0 else evaluation.step == 0)
+
+
+def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    line = asdict(evaluation)
+    return {name: _rounded(value) for name, value in (line | line.pop("more")).items()}
+
+
+def _columns(lines: Sequence[Record]) -> dict[str, list[Any]]:
+    """The kept metrics, each a list over the steps; null where a step has none."""
+    names = dict.fromkeys(name for line in lines for name in line)
+    kept = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _METRICS)]
+    return {name: [_rounded(line.get(name)) for line in lines] for name in ("step", *sorted(kept))}
+
+
+def _rounded(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+
+
+def _cost(record: RunFolder) -> dict[str, Any]:
+    """Seconds from start to end, over the starts whose end is known; a start that was killed has none."""
+    starts = record.info.get("starts", [])
+    ended = [each for each in starts if each.get("ended")]
+    seconds = [(_time(each["ended"]) - _time(each["started"])).total_seconds() for each in ended]
+    return {
+        "seconds": sum(seconds),
+        "starts": len(starts),
+        "starts_without_end": len(starts) - len(ended),
+        "started": starts[0]["started"] if starts else None,
+        "ended": record.info.get("ended"),
+    }
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name of the model; of a tiny policy also its size, and how it played before training."""
+    path = _get(config, "model.path")
+    if path is None:
+        return {}
+    report = read_json(Path(path) / "tiny_policy.json")
+    found: dict[str, Any] = {"name": Path(path).name if report else path}
+    found |= {key: report[key] for key in ("parameters", "vocabulary") if key in report}
+    return found
+
+
+def _get(config: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = config
+    for key in dotted.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return None
+        value = value[key]
+    return value

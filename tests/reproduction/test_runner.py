@@ -1,0 +1,219 @@
+"""The runner: what is done is skipped, what was broken off resumes, whatever kills it and whenever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reproduction import runner
+from actfocus_verl.reproduction.folders import RunLock, State, Workspace, read_json, write_json
+from actfocus_verl.reproduction.runner import Outcome, run_missing
+from tests.reproduction.conftest import OPTIONS, start_runner, summaries
+from tests.reproduction.stand_in import STEPS, figure
+
+RunAll = Callable[..., Outcome]
+
+
+def journal(workspace: Workspace) -> list[dict[str, Any]]:
+    path = workspace.results.with_name("journal")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Fails by the test's own time limit."""
+    while not condition():
+        time.sleep(0.001)
+
+
+def test_every_run_gets_a_summary_of_its_own(workspace: Workspace, run_all: RunAll) -> None:
+    outcome = run_all()
+    assert [str(run) for run in outcome.done] == [
+        *("small/uniform/seed0", "small/actfocus/seed0", "small/uniform/seed1", "small/actfocus/seed1"),
+        *("small/uniform/seed2", "small/actfocus/seed2"),
+    ]
+    assert len(journal(workspace)) == 6 * STEPS
+    for name in ("uniform", "actfocus"):
+        for seed in range(3):
+            summary = read_json(workspace.results / "trial" / "small" / name / f"seed{seed}.json")
+            assert (summary["experiment"], summary["seed"]) == (f"small/{name}", seed)
+            assert summary["metrics"]["step"] == list(range(1, STEPS + 1))
+            expected = [pytest.approx(figure(seed, step), rel=1e-5) for step in range(1, STEPS + 1)]
+            assert summary["metrics"]["episode/success_rate"] == expected
+            assert "not/kept" not in summary["metrics"]
+            assert [line["successes"] for line in summary["evaluations"]] == [100 + seed, 100 + 10 * STEPS + seed]
+            assert summary["evaluations"][-1]["valid_action_rate"] == 1.0
+            assert summary["settings"]["credit"] == {"name": name}
+            assert summary["settings"]["actor_rollout_ref.actor.optim.lr"] == 1e-4
+            assert summary["code"] == {"source": "a source", "commit": "c0ffee", "packages": {"verl": "0.9.1"}}
+            assert summary["cost"]["seconds"] == 60.0
+            assert (summary["cost"]["starts"], summary["cost"]["starts_without_end"]) == (1, 0)
+            assert summary["mixed_versions"] is False
+
+
+def test_what_is_done_is_not_run_again(workspace: Workspace, run_all: RunAll) -> None:
+    run_all()
+    first = workspace.matrix.runs()[0]
+    workspace.places(first).summary.unlink()
+    before = journal(workspace)
+    outcome = run_all()
+    assert outcome.done == [first]
+    assert journal(workspace) == before  # its training had finished: only the summary was missing
+
+
+def test_killed_ten_times_it_ends_as_if_undisturbed(workspace: Workspace, run_all: RunAll, tmp_path: Path) -> None:
+    """SIGKILL at seeded moments, to the runner alone or to its training as well."""
+    undisturbed = replace(workspace, results=tmp_path / "calm" / "results", outputs=tmp_path / "calm" / "outputs")
+    run_missing(undisturbed, undisturbed.matrix.runs(), OPTIONS, lambda line: None)
+    calm_journal = len(journal(workspace))
+    assert calm_journal == 6 * STEPS
+
+    rng, steps_seen = random.Random(5), calm_journal
+    for kill in range(10):
+        process = start_runner(workspace)
+        steps_seen += rng.randint(0, 3)
+        wait_for(lambda: len(journal(workspace)) >= steps_seen)  # noqa: B023  (called within the round)
+        time.sleep(rng.uniform(0.0, 0.03))
+        steps_seen = len(journal(workspace))
+        if kill % 2:
+            os.kill(process.pid, signal.SIGKILL)  # its training goes on
+        else:
+            with contextlib.suppress(ProcessLookupError):  # no group yet
+                os.killpg(process.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # it was alive
+    run_all()
+
+    assert summaries(workspace) == summaries(undisturbed)
+    assert len(summaries(workspace)) == 6
+    assert not (tmp_path / "overlap").exists()
+    assert all(workspace.state(run) is State.DONE for run in workspace.matrix.runs())
+
+
+def test_two_runners_share_the_work(workspace: Workspace, run_all: RunAll, tmp_path: Path) -> None:
+    processes = [start_runner(workspace) for _ in range(2)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert len(summaries(workspace)) == 6
+    assert len(journal(workspace)) == 6 * STEPS  # no step was done twice
+    assert not (tmp_path / "overlap").exists()
+
+
+def test_a_failed_run_does_not_keep_the_others_from_running(
+    workspace: Workspace, run_all: RunAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_FAILS", "small/uniform")
+    outcome = run_all()
+    assert [run.experiment.label for run in outcome.done] == ["actfocus"] * 3
+    assert {str(run) for run in outcome.failed} == {f"small/uniform/seed{seed}" for seed in range(3)}
+    assert "ended with status 1; see " in next(iter(outcome.failed.values()))
+    assert workspace.state(workspace.matrix.runs()[0]) is State.FAILED
+    monkeypatch.delenv("STAND_IN_FAILS")
+    assert len(run_all().done) == 3
+
+
+def test_a_run_of_another_is_left_alone(workspace: Workspace, run_all: RunAll) -> None:
+    first = workspace.matrix.runs()[0]
+    with RunLock(workspace.places(first).lock) as lock:
+        assert lock.acquire()
+        assert workspace.state(first) is State.RUNNING
+        assert run_all().left == [first]
+    assert workspace.state(first) is State.MISSING
+    assert run_all().done == [first]
+
+
+class TestVersions:
+    def test_other_code_is_not_mixed_into_a_cell(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
+    ) -> None:
+        self._first_run(workspace)
+        version("another source")
+        with pytest.raises(ConfigurationError, match="small/uniform/seed0 was run with other code or settings: the p"):
+            run_all()
+        assert len(summaries(workspace)) == 2  # that of the other cell, which came first, and the first
+        assert run_all(mix_versions=True).failed == {}
+        assert len(summaries(workspace)) == 6
+
+    def test_other_packages_are_not_mixed(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
+    ) -> None:
+        self._first_run(workspace)
+        version("a source", verl="0.9.2")
+        with pytest.raises(ConfigurationError, match=r"verl 0\.9\.2 and 0\.9\.1"):
+            run_all()
+
+    def test_other_settings_are_not_mixed(
+        self, workspace: Workspace, run_all: RunAll, composed: dict[str, Any]
+    ) -> None:
+        self._first_run(workspace)
+        composed["data"]["train_batch_size"] = 16
+        with pytest.raises(ConfigurationError, match="other code or settings: the experiment's settings"):
+            run_all()
+
+    def test_a_commit_that_changes_no_run_is_no_other_code(self, workspace: Workspace, run_all: RunAll) -> None:
+        path = self._first_run(workspace)
+        summary = read_json(path)
+        write_json(path, summary | {"code": summary["code"] | {"commit": "another"}})
+        assert len(run_all().done) == 5
+
+    def test_other_code_does_not_resume_a_run(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
+    ) -> None:
+        process = start_runner(workspace)
+        wait_for(lambda: len(journal(workspace)) > 3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+        version("another source")
+        with pytest.raises(ConfigurationError, match="small/uniform/seed0, which was broken off,"):
+            run_all()
+        run_all(mix_versions=True)
+        first, *others = (summary["mixed_versions"] for summary in self._in_order(workspace))
+        assert first is True
+        assert others == [False] * 5
+
+    def test_a_folder_of_unknown_origin_is_not_taken_over(self, workspace: Workspace, run_all: RunAll) -> None:
+        folder = workspace.places(workspace.matrix.runs()[0]).folder
+        write_json(folder / "run.json", {"exit_reason": "finished"})
+        with pytest.raises(ConfigurationError, match="was not started by this script"):
+            run_all()
+
+    def _first_run(self, workspace: Workspace) -> Path:
+        first = workspace.matrix.runs()[0]
+        run_missing(workspace, [first], OPTIONS, lambda line: None)
+        return workspace.places(first).summary
+
+    def _in_order(self, workspace: Workspace) -> list[dict[str, Any]]:
+        return [read_json(workspace.places(run).summary) for run in workspace.matrix.runs()]
+
+
+def test_sigterm_ends_the_training_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_STOPPING", ((signal.SIGINT, 0.1), (signal.SIGTERM, 60.0)))
+    monkeypatch.setenv("STAND_IN_STEP_SECONDS", "500")
+    first = workspace.matrix.runs()[0]
+    process = start_runner(workspace)
+    wait_for(lambda: workspace.places(first).folder.joinpath("evaluations.jsonl").exists())
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode != 0
+    assert workspace.state(first) is State.INTERRUPTED  # free, so the training has ended
+    assert summaries(workspace) == {}
+
+
+def test_there_is_no_time_for_a_run_that_takes_longer(workspace: Workspace, run_all: RunAll) -> None:
+    first = workspace.matrix.runs()[0]
+    run_missing(workspace, [first], OPTIONS, lambda line: None)  # it took a minute, it says
+    outcome = run_all(minutes=0.9)
+    assert [str(run) for run in outcome.left] == [str(run) for run in workspace.matrix.runs()[1:]]
+    assert len(run_all(minutes=60.0).done) == 5
