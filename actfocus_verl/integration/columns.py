@@ -15,6 +15,8 @@ TURN_REWARDS = "turn_rewards"
 ANCHORS = "anchors"
 GROUP_IDS = "group_ids"
 
+_DTYPES = {TOKEN_ROLES: torch.int64, TURN_IDS: torch.int64, TURN_REWARDS: torch.float32, ANCHORS: torch.int64}
+
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
 
@@ -69,27 +71,29 @@ def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.
 
 
 class TokenColumnsOutput(AgentLoopOutput):
-    """verl's output of an agent loop plus our columns, which travel as tensors beside `response_mask`."""
+    """verl's output of an agent loop plus our columns, which travel as tensors beside `response_mask`.
 
-    token_roles: list[int]
-    """Role of each response token (credit.tokens.TokenRole), int64 (T,)."""
-    turn_ids: list[int]
-    """Turn each response token was sampled in, -1 outside, int64 (T,)."""
-    turn_rewards: list[float]
-    """Environment rewards plus penalties of each turn, float32 (K,)."""
-    anchors: list[int]
+    A loop gives those it has. `turn_rewards` and `anchors` have one entry a turn of `turn_ids`.
+    """
+
+    token_roles: list[int] | None = None
+    """Role of each response token (credit.tokens.TokenRole), int64 (T,). None: `credit.action_span` says."""
+    turn_ids: list[int] | None = None
+    """Turn each response token was sampled in, -1 outside, int64 (T,). None: runs of sampled tokens."""
+    turn_rewards: list[float] | None = None
+    """Environment rewards plus penalties of each turn, float32 (K,), whose sum is the score."""
+    anchors: list[int] | None = None
     """Hash of the state each turn saw, int64 (K,)."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return verl's columns and ours as tensors; raises ValueError when a token column has another length."""
-        for name in (TOKEN_ROLES, TURN_IDS):
-            if len(getattr(self, name)) != len(self.response_ids):
-                raise ValueError(
-                    f"{name} has {len(getattr(self, name))} entries, the response has {len(self.response_ids)} tokens"
-                )
         columns = super().as_dict()
-        columns[TOKEN_ROLES] = torch.tensor(self.token_roles, dtype=torch.int64)
-        columns[TURN_IDS] = torch.tensor(self.turn_ids, dtype=torch.int64)
-        columns[TURN_REWARDS] = torch.tensor(self.turn_rewards, dtype=torch.float32)
-        columns[ANCHORS] = torch.tensor(self.anchors, dtype=torch.int64)
+        for name, dtype in _DTYPES.items():
+            values = getattr(self, name)
+            if values is None:
+                columns.pop(name, None)
+                continue
+            if name in (TOKEN_ROLES, TURN_IDS) and len(values) != len(self.response_ids):
+                raise ValueError(f"{name} has {len(values)} entries, the response has {len(self.response_ids)} tokens")
+            columns[name] = torch.tensor(values, dtype=dtype)
         return columns

@@ -79,7 +79,7 @@ def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
             _ESTIMATOR,
             spec.name,
             f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
-            "Use an agent loop whose output has it (agent_loop=actfocus), or algorithm=grpo",
+            "Use an agent loop whose output has it (docs/use_with_your_verl_run.md), or algorithm=grpo",
         )
     valid_rows = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
     turns = padded_turns(data.select(*(name for name in (TURN_REWARDS, ANCHORS) if name in spec.columns)), valid_rows)
