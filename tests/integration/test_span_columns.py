@@ -393,6 +393,10 @@ def test_the_lines_to_add_to_verls_command_compose() -> None:
     assert trainer.weighting.name == "actfocus"
     assert trainer.group_filter.name == "none"
     assert trainer.trainer_mode == "sync"
+    assert trainer.run_log.folder is None  # no run section: nothing is written
+    trainer.run_log.continue_from(0)
+    trainer.run_log.metrics({"a": 1}, step=1)
+    trainer.run_log.evaluations(["sums"], ["u"], {"reward": [1.0]}, step=1)
 
 
 def test_the_page_has_these_lines() -> None:
