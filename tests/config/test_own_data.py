@@ -101,3 +101,17 @@ def test_an_agent_loop_that_nobody_registered(own: DictConfig, model_folder: Mod
     config = check(changed(own, **{LOOP: "tool_agnt", "actor_rollout_ref.model.path": str(model_folder())}))
     with pytest.raises(ConfigurationError, match=r"default_agent_loop='tool_agnt': is not registered.*tool_agent"):
         check_registered(config)
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "contents"),
+    [
+        ("['<act>','</act>']", "go <act>up</act>", ["up"]),
+        ("{regex: 'Action: (.*)'}", "Action: up\nso", ["up"]),
+        (r"{regex: '(?m)^> (\w+)\|(\d+)$'}", "> up|2\n> no", ["up", "2"]),
+    ],
+)
+def test_spans_as_they_are_written_on_a_command_line(word: str, text: str, contents: list[str]) -> None:
+    span = action_span(compose_config(f"credit.action_span={word}"))
+    assert span is not None
+    assert [text[start:end] for start, end in span.find(text).contents] == contents

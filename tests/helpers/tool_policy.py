@@ -1,4 +1,4 @@
-"""A policy of a few thousand weights that calls a tool, its dataset, its tool and its reward: a run without a world."""
+"""A policy of sixty thousand weights that calls a tool, its dataset, its tool and its reward: a run without a world."""
 
 from __future__ import annotations
 
