@@ -20,6 +20,15 @@ STATES = "states"
 REPLAYED = "replayed"
 GROUP_IDS = "group_ids"
 
+_DTYPES = {
+    TOKEN_ROLES: torch.int64,
+    TURN_IDS: torch.int64,
+    TURN_REWARDS: torch.float32,
+    ANCHORS: torch.int64,
+    STATES: torch.int64,
+    REPLAYED: torch.int64,
+}
+
 PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
 """What the agent loop writes for estimators that probe the policy for a known answer (`rollout.probe_columns`)."""
 ANSWER_SCORES = "answer_scores"
@@ -57,7 +66,7 @@ def require_columns(data: TensorDict, names: Sequence[str], estimator: str) -> N
             "algorithm.adv_estimator",
             estimator,
             f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
-            "Use an agent loop whose output has it (agent_loop=actfocus), or algorithm=grpo",
+            "Use an agent loop whose output has it (docs/use_with_your_verl_run.md), or algorithm=grpo",
         )
 
 
@@ -105,36 +114,37 @@ def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.
 
 
 class TokenColumnsOutput(AgentLoopOutput):
-    """verl's output of an agent loop plus our columns, which travel as tensors beside `response_mask`."""
+    """verl's output of an agent loop plus our columns, which travel as tensors beside `response_mask`.
 
-    token_roles: list[int]
-    """Role of each response token (credit.tokens.TokenRole), int64 (T,)."""
-    turn_ids: list[int]
-    """Turn each response token was sampled in, -1 outside, int64 (T,)."""
-    turn_rewards: list[float]
-    """Environment rewards plus penalties of each turn, float32 (K,)."""
-    anchors: list[int]
+    A loop gives those it has. A column of turns has one entry a turn of `turn_ids`.
+    """
+
+    token_roles: list[int] | None = None
+    """Role of each response token (credit.tokens.TokenRole), int64 (T,). None: `credit.action_span` says."""
+    turn_ids: list[int] | None = None
+    """Turn each response token was sampled in, -1 outside, int64 (T,). None: runs of sampled tokens."""
+    turn_rewards: list[float] | None = None
+    """Environment rewards plus penalties of each turn, float32 (K,), whose sum is the score."""
+    anchors: list[int] | None = None
     """Hash of the state each turn saw, int64 (K,)."""
-    states: list[int]
+    states: list[int] | None = None
     """Hash of the token prefix each turn was sampled after, int64 (K,)."""
-    replayed: list[int]
+    replayed: list[int] | None = None
     """1 for the turns shared with the episode this one was forked from, int64 (K,)."""
     probes: dict[str, list[int]] | None = None
     """PROBE_COLUMNS by name, each int64, where an estimator needs them; None: not stored."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return verl's columns and ours as tensors; raises ValueError when a token column has another length."""
-        for name in (TOKEN_ROLES, TURN_IDS):
-            if len(getattr(self, name)) != len(self.response_ids):
-                raise ValueError(
-                    f"{name} has {len(getattr(self, name))} entries, the response has {len(self.response_ids)} tokens"
-                )
         columns = super().as_dict()
-        columns[TOKEN_ROLES] = torch.tensor(self.token_roles, dtype=torch.int64)
-        columns[TURN_IDS] = torch.tensor(self.turn_ids, dtype=torch.int64)
-        columns[TURN_REWARDS] = torch.tensor(self.turn_rewards, dtype=torch.float32)
-        for name in (ANCHORS, STATES, REPLAYED):
-            columns[name] = torch.tensor(getattr(self, name), dtype=torch.int64)
+        for name, dtype in _DTYPES.items():
+            values = getattr(self, name)
+            if values is None:
+                columns.pop(name, None)
+                continue
+            if name in (TOKEN_ROLES, TURN_IDS) and len(values) != len(self.response_ids):
+                raise ValueError(f"{name} has {len(values)} entries, the response has {len(self.response_ids)} tokens")
+            columns[name] = torch.tensor(values, dtype=dtype)
         columns.pop("probes", None)
         for name, values in (self.probes or {}).items():
             columns[name] = torch.tensor(values, dtype=torch.int64)

@@ -17,6 +17,7 @@ AGENT_LOOP: Final = "actor_rollout_ref.rollout.agent.default_agent_loop"
 _OURS: Final = "actfocus"
 _VERLS: Final = ("tool_agent", "single_turn_agent")
 """verl's own loops, which give no columns but the response's ids and mask."""
+_FORMATS: Final = (".parquet", ".json", ".jsonl")
 _REMOTE: Final = re.compile(r"[a-z0-9]+://")
 
 
@@ -43,6 +44,8 @@ def _check_files(key: str, value: Any, config: DictConfig) -> None:
     if config.data.custom_cls.path:  # its class knows what the names mean
         return
     for file in files:
+        if not file.endswith(_FORMATS):
+            raise ConfigurationError(key, file, "verl reads no such format", f"Use one of {', '.join(_FORMATS)}")
         if not _REMOTE.match(file) and not Path(file).expanduser().is_file():
             raise ConfigurationError(key, file, "there is no such file", f"Correct {key}")
 

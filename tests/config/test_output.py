@@ -183,6 +183,7 @@ class TestAnotherRun:
         [
             ({"env.preset": "ragen"}, "env.preset='clean', and this one has 'ragen'"),
             ({"env.size": 5}, "env.size=None, and this one has 5"),
+            ({"data.train_files": ["a.jsonl"]}, "data.train_files='train', and this one has ['a.jsonl']"),
             ({"algorithm_name": "ppo"}, "algorithm_name='grpo', and this one has 'ppo'"),
             ({"credit.alpha": 0.3}, "credit.alpha=0.1, and this one has 0.3"),
             ({"filter.ratio": 0.5}, "filter.ratio=1.0, and this one has 0.5"),

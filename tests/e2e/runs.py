@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -36,10 +36,10 @@ SMALL = (
 class Run:
     """A training process and its folder."""
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, command: Sequence[str] | None = None) -> None:
         self.folder = folder
         self.log = folder.parent / f"{folder.name}.terminal"
-        command = [sys.executable, "-m", "actfocus_verl.train", f"run.dir={folder}", *SMALL, *overrides]
+        command = command or [sys.executable, "-m", "actfocus_verl.train", f"run.dir={folder}", *SMALL, *overrides]
         with self.log.open("w") as terminal:
             # Its own session, so that whatever it leaves behind can be found, and ended, by that.
             self.process = subprocess.Popen(

@@ -57,3 +57,9 @@ def test_columns_travel_as_tensors_beside_verls() -> None:
 def test_a_token_column_of_another_length_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} has 2 entries, the response has 3 tokens"):
         output(**{name: [0, 0]}).as_dict()
+
+
+def test_a_loop_gives_the_columns_it_has() -> None:
+    columns = output(turn_ids=None, turn_rewards=None, anchors=None).as_dict()
+    assert columns["token_roles"].tolist() == [2, 0, 3]
+    assert not {"turn_ids", "turn_rewards", "anchors"} & set(columns)

@@ -107,3 +107,16 @@ def test_a_fresh_start_forgets_everything(log: RunLog) -> None:
 def test_a_folder_without_records_is_left_alone(log: RunLog) -> None:
     log.continue_from(3)
     assert not log.folder.exists()
+
+
+def test_episodes_of_no_world_have_no_success_rate(tmp_path: Path) -> None:
+    config = {
+        "run": {"dir": str(tmp_path / "run")},
+        "env": {"name": "none", "seed": 3},
+        "trainer": {},
+        "actor_rollout_ref": {"rollout": {"val_kwargs": {"temperature": 0.5}}},
+    }
+    log = RunLog(OmegaConf.create(config))
+    log.evaluations(["openai/gsm8k"], ["u"], {"reward": [1.0], "acc": [1.0]}, step=10)
+    log.metrics({"a": 1}, step=10)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]

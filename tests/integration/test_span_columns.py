@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerFast
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
 from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 from verl.experimental.agent_loop.tool_parser import ToolParser
 from verl.tools.function_tool import FUNCTION_TOOL_REGISTRY, FunctionTool, function_tool
@@ -197,6 +197,29 @@ def test_no_format_of_verl_is_missing() -> None:
     assert set(ToolParser._registry) == set(TOOL_CALLS) == set(EXAMPLES)
 
 
+def test_the_pages_own_loop_gives_the_column_it_has(tokenizer: PreTrainedTokenizerFast) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "use_with_your_verl_run.md").read_text(encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "my_loop"}
+    exec(page.partition("```python\n")[2].partition("```")[0], namespace)
+    del _agent_loop_registry["last_token"]
+    config = compose_config(*OWN_DATA)
+
+    async def run() -> Any:
+        loop = namespace["LastTokenLoop"](
+            trainer_config=DictConfigWrap(config),
+            server_manager=Server([tokenizer.encode("Up!")]),
+            tokenizer=tokenizer,
+            processor=None,
+            dataset_cls=None,
+            data_config=DictConfigWrap(config.data),
+        )
+        return await loop.run({}, raw_prompt=[{"role": "user", "content": "Where?"}])
+
+    columns = asyncio.run(run()).as_dict()
+    assert columns["token_roles"].tolist() == [1] * (len(columns["responses"]) - 1) + [2]
+    assert "turn_ids" not in columns
+
+
 # ---------------------------------------------------------------- our trainer on such rows
 
 
@@ -370,6 +393,28 @@ def test_the_lines_to_add_to_verls_command_compose() -> None:
     assert trainer.weighting.name == "actfocus"
     assert trainer.group_filter.name == "none"
     assert trainer.trainer_mode == "sync"
+    assert trainer.run_log.folder is None  # no run section: nothing is written
+    trainer.run_log.continue_from(0)
+    trainer.run_log.metrics({"a": 1}, step=1)
+    trainer.run_log.evaluations(["sums"], ["u"], {"reward": [1.0]}, step=1)
+
+
+def test_the_page_has_these_lines() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "use_with_your_verl_run.md").read_text(encoding="utf-8")
+    block = page.partition("```bash\n")[2].partition("```")[0]
+    words = [line.strip(" \\'") for line in block.splitlines()]
+    assert tuple(words[1:]) == ADDED
+    assert {f"`{name}`" for name in TOOL_CALLS} <= set(page.replace(",", " ").split())
+
+
+def test_our_other_groups_compose_with_verls_command_and_its_own_values_win() -> None:
+    mine = ("actor_rollout_ref.actor.kl_loss_coef=0.02", *ADDED, "+filter=reward_variance", "+algorithm=gigpo")
+    config = verls_command(*mine)
+    trainer = TokenCreditTrainerSync(config)
+    assert config.actor_rollout_ref.actor.kl_loss_coef == 0.02
+    assert trainer.group_filter.name == "reward_variance"
+    assert trainer.estimator is not None
+    assert trainer.estimator.name == "gigpo"
 
 
 def test_without_our_groups_the_keys_do() -> None:

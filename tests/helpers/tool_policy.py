@@ -1,0 +1,98 @@
+"""A policy of sixty thousand weights that calls a tool, its dataset, its tool and its reward: a run without a world."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from actfocus_verl.policies.config import TinyPolicyConfig
+from actfocus_verl.policies.reproducible import reproducible
+from actfocus_verl.policies.tokenizer import train_tokenizer
+from actfocus_verl.policies.training import new_model, train
+from actfocus_verl.rollout import ChatCodec
+
+SYSTEM = "Add the numbers with the tool."
+TOOL = '''
+from verl.tools.function_tool import function_tool
+
+
+@function_tool
+def add(a: int, b: int) -> str:
+    """Add two numbers.
+
+    Args:
+        a: The first one.
+        b: The second one.
+    """
+    return str(a + b)
+'''
+REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+    return float(f"The sum is {ground_truth}." in solution_str)
+"""
+
+_SIZE = TinyPolicyConfig(
+    layers=1, hidden_size=64, heads=2, intermediate_size=128, batch_size=4, learning_rate=3e-3, evaluation_episodes=0
+)
+
+
+def write_tool_run(folder: Path, *, rows: int = 16, examples: int = 400) -> None:
+    """Write `model/`, `rows.jsonl`, `tools.py` and `reward.py` into `folder`."""
+    (folder / "tools.py").write_text(TOOL)
+    (folder / "reward.py").write_text(REWARD)
+    rng = random.Random(0)
+    questions = [_question(rng) for _ in range(rows)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(_row(a, b)) + "\n" for a, b in questions))
+    with reproducible(0):
+        _write_model(folder / "model", [_question(rng) for _ in range(examples)], folder)
+
+
+def _question(rng: random.Random) -> tuple[int, int]:
+    return rng.randint(1, 4), rng.randint(1, 4)
+
+
+def _row(a: int, b: int) -> dict[str, Any]:
+    return {
+        "prompt": _prompt(a, b),
+        "data_source": "sums",
+        "reward_model": {"style": "rule", "ground_truth": str(a + b)},
+        "extra_info": {"index": a * 10 + b},
+    }
+
+
+def _prompt(a: int, b: int) -> list[dict[str, str]]:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{a} + {b}"}]
+
+
+def _replies(a: int, b: int) -> tuple[str, str, str]:
+    """The call, what the tool says, and the answer."""
+    call = json.dumps({"name": "add", "arguments": {"a": a, "b": b}})
+    return f"I ask the tool.\n<tool_call>\n{call}\n</tool_call>", str(a + b), f"The sum is {a + b}."
+
+
+def _write_model(folder: Path, questions: list[tuple[int, int]], scratch: Path) -> None:
+    texts = [SYSTEM, *(text for question in questions for text in _replies(*question))]
+    tokenizer = train_tokenizer(texts + ["system\n", "user\n", "assistant\n", "tool\n"] * 10, 400)
+    codec = ChatCodec(tokenizer)
+    model = new_model(_SIZE, tokenizer)
+    train(model, tokenizer, [_example(codec, tokenizer, *question) for question in questions], _SIZE, scratch)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _example(codec: ChatCodec, tokenizer: Any, a: int, b: int) -> dict[str, list[int]]:
+    """The ids of the conversation as verl's tool loop builds it, and labels on what the policy says."""
+    call, told, answer = _replies(a, b)
+    between = f"\n<|im_start|>tool\n{told}<|im_end|>\n<|im_start|>assistant\n"
+    pieces = [
+        (codec.initial_ids(_prompt(a, b)), False),
+        ([*tokenizer.encode(call), codec.end_of_turn_id], True),
+        (tokenizer.encode(between), False),
+        ([*tokenizer.encode(answer), codec.end_of_turn_id], True),
+    ]
+    return {
+        "input_ids": [i for ids, _ in pieces for i in ids],
+        "labels": [i if said else -100 for ids, said in pieces for i in ids],
+    }
