@@ -18,6 +18,7 @@ from actfocus_verl.integration import estimators
 from actfocus_verl.integration.columns import padded_turns
 from actfocus_verl.preflight import check_config
 from tests.config.conftest import composed
+from tests.helpers.probes import add_probes
 from tests.helpers.queue import LocalQueue
 from tests.helpers.trainer import MakeTrainer, to_advantages
 
@@ -47,6 +48,7 @@ def rows(rows: Rows) -> Rows:
         row["turn_rewards"] = torch.tensor([-0.1] * (turns - 1) + [final + 0.1 * (turns - 1)])
         row["anchors"] = torch.tensor(anchors[:turns])
         row["values"] = torch.where(row["response_mask"] > 0, torch.randn(length, generator=generator), float("nan"))
+    add_probes(rows)
     return rows
 
 
