@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,11 +29,8 @@ def add_probes(rows: Rows, *, unknown: tuple[str, int] | None = None) -> None:
 
 
 @torch.no_grad()
-def slow_scores(row: dict[str, Any], model_folder: Path, temperature: float) -> list[float]:
+def slow_scores(row: dict[str, Any], model: Any, temperature: float) -> list[float]:
     """The answer's mean log-prob before each turn, one forward pass each; NaN without an answer."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     scores, taken = [], 0
     for start, length, answer in zip(
         row["probe_starts"].tolist(), row["probe_lengths"].tolist(), row["answer_lengths"].tolist(), strict=True
