@@ -37,6 +37,8 @@ COMBINATIONS = [
     "model=qwen2.5-0.5b platform=cpu algorithm=bilevel_gae credit=uniform filter=none",
     "model=tiny platform=cpu rollout=forked algorithm=carl credit=actfocus filter=none",
     "model=qwen2.5-0.5b platform=gpu rollout=independent algorithm=carl credit=aem filter=none",
+    "model=tiny platform=cpu algorithm=igpo credit=actfocus filter=none",
+    "model=tiny platform=gpu algorithm=a2tgpo credit=aem filter=top_p",
     "experiment=quickstart",
     PAPER,
     f"{PAPER} model=tiny platform=cpu trainer.total_training_steps=2",

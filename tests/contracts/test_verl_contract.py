@@ -83,7 +83,10 @@ def test_every_overridden_or_extended_method_is_listed() -> None:
 @pytest.mark.parametrize(
     ("source", "missing"),
     [
-        ("from verl.trainer.ppo.core_algos import agg_loss", ["verl.trainer.ppo.core_algos.agg_loss"]),
+        (
+            "from verl.trainer.ppo.core_algos import get_kl_controller",
+            ["verl.trainer.ppo.core_algos.get_kl_controller"],
+        ),
         ("def f():\n    from verl.utils.device import get_device_id as x", ["verl.utils.device.get_device_id"]),
         ("import transfer_queue as tq\ntq.kv_list()", ["transfer_queue.kv_list"]),
         ("from verl.utils import tensordict_utils as tu\ntu.pop(1)", ["verl.utils.tensordict_utils.pop"]),

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerFast
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
@@ -15,6 +16,7 @@ from verl.workers.rollout.replica import TokenOutput
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments.frozen_lake import FrozenLake
+from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, episode_seed
 from actfocus_verl.integration.columns import TokenColumnsOutput
 from tests.helpers.tokenizer import build_tokenizer
@@ -45,11 +47,14 @@ class ListServer:
         )
 
 
-def play(server: ListServer, tokenizer: PreTrainedTokenizerFast, **row: Any) -> TokenColumnsOutput:
+def play(
+    server: ListServer, tokenizer: PreTrainedTokenizerFast, *, estimator: str = "grpo", **row: Any
+) -> TokenColumnsOutput:
     """One episode through verl's own constructor and `run`."""
     config = OmegaConf.create(
         {
             "env": {"name": "frozen_lake", "preset": "clean", "seed": 1, "train_size": 8, "evaluation_size": 8},
+            "algorithm": {"adv_estimator": estimator},
             "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500}},
         }
     )
@@ -149,3 +154,33 @@ def test_episode_seeds() -> None:
     assert all(0 <= seed < 2**63 for seed in training)
     assert episode_seed(0, "evaluation", 1, 0) == episode_seed(0, "evaluation", 9, 0)  # evaluations repeat
     assert episode_seed(0, "train", 1, 0) != episode_seed(1, "train", 1, 0)
+
+
+PROBES = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
+
+
+def test_probes_are_written_for_the_estimators_that_need_them(tokenizer: PreTrainedTokenizerFast) -> None:
+    row = {"split": "train", "index": 3, "session_id": 0, "global_steps": 1}
+    for estimator in ("grpo", "gigpo"):
+        columns = play(ListServer(tokenizer.encode(REPLY)), tokenizer, estimator=estimator, **row).as_dict()
+        assert not {"probes", *PROBES} & set(columns)
+    for estimator in ("igpo", "a2tgpo"):
+        server = ListServer(tokenizer.encode(REPLY))
+        columns = play(server, tokenizer, estimator=estimator, **row).as_dict()
+        assert "probes" not in columns
+        assert {columns[name].dtype for name in PROBES} == {torch.int64}
+        starts, lengths = columns["probe_starts"].tolist(), columns["probe_lengths"].tolist()
+        assert [len(columns["prompts"]) + start for start in starts] == [
+            len(call["prompt_ids"]) for call in server.calls
+        ]
+        assert sum(lengths) == len(columns["probe_ids"])
+        assert all(0 < answer < length for answer, length in zip(columns["answer_lengths"], lengths, strict=True))
+        assert tokenizer.decode(columns["probe_ids"][: lengths[0]]).startswith("<think> </think> <answer>")
+
+
+def test_an_answer_longer_than_a_reply_is_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FrozenLake, "known_answer", lambda world: "Right || " * 200 + "Right")
+    with pytest.raises(ConfigurationError, match=r"env.max_turn_tokens=400: the known answer takes \d+ tokens"):
+        play(ListServer(tokenizer.encode(REPLY)), tokenizer, estimator="igpo", split="train", index=3)

@@ -18,6 +18,7 @@ from actfocus_verl.integration import estimators
 from actfocus_verl.integration.columns import padded_turns
 from actfocus_verl.preflight import check_config
 from tests.config.conftest import composed
+from tests.helpers.probes import add_probes
 from tests.helpers.queue import LocalQueue
 from tests.helpers.trainer import MakeTrainer, to_advantages
 
@@ -48,6 +49,7 @@ def rows(rows: Rows) -> Rows:
         row["anchors"] = torch.tensor(anchors[:turns])
         row["states"], row["replayed"] = row["anchors"], torch.zeros_like(row["anchors"])
         row["values"] = torch.where(row["response_mask"] > 0, torch.randn(length, generator=generator), float("nan"))
+    add_probes(rows)
     return rows
 
 
