@@ -20,6 +20,10 @@ GROUP_IDS = "group_ids"
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
 
+FORK = "fork"
+"""In `reward_extra_info` of forked rollouts: turns replayed, 0 for an episode from the beginning, or MISMATCH."""
+MISMATCH = -1
+
 
 def group_ids(keys: Sequence[str]) -> torch.Tensor:
     """Return numbers, int64 (B,), equal for rows of one prompt group; keys are verl's `{uid}_{session}_{index}`."""

@@ -12,7 +12,7 @@ import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 
-from actfocus_verl.integration.columns import OUTCOME_PREFIX
+from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
@@ -131,6 +131,8 @@ def _rollout(data: Any, row: int, key: str, step: int) -> dict[str, Any]:
         "prompt_ids": _values(data["prompts"][row]),
         "texts": extra["texts"],
     }
+    if FORK in info:
+        entry["replayed_turns"] = max(int(info[FORK]), 0)
     length = data["responses"][row].numel()
     for name in _ROLLOUT_TOKEN_FIELDS:
         if name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
