@@ -39,6 +39,10 @@ CLIP_SCALES = "clip_scales"
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
 
+FORK = "fork"
+"""In `reward_extra_info` of forked rollouts: turns replayed, 0 for an episode from the beginning, or MISMATCH."""
+MISMATCH = -1
+
 
 def group_and_session(key: str) -> tuple[str, str]:
     """Return the uid of the prompt group and the session of a row's key, verl's `{uid}_{session}_{index}`."""

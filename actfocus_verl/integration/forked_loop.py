@@ -15,14 +15,11 @@ from verl.experimental.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import register
 
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, to_output
+from actfocus_verl.integration.columns import FORK, MISMATCH
 from actfocus_verl.integration.dataset import FORKED_AGENT_NAME
 from actfocus_verl.rollout import ForkedGroup, ForkPoint, Line, ReplayMismatchError
 
 logger = logging.getLogger(__name__)
-
-FORK = "fork"
-"""Key of `reward_extra_info`: turns replayed, or MISMATCH; 0 for an episode from the beginning."""
-MISMATCH = -1
 
 _groups: dict[str, ForkedGroup] = {}
 """By uid: the prompts this worker is playing."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 
 from actfocus_verl.config import has_world, section
-from actfocus_verl.integration.columns import OUTCOME_PREFIX, group_and_session
+from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session
 from actfocus_verl.rollout import TokenDecoder
 
 METRICS_FILE = "metrics.jsonl"
@@ -158,6 +158,8 @@ def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) ->
     if "turn_rewards" in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         entry["turn_rewards"] = _values(data["turn_rewards"][row])
     entry |= {name: extra[name] for name in ("texts", "final_state") if name in extra}
+    if FORK in info:
+        entry["replayed_turns"] = max(int(info[FORK]), 0)
     length = data["responses"][row].numel()
     for name in _ROLLOUT_TOKEN_FIELDS:
         if name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)

@@ -45,8 +45,8 @@ def test_only_training_boards_are_forked(carl: DictConfig) -> None:
     [
         ({"algorithm.gamma": 0.9}, "algorithm.gamma=0.9: carl compares returns of whole episodes"),
         (
-            {"filter": {"name": "zero_variance", "loss_scaling": "none"}},
-            "filter.name='zero_variance': carl chooses what trains by where",
+            {"filter.name": "reward_variance"},
+            "filter.name='reward_variance': carl chooses what trains by where",
         ),
         ({"algorithm.use_kl_in_reward": True}, "algorithm.use_kl_in_reward=True: carl has no place for a penalty"),
         ({"estimator": {"step_weight": 1.0}}, "estimator.step_weight=1.0: is no parameter of algorithm carl"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import statistics
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,7 +256,11 @@ def test_carl_in_a_step(make_trainer: MakeTrainer, queue: LocalQueue, forests: d
 
 
 def test_a_step_with_nothing_to_compare_updates_nothing(
-    make_trainer: MakeTrainer, queue: LocalQueue, forests: dict[str, Outputs], monkeypatch: pytest.MonkeyPatch
+    make_trainer: MakeTrainer,
+    queue: LocalQueue,
+    forests: dict[str, Outputs],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Six prompts of one episode: no state has two draws. The step after it updates again."""
     updates: list[Any] = []
@@ -272,6 +278,8 @@ def test_a_step_with_nothing_to_compare_updates_nothing(
     trainer._rollout_moe_lb_metrics_accumulator = None
     trainer._compute_metrics(batch, metrics, timing, global_steps=1, epoch=0)  # verl's, over all sampled tokens
     assert metrics["critic/advantages/mean"] == 0.0
+    [records] = tmp_path.rglob("rollouts/1.jsonl")
+    assert [json.loads(line)["replayed_turns"] for line in records.read_text().splitlines()] == [0, 0]
 
     rows = {key: row for uid, outputs in forests.items() for key, row in stored(outputs, uid).items()}
     batch, metrics = to_advantages(trainer, queue, rows)

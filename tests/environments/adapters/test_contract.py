@@ -92,6 +92,13 @@ def test_worlds_do_not_disturb_each_other(case):
 
 
 @every_adapter
+def test_luck_drawn_anew_is_that_of_the_other_seed(case):
+    changed = case.world(episode_seed=1)
+    changed.reseed(2)
+    assert playthrough(case, changed, seed=2) == playthrough(case, case.world(episode_seed=2), seed=2)
+
+
+@every_adapter
 def test_the_end_is_final(case):
     world = finished(case)
     state, anchor = world.render(), world.anchor()
