@@ -67,8 +67,6 @@ def test_without_a_checkpoint_there_is_a_note_unless_one_was_asked_for(
     assert "the run has no checkpoint" in found["notes"][0]
     assert "note: no gradient norms" in capsys.readouterr().out
     assert main([f"run={run}", "checkpoint=4"]) == 2
-    assert main([f"run={run}", "tokens=0"]) == 0
-    assert result(run / "diagnose")["notes"] == []
 
 
 def test_without_energy_the_rest_is_there(run: Path, rewrite: Callable[..., None]) -> None:
@@ -77,6 +75,8 @@ def test_without_energy_the_rest_is_there(run: Path, rewrite: Callable[..., None
 
     for step in (2, 4):
         rewrite(step, without)
+    (run / "diagnose").mkdir()
+    (run / "diagnose" / "energy.png").touch()  # of an earlier diagnosis, which this one replaces
     assert main([f"run={run}", "tokens=0"]) == 0
     found = result(run / "diagnose")
     assert found["correlation"] is None
@@ -98,14 +98,6 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
     assert cut.startswith("1 groups are kept in part and were left out of the correlation: set run.rollouts_a_step")
     assert dropped.startswith("filter=reward_variance dropped groups")
     assert added.startswith("the advantages of this run hold what EMPG added")
-
-
-def test_a_figure_of_an_earlier_diagnosis_does_not_stay(run: Path, rewrite: Callable[..., None]) -> None:
-    assert main([f"run={run}", "tokens=0"]) == 0
-    for step in (2, 4):
-        rewrite(step, lambda episode: episode.pop("energy"))
-    assert main([f"run={run}", "tokens=0"]) == 0
-    assert not (run / "diagnose" / "energy.png").exists()
 
 
 @pytest.mark.parametrize(
