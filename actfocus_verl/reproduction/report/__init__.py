@@ -138,7 +138,7 @@ def _provenance(runs: Sequence[Summary]) -> Table:
         key = (str(run["code"]["commit"]), run["code"]["source"], versions, where)
         counts[key] = counts.get(key, 0) + 1
     rows = [[*key, str(count)] for key, count in sorted(counts.items())]
-    return Table(["commit", "digest of the source", "versions", "machine", "runs"], rows)
+    return Table(["commit", "digest of the source", "versions", "machine", "runs"], rows, words=4)
 
 
 def _file_name(title: str) -> str:
