@@ -46,6 +46,8 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("reporting", "import verl"),
         ("integration", "import actfocus_verl.train"),
         ("integration", "import actfocus_verl.reporting"),
+        ("preflight", "import actfocus_verl.reporting"),
+        ("launch", "import actfocus_verl.reproduction"),
     ],
 )
 def test_a_forbidden_import_is_noticed(copied: Path, room: str, line: str) -> None:

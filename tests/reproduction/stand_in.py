@@ -70,7 +70,7 @@ def config(given: dict[str, str]) -> str:
     name = given["experiment"]
     return json.dumps(
         {
-            "env": {"name": "frozen_lake", "preset": "clean"},
+            "env": {"name": "frozen_lake", "preset": "clean", "train_size": 64},
             "algorithm_name": "grpo",
             "credit": {"name": "actfocus" if "actfocus" in name else "uniform"},
             "filter": {"name": "none", "ratio": 1.0},

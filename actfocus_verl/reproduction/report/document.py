@@ -25,10 +25,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Plain text in all cells; the first column is a name, the others align to the right."""
+    """Plain text in all cells; the first `words` columns align to the left, the others, numbers, to the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 td { font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #8886; padding: .25rem .6rem; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
+.word { text-align: left; }
 img { max-width: 100%; background: #fff; }
 """
 
@@ -67,7 +68,8 @@ def _markdown(block: Block) -> str:
         return block.text
     if isinstance(block, Picture):
         return f"![{block.text}]({FIGURES}/{block.file})"
-    lines = [block.columns, ["---", *("---:" for _ in block.columns[1:])], *block.rows]
+    rule = ["---" if place < block.words else "---:" for place in range(len(block.columns))]
+    lines = [block.columns, rule, *block.rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -89,6 +91,11 @@ def _html(block: Block, pictures: Mapping[str, bytes]) -> str:
     if isinstance(block, Picture):
         data = base64.b64encode(pictures[block.file]).decode()
         return f'<img alt="{escape(block.text)}" src="data:image/png;base64,{data}">'
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in block.columns)
-    rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in block.rows)
+    head = _cells("th", block.columns, block.words)
+    rows = "\n".join(f"<tr>{_cells('td', row, block.words)}</tr>" for row in block.rows)
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+
+def _cells(tag: str, texts: Sequence[str], words: int) -> str:
+    kinds = [f'{tag} class="word"' if place < words else tag for place in range(len(texts))]
+    return "".join(f"<{kind}>{escape(text)}</{tag}>" for kind, text in zip(kinds, texts, strict=True))

@@ -67,8 +67,14 @@ def runs_table(cells: Sequence[Cell]) -> Table:
             last = run["evaluations"][-1]
             final = rate_of(last["successes"], last["episodes"])
             stable = "yes" if of.is_stable(run) else "no"
-            rows.append([cell.label, str(seed), final, str(last["episodes"]), percent(of.peak_rate(run)), stable])
+            rows.append([cell.label, str(seed), final, _episodes(last), percent(of.peak_rate(run)), stable])
     return Table(["weighting", "seed", "final [95 % Wilson]", "episodes", "peak", "stable"], rows)
+
+
+def _episodes(evaluation: Mapping[str, Any]) -> str:
+    """`512`, or `512 on 32 boards`, where Wilson's interval is too narrow."""
+    episodes, boards = evaluation["episodes"], evaluation.get("boards", evaluation["episodes"])
+    return str(episodes) if boards == episodes else f"{episodes} on {boards} boards"
 
 
 def comparison_table(comparisons: Sequence[Comparison], cells: Mapping[str, Cell], titles: Mapping[str, str]) -> Table:

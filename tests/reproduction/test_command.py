@@ -1,0 +1,103 @@
+"""`scripts/reproduce.py` as it is typed, with the stand-in's trainings."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actfocus_verl.reproduction import command
+from actfocus_verl.reproduction.composition import Composition
+from tests.reproduction.conftest import STAND_IN
+
+ROOT = Path(__file__).resolve().parents[2]
+MATRIX = """
+name: typed
+seeds: [0, 1]
+sections:
+  one:
+    small/frozen_lake_grpo_uniform: {label: uniform}
+    small/frozen_lake_grpo_actfocus: {label: ActFocus}
+"""
+
+Typed = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], composed: dict[str, Any]
+) -> Typed:
+    """Types a command on a matrix of two experiments and two seeds; returns status and everything that was shown."""
+    monkeypatch.setattr(command, "compose_experiment", lambda experiment: Composition(composed))
+    monkeypatch.setenv("STAND_IN_JOURNAL", str(tmp_path / "journal"))
+    matrix = tmp_path / "typed.yaml"
+    matrix.write_text(MATRIX)
+
+    def run(action: str, *more: str) -> tuple[int, str]:
+        places = ["--results", str(tmp_path / "results"), "--outputs", str(tmp_path / "outputs")]
+        status = command.main([action, str(matrix), *places, *more])
+        shown = capsys.readouterr()
+        return status, shown.out + shown.err
+
+    return run
+
+
+def test_from_plan_to_report(typed: Typed, tmp_path: Path) -> None:
+    status, shown = typed("plan")
+    assert status == 0
+    assert "unknown" in shown
+    assert "4 of 4 runs are left: of unknown cost one after the other" in shown
+
+    training = ["--training", shlex.join(STAND_IN)]
+    status, shown = typed("run", *training, "--only", "*actfocus/seed0")
+    assert (status, "1 done, 0 failed, 0 left" in shown) == (0, True)
+    assert "[1/1] small/frozen_lake_grpo_actfocus/seed0" in shown
+    assert "done in 1.0 min, success 0.195 -> 0.352 (512 episodes)" in shown  # 100 and 180 of 512
+
+    status, shown = typed("status")
+    assert "done 0.352" in shown
+    assert "1 done, 3 missing" in shown
+    status, shown = typed("plan")
+    assert "3 of 4 runs are left: about 0.1 hours" in shown  # three of a minute
+
+    assert typed("run", *training)[0] == 0
+    assert "4 done" in typed("status")[1]
+    status, shown = typed("report")
+    assert status == 0
+    for name in ("report.md", "report.html", "figures/one.png"):
+        assert (tmp_path / "results" / "typed" / "report" / name).exists()
+        assert name in shown
+
+
+def test_a_failed_run_shows_in_the_exit_status(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_FAILS", "small/frozen_lake_grpo_uniform")
+    status, shown = typed("run", "--training", shlex.join(STAND_IN), "--only", "*/seed0")
+    assert status == 1
+    assert "1 done, 1 failed, 0 left" in shown
+    assert "1 done, 1 failed, 2 missing" in typed("status")[1]
+
+
+def test_a_mistake_is_one_line(typed: Typed) -> None:
+    status, shown = typed("run", "--only", "nothing")
+    assert status == 2
+    assert shown.count("\n") == 1
+    assert shown.startswith("error: --only='nothing': matches no run")
+
+
+def test_scripts_are_written_for_a_cluster(typed: Typed, tmp_path: Path) -> None:
+    template = ROOT / "recipes" / "templates" / "slurm.sh"
+    status, shown = typed("run", "--submit", str(template), "--dry-run")
+    assert status == 0
+    assert shown.count("would run sbatch --parsable") == 4
+    assert len(list(tmp_path.rglob("seed*.sh"))) == 4
+
+
+def test_the_script_says_what_it_can_do() -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), "--help"]
+    answer = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "plan|run|status|report" in answer.stdout
