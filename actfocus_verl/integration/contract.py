@@ -75,7 +75,7 @@ _TRAINERS: Final = (
     Symbol(
         _TRAINER,
         ("config",),
-        attributes=("config", "trainer_mode", "global_steps", "use_reference_policy", "actor_rollout_wg"),
+        attributes=("config", "trainer_mode", "global_steps", "tokenizer", "use_reference_policy", "actor_rollout_wg"),
     ),
     _overridden(f"{_TRAINER}.__init__", "config"),
     _overridden(f"{_TRAINER}._build_replay_buffer"),

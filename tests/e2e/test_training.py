@@ -49,7 +49,11 @@ def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Ru
 
     rollout = json.loads((run.folder / "rollouts" / "1.jsonl").read_text().splitlines()[0])
     tokens = len(rollout["responses"])
-    assert {len(rollout[name]) for name in ("token_roles", "token_weights", "energy", "turn_ids")} == {tokens}
+    columns = ("token_texts", "token_roles", "token_weights", "energy", "turn_ids")
+    assert {len(rollout[name]) for name in columns} == {tokens}
+    sampled = zip(rollout["token_texts"], rollout["turn_ids"], strict=True)
+    assert "".join(text for text, turn in sampled if turn >= 0) == "".join(turn["reply"] for turn in rollout["texts"])
+    assert rollout["final_state"]
     weighted = [
         role for role, weight in zip(rollout["token_roles"], rollout["token_weights"], strict=True) if weight > 0
     ]

@@ -80,7 +80,7 @@ def multiply(folder: Path, count: int) -> None:
 
 def _metrics(step: int, alpha: float, random: np.random.Generator) -> dict[str, Any]:
     noise = float(random.normal(0, 0.02))
-    lengths = {"environment": 60.0, "reasoning": 55.0 - step, "action": 4.0, "format": 12.0}
+    lengths = {"environment": 60.0, "reasoning": 55.0 - step * (1 - alpha), "action": 4.0, "format": 12.0}
     weights = {"reasoning": alpha * 2.9, "action": 3.7 + noise, "format": 2.9}
     return {
         "episode/success_rate": 0.3 + 0.04 * step + noise,
@@ -88,8 +88,8 @@ def _metrics(step: int, alpha: float, random: np.random.Generator) -> dict[str, 
         "critic/score/mean": 0.2 + 0.05 * step,
         "stop/success": 0.5,
         "stop/failure": 0.5,
-        "actor/entropy": 0.2 - 0.01 * step,
-        "actor/kl_loss": 0.003 * step,
+        "actor/entropy": 0.2 - 0.01 * step * (1 - alpha / 2),
+        "actor/kl_loss": 0.003 * step * (1 + alpha),
         "actor/grad_norm": float("nan") if step == 3 else 0.2 + noise,
         "timing_s/step": 11.0,
         **{f"response_tokens/{role}": value for role, value in lengths.items()},

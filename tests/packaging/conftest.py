@@ -133,7 +133,7 @@ def write_program(path: Path, text: str) -> None:
 @pytest.fixture
 def scripts(tmp_path: Path) -> ScriptTree:
     root = tmp_path / "tree"
-    for name in ("scripts/bootstrap.sh", "scripts/test.sh", ".ci/run", "setup.py"):
+    for name in ("scripts/bootstrap.sh", "scripts/install_chromium.sh", "scripts/test.sh", ".ci/run", "setup.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "requirements", root / "requirements")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.packaging.conftest import ScriptTree, write_program
@@ -47,3 +49,27 @@ def test_a_failing_lint_fails_the_run_before_the_tests(ready: ScriptTree, variab
 def test_a_failing_bootstrap_ends_the_run(scripts: ScriptTree) -> None:
     assert scripts.run("scripts/test.sh", FAKE_VERSION="3.9.1").returncode == 1
     assert not any(call.startswith("-m") for call in scripts.calls())
+
+
+def test_ci_goes_on_without_a_browser(ready: ScriptTree) -> None:
+    result = ready.run(".ci/run")  # no apt-get on the PATH
+    assert result.returncode == 0
+    assert "install_chromium.sh: no apt-get here: install Chromium by hand\n" in result.stderr
+    assert "the tests in a browser will be skipped\n" in result.stdout
+
+
+@pytest.mark.parametrize(("user", "called"), [("0", ["update", "install chromium"]), ("1000", [])])
+def test_chromium_is_installed_by_root_where_there_is_none(scripts: ScriptTree, user: str, called: list[str]) -> None:
+    programs = Path(scripts.env["PATH"])
+    log = programs / "apt-calls"
+    (programs / "id").unlink()
+    write_program(programs / "id", f"#!/usr/bin/env bash\necho {user}\n")
+    write_program(programs / "apt-get", f'#!/usr/bin/env bash\necho "$*" >>{log}\n')
+    result = scripts.run("scripts/install_chromium.sh")
+    calls = log.read_text().splitlines() if log.exists() else []
+    assert result.returncode == (0 if called else 1)
+    assert ["install chromium" if call.endswith(" chromium") else call.split()[-1] for call in calls] == called
+
+    write_program(programs / "chromium", "#!/usr/bin/env bash\n")
+    assert scripts.run("scripts/install_chromium.sh").returncode == 0
+    assert (log.read_text().splitlines() if log.exists() else []) == calls

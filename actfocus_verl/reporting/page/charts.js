@@ -46,7 +46,8 @@ function panelLines(panel) {
       const smooth = smoothing.factor > 0 && !band;
       const palette = panel.series.length === 1 ? number : place;
       lines.push({
-        label: TWO_RUNS ? `${LETTERS[number]}: ${series.label}` : series.label,
+        name: series.label,
+        run: number,
         colour: series.role ? `var(--role-${series.role})` : `var(--series-${palette % PALETTE_SIZE})`,
         dashed: number > 0,
         x: data.x,
@@ -139,8 +140,22 @@ function drawLine(line, scale) {
 /** What a screen reader says of a chart: each line from its first to its last value. */
 function summary(panel, lines) {
   const parts = lines.map((line) =>
-    `${line.label} from ${format(line.raw[0])} at step ${line.x[0]} to ${format(line.raw.at(-1))} at ${line.x.at(-1)}`);
+    `${TWO_RUNS ? `${LETTERS[line.run]}, ` : ""}${line.name} from ${format(line.raw[0])} at step ${line.x[0]} to ${format(line.raw.at(-1))} at ${line.x.at(-1)}`);
   return `${panel.title}, ${panel.unit}. ${parts.join("; ")}.`;
+}
+
+function swatch(line) {
+  const element = h("i", { class: line.dashed ? "dashed" : "", "aria-hidden": "true" });
+  element.style.color = line.colour;
+  return element;
+}
+
+/** A line's value at a step, with its band, and with its run where there are two; empty where it has none. */
+function valueAt(line, step) {
+  const place = line.x.indexOf(step);
+  if (place < 0) return "";
+  const band = line.band ? ` [${format(line.band[0][place])}, ${format(line.band[1][place])}]` : "";
+  return `${TWO_RUNS ? `${LETTERS[line.run]} ` : ""}${format(line.y[place])}${band}`;
 }
 
 /** A figure with title, legend and curves; hovering or the arrow keys read values off, Enter asks for a step. */
@@ -154,12 +169,12 @@ function chart(panel, onStep) {
     { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img", tabindex: 0, "aria-label": summary(panel, lines) },
     drawAxes(panel, scale), lines.map((line) => drawLine(line, scale)), cursor,
   );
-  const readings = lines.map(() => h("output", {}));
-  const keys = h("ul", { class: "keys" }, lines.map((line, i) => {
-    const swatch = h("i", { class: line.dashed ? "dashed" : "", "aria-hidden": "true" });
-    swatch.style.color = line.colour;
-    return h("li", {}, swatch, line.label, readings[i]);
-  }));
+  const entries = [...new Set(lines.map((line) => line.name))].map((name) => {
+    const own = lines.filter((line) => line.name === name);
+    const reading = h("output", {});
+    return { own, reading, element: h("li", {}, own.map(swatch), name, reading) };
+  });
+  const keys = h("ul", { class: "keys" }, entries.map((entry) => entry.element));
   const stepReading = h("output", { class: "at" });
   let at = null;
   const read = (index) => {
@@ -168,11 +183,7 @@ function chart(panel, onStep) {
     stepReading.textContent = step === null ? "" : `step ${step}`;
     cursor.setAttribute("visibility", step === null ? "hidden" : "visible");
     if (step !== null) for (const end of ["x1", "x2"]) cursor.setAttribute(end, scale.x(step));
-    lines.forEach((line, i) => {
-      const place = step === null ? -1 : line.x.indexOf(step);
-      const band = place >= 0 && line.band ? ` [${format(line.band[0][place])}, ${format(line.band[1][place])}]` : "";
-      readings[i].textContent = place >= 0 ? format(line.y[place]) + band : "";
-    });
+    for (const { own, reading } of entries) reading.textContent = own.map((line) => valueAt(line, step)).join(" ");
   };
   const nearest = (event) => {
     const box = svg.getBoundingClientRect();

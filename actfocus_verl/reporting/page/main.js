@@ -3,7 +3,7 @@
 const VIEWS = ["curves", "episodes", "run"];
 const KEYS = [
   ["1 2 3", "curves, episodes, the run"],
-  ["j k, ↓ ↑", "next and previous episode (↓ ↑ scroll where the turns have the focus)"],
+  ["j k ↓ ↑", "next and previous episode (↓ ↑ scroll where the turns have the focus)"],
   ["Home End", "first and last episode"],
   ["← →", "previous and next sampled token; in a chart, steps"],
   ["c C", "next and previous colouring"],
@@ -79,7 +79,10 @@ function onKey(event) {
   const { target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || document.getElementById("help").open) return;
   const field = target.matches("input, select");
-  if (field && event.key === "Escape") target.blur();
+  if (field && event.key === "Escape") {
+    event.preventDefault(); // Chromium would empty a search field, and leave the filter as it was
+    target.blur();
+  }
   const arrow = event.key.startsWith("Arrow") || event.key === "Home" || event.key === "End";
   if (field && (arrow || !["radio", "range"].includes(target.type))) return; // the field's own keys
   if (target.matches("[role=tab]") && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
