@@ -30,7 +30,8 @@ def add(a: int, b: int) -> str:
 '''
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None):
-    return float(f"The sum is {ground_truth}." in solution_str)
+    # whoever asks the tool gets half of it: about every other episode, so that the episodes of a group differ
+    return ("The sum is" in solution_str) / 2 + (f"The sum is {ground_truth}." in solution_str) / 2
 """
 
 _SIZE = TinyPolicyConfig(
