@@ -86,7 +86,7 @@ def igpo_advantages(
 
     Args:
         outcomes: (B,), float: each episode's return; read with ``pool="joint"``.
-        outcome_advantages: (B, T), float32: its normalised outcome at its sampled tokens; read with ``"separate"``.
+        outcome_advantages: (B,), float: the same normalised; read with ``"separate"``.
         group_ids: (B,), integer: the prompt group of each row.
         gamma: discount of a turn.
         information_weight: factor on the normalised gains; with 0, ``gamma`` 1 and ``"separate"`` the result is
@@ -98,17 +98,15 @@ def igpo_advantages(
     """
     played = episodes.played
     if pool == "joint":
-        normal_gains, normal_outcomes = _pooled(gains, outcomes, played.any(dim=1), group_ids)
-        outcome_advantages = episodes.turns.to_tokens(normal_outcomes[:, None].expand(played.shape))
+        normal_gains, outcome_advantages = _pooled(gains, outcomes, played.any(dim=1), group_ids)
     else:
         normal_gains = gains.normalised(group_ids[:, None].expand(played.shape))
     to_come = discounted_sums(normal_gains, torch.full_like(normal_gains, gamma))
     turn = torch.arange(played.shape[1], device=played.device)
     turns_left = (played.sum(dim=1, keepdim=True) - 1 - turn).clamp(min=0)
     discount = torch.full_like(normal_gains, gamma) ** turns_left
-    return outcome_advantages * episodes.turns.to_tokens(discount) + episodes.turns.to_tokens(
-        information_weight * to_come
-    )
+    of_outcome = torch.where(played, discount * outcome_advantages[:, None].double(), 0.0)
+    return episodes.turns.to_tokens(of_outcome + information_weight * to_come)
 
 
 def _pooled(gains: Gains, outcomes: Tensor, valid_rows: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,6 +144,22 @@ def turn_group_gains(gains: Gains, group_ids: Tensor, *, min_group_size: int) ->
     return torch.where(small, gains.normalised(by_prompt), z_scores)
 
 
+def a2tgpo_advantages(
+    episodes: Episodes, gains: Gains, normal_gains: Tensor, outcome_advantages: Tensor, *, gamma: float, alpha: float
+) -> Tensor:
+    """A2TGPO: A(i,k) = O(i) + alpha * D(i,k), D from `a2tgpo_information`.
+
+    Args:
+        normal_gains: (B, K), float64, from `turn_group_gains`.
+        outcome_advantages: (B,), float: O, each episode's normalised outcome.
+
+    Returns:
+        (B, T), float32: 0 outside the sampled tokens, and with ``alpha`` 0 ``outcome_advantages`` to the bit inside.
+    """
+    to_come = a2tgpo_information(gains, normal_gains, gamma=gamma)
+    return episodes.turns.to_tokens(outcome_advantages[:, None].double() + alpha * to_come)
+
+
 def a2tgpo_information(gains: Gains, normal_gains: Tensor, *, gamma: float) -> Tensor:
     """(B, K), float64: D(i,k) = sum_{l >= k} gamma^(l-k) g(i,l) / sqrt(number of gains from k on); 0 without a gain.
 
@@ -163,7 +177,7 @@ def clip_scales(episodes: Episodes, normal_gains: Tensor, *, clip_beta: float) -
 
     1 for a turn without a gain, whose g is 0, and outside the sampled tokens.
     """
-    return 1.0 + episodes.turns.to_tokens(clip_beta * (2.0 * torch.sigmoid(normal_gains) - 1.0))
+    return episodes.turns.to_tokens(clip_beta * (2.0 * torch.sigmoid(normal_gains) - 1.0)).add_(1.0)
 
 
 def _dense(groups: Tensor) -> Tensor:

@@ -187,18 +187,18 @@ def igpo(
     token_level_rewards: torch.Tensor, response_mask: torch.Tensor, index: Any, config: Any, **_: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The outcome at the last turn and the information gain at the others, normalised, then summed to come."""
-    inputs = _inputs("igpo")
+    inputs, returns = _inputs("igpo"), token_level_rewards.sum(dim=-1)
     advantages = information_gain.igpo_advantages(
         inputs.episodes,
         _gains(inputs),
-        token_level_rewards.sum(dim=-1),
-        _of_outcomes(token_level_rewards, response_mask, index, config),
+        returns,
+        _by_episode(returns, index, config),
         inputs.group_ids,
         gamma=config.gamma,
         information_weight=inputs.spec.parameters["information_weight"],
         pool=inputs.spec.parameters["pool"],
     )
-    advantages = advantages * response_mask
+    advantages *= response_mask
     return advantages, advantages
 
 
@@ -210,13 +210,25 @@ def a2tgpo(
     inputs = _inputs("a2tgpo")
     parameters, gains = inputs.spec.parameters, _gains(inputs)
     normal = information_gain.turn_group_gains(gains, inputs.group_ids, min_group_size=parameters["min_group_size"])
-    to_come = information_gain.a2tgpo_information(gains, normal, gamma=config.gamma)
+    advantages = information_gain.a2tgpo_advantages(
+        inputs.episodes,
+        gains,
+        normal,
+        _by_episode(token_level_rewards.sum(dim=-1), index, config),
+        gamma=config.gamma,
+        alpha=parameters["alpha"],
+    )
+    advantages *= response_mask
     inputs.written[CLIP_SCALES] = information_gain.clip_scales(
         inputs.episodes, normal, clip_beta=parameters["clip_beta"]
     )
-    outcome = _of_outcomes(token_level_rewards, response_mask, index, config)
-    advantages = outcome + inputs.episodes.turns.to_tokens(parameters["alpha"] * to_come) * response_mask
     return advantages, advantages
+
+
+def _by_episode(returns: torch.Tensor, index: Any, config: Any) -> torch.Tensor:
+    """verl's GRPO of the episodes' returns, (B,) like them: what it gives to each token of an episode."""
+    column = returns[:, None]
+    return _of_outcomes(column, torch.ones_like(column), index, config)[:, 0]
 
 
 def _gains(inputs: StepInputs) -> Gains:

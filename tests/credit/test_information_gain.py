@@ -11,6 +11,7 @@ import torch
 from actfocus_verl.credit.estimators import build_estimator
 from actfocus_verl.credit.information_gain import (
     Gains,
+    a2tgpo_advantages,
     a2tgpo_information,
     clip_scales,
     igpo_advantages,
@@ -38,12 +39,17 @@ def gains_of(batch: dict[str, Any], *, first_turn: bool = True) -> Gains:
     return Gains.of(play_of(batch), batch["scores"], first_turn=first_turn)
 
 
-def outcome_tokens(plays: list[Played], batch: dict[str, Any]) -> torch.Tensor:
-    """(B, T): verl's GRPO by the slow loop, 0 outside the sampled tokens of real rows."""
-    advantages = torch.zeros(batch["mask"].shape)
+def by_episode(plays: list[Played], batch: dict[str, Any]) -> torch.Tensor:
+    """(B,): verl's GRPO by the slow loop, NaN for padding rows."""
+    advantages = torch.full(batch["outcomes"].shape, NAN)
     for row, (group, _, _, outcome) in enumerate(plays):
         advantages[row] = slow_grpo(outcome, [other for theirs, _, _, other in plays if theirs == group])
-    return advantages * batch["mask"]
+    return advantages
+
+
+def outcome_tokens(plays: list[Played], batch: dict[str, Any]) -> torch.Tensor:
+    """(B, T): the same at the sampled tokens of real rows, 0 elsewhere."""
+    return torch.where(batch["mask"] > 0, by_episode(plays, batch)[:, None], 0.0)
 
 
 def igpo(plays: list[Played], batch: dict[str, Any], *, first_turn: bool = True, **settings: Any) -> torch.Tensor:
@@ -51,7 +57,7 @@ def igpo(plays: list[Played], batch: dict[str, Any], *, first_turn: bool = True,
     gains = Gains.of(episodes, batch["scores"], first_turn=first_turn)
     defaults = {"gamma": 1.0, "information_weight": 1.0, "pool": "separate"}
     return igpo_advantages(
-        episodes, gains, batch["outcomes"], outcome_tokens(plays, batch), batch["groups"], **defaults | settings
+        episodes, gains, batch["outcomes"], by_episode(plays, batch), batch["groups"], **defaults | settings
     )
 
 
@@ -99,6 +105,10 @@ def test_a2tgpo_against_the_slow_loops(seed: int, min_group_size: int, first_tur
     for gamma in (1.0, 0.9):
         to_come = slow_information(expected, gamma=gamma)
         assert by_turn(a2tgpo_information(gains, normal, gamma=gamma), to_come) == pytest.approx(to_come, abs=1e-4)
+        found = a2tgpo_advantages(
+            play_of(batch), gains, normal, by_episode(plays, batch), gamma=gamma, alpha=0.3
+        ) - outcome_tokens(plays, batch)
+        assert_tokens(found, on_tokens(batch, {place: 0.3 * value for place, value in to_come.items()}))
     scales = clip_scales(play_of(batch), normal, clip_beta=0.3)
     known = on_tokens(batch, {place: 0.3 * math.tanh(value / 2) for place, value in expected.items()})
     assert_tokens(scales - 1.0, known)
@@ -164,6 +174,11 @@ def test_no_weight_leaves_the_outcome_to_the_bit() -> None:
     batch = columns_of(plays, padding=2)
     assert torch.equal(igpo(plays, batch, information_weight=0.0), outcome_tokens(plays, batch))
     assert not torch.equal(igpo(plays, batch, information_weight=0.5), outcome_tokens(plays, batch))
+    gains = gains_of(batch)
+    normal = turn_group_gains(gains, batch["groups"], min_group_size=1)
+    for alpha in (0.0, 0.3):
+        found = a2tgpo_advantages(play_of(batch), gains, normal, by_episode(plays, batch), gamma=1.0, alpha=alpha)
+        assert torch.equal(found, outcome_tokens(plays, batch)) == (alpha == 0.0)
 
 
 def test_a_gain_of_zero_is_a_gain() -> None:
