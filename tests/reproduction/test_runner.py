@@ -101,6 +101,46 @@ def test_killed_ten_times_it_ends_as_if_undisturbed(workspace: Workspace, run_al
     assert all(workspace.state(run) is State.DONE for run in workspace.matrix.runs())
 
 
+def test_a_training_that_outlives_its_runner_is_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAND_IN_STEP_SECONDS", "0.1")
+    process = start_runner(workspace)
+    wait_for(lambda: len(journal(workspace)) > 0)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    first = workspace.matrix.runs()[0]
+    assert workspace.state(first) is State.RUNNING
+    monkeypatch.delenv("STAND_IN_STEP_SECONDS")
+    said: list[str] = []
+    run_missing(workspace, workspace.matrix.runs(), OPTIONS, said.append)
+    assert said[0] == f"{first}: its runner was killed; waiting for its training"
+    assert len(journal(workspace)) == 6 * STEPS
+    assert not (tmp_path / "overlap").exists()
+
+
+def test_a_runner_that_dies_while_it_writes_a_summary_leaves_no_other_file(
+    workspace: Workspace, run_all: RunAll
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(descriptor: int) -> None:
+            if "/results/" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+                os._exit(9)
+
+        patch.setattr(os, "fsync", die)
+        process = start_runner(workspace)
+        process.join()
+    assert process.exitcode == 9
+    assert summary_files(workspace) == {".seed0.json.tmp"}
+    run_all()
+    assert summary_files(workspace) == {f"seed{seed}.json" for seed in range(3)}
+
+
+def summary_files(workspace: Workspace) -> set[str]:
+    return {path.name for path in workspace.results.rglob("*") if path.is_file()}
+
+
 def test_two_runners_share_the_work(workspace: Workspace, run_all: RunAll, tmp_path: Path) -> None:
     processes = [start_runner(workspace) for _ in range(2)]
     for process in processes:
