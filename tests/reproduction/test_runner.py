@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -212,7 +213,7 @@ class TestVersions:
         self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
     ) -> None:
         process = start_runner(workspace)
-        wait_for(lambda: len(journal(workspace)) > 3)
+        wait_for(lambda: len(journal(workspace)) > 3)  # so there is a checkpoint
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
         version("another source")
@@ -222,6 +223,35 @@ class TestVersions:
         first, *others = (summary["mixed_versions"] for summary in self._in_order(workspace))
         assert first is True
         assert others == [False] * 5
+
+    def test_a_run_without_a_checkpoint_starts_over_with_other_code(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STAND_IN_FAILS", "small/uniform")
+        assert len(run_all().failed) == 3
+        monkeypatch.delenv("STAND_IN_FAILS")
+        self._delete_actfocus(workspace)
+        version("a source without the mistake")
+        assert len(run_all().done) == 6
+        assert not any(summary["mixed_versions"] for summary in self._in_order(workspace))
+
+    def test_a_finished_training_keeps_the_version_it_had(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
+    ) -> None:
+        path = self._first_run(workspace)
+        path.unlink()
+        version("another source")
+        assert self._first_run(workspace) == path
+        summary = read_json(path)
+        assert (summary["code"]["source"], summary["mixed_versions"]) == ("a source", False)
+
+    def test_a_finished_training_of_other_settings_is_not_counted(
+        self, workspace: Workspace, run_all: RunAll, composed: dict[str, Any]
+    ) -> None:
+        self._first_run(workspace).unlink()
+        composed["trainer"]["total_training_steps"] = 80
+        with pytest.raises(ConfigurationError, match="small/uniform/seed0, which has finished, was run with other"):
+            run_all()
 
     def test_a_folder_of_unknown_origin_is_not_taken_over(self, workspace: Workspace, run_all: RunAll) -> None:
         folder = workspace.places(workspace.matrix.runs()[0]).folder
@@ -233,6 +263,12 @@ class TestVersions:
         first = workspace.matrix.runs()[0]
         run_missing(workspace, [first], OPTIONS, lambda line: None)
         return workspace.places(first).summary
+
+    def _delete_actfocus(self, workspace: Workspace) -> None:
+        for root in (workspace.results, workspace.outputs):
+            shutil.rmtree(root / "trial" / "small" / "actfocus")
+            for path in (root / "trial" / "small").glob("actfocus*"):
+                path.unlink()
 
     def _in_order(self, workspace: Workspace) -> list[dict[str, Any]]:
         return [read_json(workspace.places(run).summary) for run in workspace.matrix.runs()]
