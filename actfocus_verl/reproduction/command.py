@@ -98,7 +98,7 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
         table.add_row(
             experiment.name,
             str(len(own)),
-            str(len(own) - len(missing)),
+            _done(workspace, own, composition.digest),
             str(composition.steps),
             str(composition.episodes_a_step),
             f"{composition.evaluations} x {composition.evaluation_episodes}",
@@ -109,6 +109,13 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
     seconds = cost.total(left)
     console.print(f"{len(left)} of {len(runs)} runs are left: {_hours(seconds)} one after the other")
     return 0
+
+
+def _done(workspace: Workspace, runs: Sequence[Run], digest: str) -> str:
+    """How many are, and how many of them with other settings than the experiment has now."""
+    summaries = [summary for run in runs if (summary := read_json(workspace.places(run).summary))]
+    other = sum(summary["settings_digest"] != digest for summary in summaries)
+    return f"{len(summaries)} ({other} of other settings)" if other else str(len(summaries))
 
 
 def _hours(seconds: float | None) -> str:

@@ -31,6 +31,9 @@ from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.reproduction.matrix import Matrix, Run
 
+_CLOCK_SECONDS = 2.0
+"""By so much the time a process started at may change when the machine's clock is set."""
+
 
 class State(Enum):
     """How far a run is."""
@@ -169,7 +172,7 @@ def is_orphan(start: Mapping[str, Any]) -> bool:
     if runner.get("host") != platform.node():
         return False
     try:
-        return bool(psutil.Process(runner["pid"]).create_time() != runner["created"])
+        return abs(psutil.Process(runner["pid"]).create_time() - runner["created"]) > _CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return True
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.record import RUN_FILE
+from actfocus_verl.preflight.output import TRACKER_FILE
 from actfocus_verl.reproduction import cost
 from actfocus_verl.reproduction.composition import compose_experiment
 from actfocus_verl.reproduction.folders import (
@@ -127,17 +128,23 @@ def finished_summaries(workspace: Workspace) -> list[Summary]:
 
 def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options: Options, say: Say) -> str | None:
     """Bring a run whose lock is held to its end; return what went wrong, or None."""
-    start = _describe_start(workspace, run, places, options)
-    try:
-        if read_json(places.folder / RUN_FILE).get("exit_reason") != "finished":
-            write_json(places.start, start)
-            status = _train(run, places, lock, options)
-            write_json(places.start, start | {"exit_status": status})
-            if status != 0:
-                return f"the training ended with status {status}; see {places.log}"
-        else:  # the runner was killed between the end of the training and the summary
-            start = read_json(places.start)
+    earlier = _earlier_start(places)
+    if read_json(places.folder / RUN_FILE).get("exit_reason") == "finished":
+        # Its runner was killed between the end of the training and the summary: what it ran with is what counts.
+        digest = compose_experiment(run.experiment).digest
+        _require_alike(earlier | {"settings_digest": digest}, earlier, f"{run}, which has finished,", options)
+        start, source = earlier, earlier["code"]["source"]
+        _require_a_cell_alike(workspace, run, start, options)
+    else:
+        start = _new_start(run, places, earlier, options)
+        _require_a_cell_alike(workspace, run, start, options)
+        write_json(places.start, start)
+        status = _train(run, places, lock, options)
+        write_json(places.start, start | {"exit_status": status})
+        if status != 0:
+            return f"the training ended with status {status}; see {places.log}"
         source = current_version().source
+    try:
         summary = summarise(workspace.matrix.name, run, places.folder, start, source)
     except ConfigurationError as error:
         return str(error)
@@ -151,8 +158,17 @@ def _success(summary: Summary) -> str:
     return f"success {first['rate']:.3f} -> {last['rate']:.3f} ({last['episodes']} episodes)"
 
 
-def _describe_start(workspace: Workspace, run: Run, places: Places, options: Options) -> dict[str, Any]:
-    """What is about to run, checked against what the cell and the run's own folder hold."""
+def _earlier_start(places: Places) -> dict[str, Any]:
+    """What the last runner wrote down of this run; empty where it was never started."""
+    earlier = read_json(places.start)
+    if not earlier and (places.folder / RUN_FILE).exists():
+        problem = "holds a run that was not started by this script, so its code and settings are unknown"
+        raise ConfigurationError("run", str(places.folder), problem, "Move it away")
+    return earlier
+
+
+def _new_start(run: Run, places: Places, earlier: dict[str, Any], options: Options) -> dict[str, Any]:
+    """What is about to run. A training with a checkpoint goes on from it, so what made that must be the same."""
     start: dict[str, Any] = {
         "experiment": run.experiment.name,
         "seed": run.seed,
@@ -161,17 +177,16 @@ def _describe_start(workspace: Workspace, run: Run, places: Places, options: Opt
         "runner": this_process(),
         "mixed_versions": False,
     }
-    for other in workspace.matrix.runs([run.experiment.name]):
-        _require_alike(start, read_json(workspace.places(other).summary), str(other), options)
-    earlier = read_json(places.start)
-    if not earlier and (places.folder / RUN_FILE).exists():
-        problem = "holds a run that was not started by this script, so its code and settings are unknown"
-        raise ConfigurationError("run", str(places.folder), problem, "Move it away")
-    if earlier and places.folder.exists():
+    if earlier and (places.folder / "checkpoints" / TRACKER_FILE).exists():
         _require_alike(start, earlier, f"{run}, which was broken off,", options)
         unlike = difference(start["code"], earlier["code"]) is not None
         start["mixed_versions"] = unlike or bool(earlier.get("mixed_versions"))
     return start
+
+
+def _require_a_cell_alike(workspace: Workspace, run: Run, start: dict[str, Any], options: Options) -> None:
+    for other in workspace.matrix.runs([run.experiment.name]):
+        _require_alike(start, read_json(workspace.places(other).summary), str(other), options)
 
 
 def _require_alike(start: dict[str, Any], other: dict[str, Any], name: str, options: Options) -> None:

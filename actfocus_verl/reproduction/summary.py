@@ -26,7 +26,6 @@ _SETTINGS: Final = (
     "credit",
     "filter",
     "platform.name",
-    "model.path",
     "tiny_policy",
     "data.train_batch_size",
     "data.max_prompt_length",
@@ -50,7 +49,7 @@ _SETTINGS: Final = (
     "trainer.nnodes",
     "trainer.n_gpus_per_node",
 )
-"""Sections and keys of config.yaml that are kept; config.yaml itself stays in the run's folder."""
+"""Sections and keys of config.yaml that are kept, no path among them; config.yaml itself stays in the run's folder."""
 
 _METRICS: Final = (
     "episode/*",
@@ -133,7 +132,7 @@ def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], sou
 
 def _is_scheduled(evaluation: Evaluation, config: Mapping[str, Any]) -> bool:
     """Whether an undisturbed run makes it too: a resumed one also evaluates where it takes up."""
-    frequency = _get(config, "trainer.test_freq")
+    frequency = _get(config, "trainer.test_freq") or -1
     last = evaluation.step == _get(config, "trainer.total_training_steps")
     return last or (evaluation.step % frequency == 0 if frequency > 0 else evaluation.step == 0)
 

@@ -28,7 +28,8 @@ def main() -> int:
     if given["experiment"] == os.environ.get("STAND_IN_FAILS"):
         write(folder / "run.json", record | {"exit_reason": "failed: as told"})
         return 1
-    tracker = folder / "checkpoint"
+    tracker = folder / "checkpoints" / "latest_checkpointed_iteration.txt"
+    tracker.parent.mkdir(exist_ok=True)
     step = int(tracker.read_text()) if tracker.exists() else 0
     for name, last in (("metrics.jsonl", step), ("evaluations.jsonl", step - 1)):
         keep(folder / name, last)

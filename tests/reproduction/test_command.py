@@ -74,6 +74,13 @@ def test_from_plan_to_report(typed: Typed, tmp_path: Path) -> None:
         assert name in shown
 
 
+def test_the_plan_tells_runs_of_settings_that_have_changed(typed: Typed, composed: dict[str, Any]) -> None:
+    assert typed("run", "--training", shlex.join(STAND_IN), "--only", "*/seed0")[0] == 0
+    assert "other settings" not in typed("plan")[1]
+    composed["trainer"]["total_training_steps"] = 9
+    assert typed("plan")[1].count("1 (1 of other settings)") == 2
+
+
 def test_a_failed_run_shows_in_the_exit_status(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAND_IN_FAILS", "small/frozen_lake_grpo_uniform")
     status, shown = typed("run", "--training", shlex.join(STAND_IN), "--only", "*/seed0")

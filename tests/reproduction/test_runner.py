@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -101,6 +102,46 @@ def test_killed_ten_times_it_ends_as_if_undisturbed(workspace: Workspace, run_al
     assert all(workspace.state(run) is State.DONE for run in workspace.matrix.runs())
 
 
+def test_a_training_that_outlives_its_runner_is_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STAND_IN_STEP_SECONDS", "0.1")
+    process = start_runner(workspace)
+    wait_for(lambda: len(journal(workspace)) > 0)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    first = workspace.matrix.runs()[0]
+    assert workspace.state(first) is State.RUNNING
+    monkeypatch.delenv("STAND_IN_STEP_SECONDS")
+    said: list[str] = []
+    run_missing(workspace, workspace.matrix.runs(), OPTIONS, said.append)
+    assert said[0] == f"{first}: its runner was killed; waiting for its training"
+    assert len(journal(workspace)) == 6 * STEPS
+    assert not (tmp_path / "overlap").exists()
+
+
+def test_a_runner_that_dies_while_it_writes_a_summary_leaves_no_other_file(
+    workspace: Workspace, run_all: RunAll
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+
+        def die(descriptor: int) -> None:
+            if "/results/" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+                os._exit(9)
+
+        patch.setattr(os, "fsync", die)
+        process = start_runner(workspace)
+        process.join()
+    assert process.exitcode == 9
+    assert summary_files(workspace) == {".seed0.json.tmp"}
+    run_all()
+    assert summary_files(workspace) == {f"seed{seed}.json" for seed in range(3)}
+
+
+def summary_files(workspace: Workspace) -> set[str]:
+    return {path.name for path in workspace.results.rglob("*") if path.is_file()}
+
+
 def test_two_runners_share_the_work(workspace: Workspace, run_all: RunAll, tmp_path: Path) -> None:
     processes = [start_runner(workspace) for _ in range(2)]
     for process in processes:
@@ -172,7 +213,7 @@ class TestVersions:
         self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
     ) -> None:
         process = start_runner(workspace)
-        wait_for(lambda: len(journal(workspace)) > 3)
+        wait_for(lambda: len(journal(workspace)) > 3)  # so there is a checkpoint
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
         version("another source")
@@ -182,6 +223,35 @@ class TestVersions:
         first, *others = (summary["mixed_versions"] for summary in self._in_order(workspace))
         assert first is True
         assert others == [False] * 5
+
+    def test_a_run_without_a_checkpoint_starts_over_with_other_code(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STAND_IN_FAILS", "small/uniform")
+        assert len(run_all().failed) == 3
+        monkeypatch.delenv("STAND_IN_FAILS")
+        self._delete_actfocus(workspace)
+        version("a source without the mistake")
+        assert len(run_all().done) == 6
+        assert not any(summary["mixed_versions"] for summary in self._in_order(workspace))
+
+    def test_a_finished_training_keeps_the_version_it_had(
+        self, workspace: Workspace, run_all: RunAll, version: Callable[..., None]
+    ) -> None:
+        path = self._first_run(workspace)
+        path.unlink()
+        version("another source")
+        assert self._first_run(workspace) == path
+        summary = read_json(path)
+        assert (summary["code"]["source"], summary["mixed_versions"]) == ("a source", False)
+
+    def test_a_finished_training_of_other_settings_is_not_counted(
+        self, workspace: Workspace, run_all: RunAll, composed: dict[str, Any]
+    ) -> None:
+        self._first_run(workspace).unlink()
+        composed["trainer"]["total_training_steps"] = 80
+        with pytest.raises(ConfigurationError, match="small/uniform/seed0, which has finished, was run with other"):
+            run_all()
 
     def test_a_folder_of_unknown_origin_is_not_taken_over(self, workspace: Workspace, run_all: RunAll) -> None:
         folder = workspace.places(workspace.matrix.runs()[0]).folder
@@ -193,6 +263,12 @@ class TestVersions:
         first = workspace.matrix.runs()[0]
         run_missing(workspace, [first], OPTIONS, lambda line: None)
         return workspace.places(first).summary
+
+    def _delete_actfocus(self, workspace: Workspace) -> None:
+        for root in (workspace.results, workspace.outputs):
+            shutil.rmtree(root / "trial" / "small" / "actfocus")
+            for path in (root / "trial" / "small").glob("actfocus*"):
+                path.unlink()
 
     def _in_order(self, workspace: Workspace) -> list[dict[str, Any]]:
         return [read_json(workspace.places(run).summary) for run in workspace.matrix.runs()]
