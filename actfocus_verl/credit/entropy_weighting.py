@@ -68,7 +68,7 @@ def entropy_quantile(entropy: Tensor, token_roles: Tensor, *, fraction: float = 
     check_finite("entropy", values, entropy, response, "sampled", _ENTROPY_REMEDY)
     rank = count - max(1, math.ceil(round(fraction * count, 6)))  # round: 0.1 * 30 is a little more than 3
     threshold = float(np.partition(values.cpu().numpy(), rank)[rank])  # torch's kthvalue is many times slower
-    return (response & (entropy >= threshold)).float()
+    return (response & (entropy.float() >= threshold)).float()  # both in float32, so that the threshold is kept
 
 
 def aem(

@@ -45,13 +45,15 @@ class ScriptedPlayer:
 
     plan: (world, rng, skill) -> the texts of the actions of one turn, at least one, all valid; `skill` in [0, 1] is the
     chance that an action is the best one. describe: world -> sentences about its state, in words of the world.
-    skill: what the tiny policy is taught with, by coupling. episodes: how many of them it is shown.
+    skill: what the tiny policy is taught with, by coupling. episodes: how many of them it is shown, batch_size of them
+    an update: a world whose state takes more reading needs more updates.
     """
 
     plan: Callable[[Any, np.random.Generator, float], Sequence[str]]
     describe: Callable[[Any], str]
     skill: Mapping[str, float]
     episodes: int = 2600
+    batch_size: int = 2
 
     def reply(
         self, world: Any, rng: np.random.Generator, *, coupling: str = "loose", skill: float | None = None

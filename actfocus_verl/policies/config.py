@@ -29,7 +29,7 @@ class TinyPolicyConfig:
     env, preset: the world; its training boards are played. coupling: see `environments.scripted`.
     seed: of demonstrations, initial weights and order of training.
     skill: of the scripted player; low on purpose, so that reinforcement learning has something to find.
-    episodes: demonstrated, each seen `epochs` times. None, for both, is the world's own value.
+    episodes: demonstrated, each seen `epochs` times. None is the world's own value, for `batch_size`, too.
     vocab_size: most tokens the tokenizer may have.
     hidden_size, layers, heads, intermediate_size: of the Qwen2-shaped network.
     batch_size (episodes), learning_rate, weight_decay: of its supervised training.
@@ -48,7 +48,7 @@ class TinyPolicyConfig:
     layers: int = 3
     heads: int = 5
     intermediate_size: int = 448
-    batch_size: int = 2
+    batch_size: int | None = None
     learning_rate: float = 1.2e-3
     weight_decay: float = 0.01
     evaluation_episodes: int = 256
@@ -60,9 +60,10 @@ class TinyPolicyConfig:
         require_integer("tiny.seed", self.seed, low=0)
         if self.skill is not None:
             require_number("tiny.skill", self.skill, low=0.0, high=1.0)
-        if self.episodes is not None:
-            require_integer("tiny.episodes", self.episodes, low=1)
-        for name in ("epochs", "hidden_size", "layers", "heads", "intermediate_size", "batch_size"):
+        for name in ("episodes", "batch_size"):
+            if getattr(self, name) is not None:
+                require_integer(f"tiny.{name}", getattr(self, name), low=1)
+        for name in ("epochs", "hidden_size", "layers", "heads", "intermediate_size"):
             require_integer(f"tiny.{name}", getattr(self, name), low=1)
         require_integer("tiny.vocab_size", self.vocab_size, low=BPE_TOKENS)
         require_integer("tiny.evaluation_episodes", self.evaluation_episodes, low=0)
@@ -74,7 +75,8 @@ class TinyPolicyConfig:
         """The same policy with the world's own values in the place of None."""
         player = scripted_player(self.env)
         skill = player.skill[self.coupling] if self.skill is None else self.skill
-        return replace(self, skill=skill, episodes=self.episodes or player.episodes)
+        episodes, batch_size = self.episodes or player.episodes, self.batch_size or player.batch_size
+        return replace(self, skill=skill, episodes=episodes, batch_size=batch_size)
 
     def _require_head_dimension(self) -> None:
         if self.hidden_size not in [self.heads * dimension for dimension in HEAD_DIMENSIONS]:

@@ -20,7 +20,8 @@ _STEP_FOLDER: Final = "global_step_"
 _RECORDS: Final = ("metrics.jsonl", "evaluations.jsonl", "checkpoints")
 """A run that got as far as one of these is a run; what stopped earlier may be started anew with other settings."""
 _IDENTITY: Final = (
-    *("env", "data.train_files", "algorithm_name", "credit", "filter", "model.path", "tiny_policy", "run.seed"),
+    *("env", "data.train_files", "rollout", "algorithm_name", "estimator", "credit", "filter"),
+    *("model.path", "tiny_policy", "run.seed"),
 )
 """Sections and keys that make it another run when they differ."""
 _NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
@@ -32,8 +33,8 @@ _FILES: Final = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
 def check_output(config: DictConfig) -> None:
     """Create the folders the run writes to, and raise ConfigurationError unless it can start or resume there.
 
-    It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, credit, filter,
-    model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or damaged.
+    It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout, credit,
+    filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or damaged.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)

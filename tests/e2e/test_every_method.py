@@ -54,7 +54,8 @@ def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pyt
     sections = []
     for overrides in methods:
         config = OmegaConf.to_container(composed(*overrides, "model=tiny", "platform=cpu"), resolve=True)
-        sections.append({name: config.get(name, {}) for name in SECTIONS})
+        actor = config["actor_rollout_ref"]["actor"]
+        sections.append({name: config.get(name, {}) for name in SECTIONS} | {"actor": actor})
     path = tmp_path / "methods.yaml"
     OmegaConf.save(OmegaConf.create(sections), path)
     monkeypatch.setenv(FILE_VARIABLE, str(path))
@@ -63,7 +64,9 @@ def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pyt
 
     run = start(
         "every_method",
-        "algorithm=ppo",
+        # what any of them needs from the start: a critic, a reference, and answers to probe for
+        "algorithm=a2tgpo",
+        "critic.enable=true",
         "credit=actfocus",
         f"trainer.v1.trainer_mode={MODE}",
         f"trainer.total_training_steps={STEPS_EACH * len(methods)}",
@@ -92,3 +95,5 @@ def check(line: dict[str, Any], method: str) -> None:
         assert action > 4 * reasoning, method
     if "algorithm=gigpo" in method:
         assert 0 <= line["estimator/compared_turns"] <= 1, method
+    if "algorithm=igpo" in method or "algorithm=a2tgpo" in method:
+        assert line["estimator/information_gains"] > 0, method

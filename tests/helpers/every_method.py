@@ -6,11 +6,14 @@ verl imports it in every process when VERL_USE_EXTERNAL_MODULES is MODULES.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.utils.config import omega_conf_to_dataclass
 
+from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.integration.trainer import TRAINER_PREFIX, TokenCreditTrainerSync
 
 MODULES = f"actfocus_verl.plugin,{__name__}"
@@ -19,6 +22,8 @@ MODE = f"{TRAINER_PREFIX}every_method"
 FILE_VARIABLE = "ACTFOCUS_TEST_METHODS"
 """A YAML list of configurations, as far as SECTIONS go."""
 SECTIONS = ("algorithm", "estimator", "credit", "filter")
+ACTOR_KEYS = ("policy_loss.loss_mode", "clip_ratio_low", "clip_ratio_high", "loss_agg_mode")
+"""Further keys of a method, in the section `actor_rollout_ref.actor`."""
 STEPS_EACH = 2
 
 
@@ -45,10 +50,14 @@ class EveryMethodTrainer(TokenCreditTrainerSync):
     def on_step_begin(self) -> None:
         super().on_step_begin()
         method = self._methods[self._method]
+        actor = self.config.actor_rollout_ref.actor
         with open_dict(self.config):
             for section in SECTIONS:
                 self.config[section] = method[section]
+            for key in ACTOR_KEYS:
+                OmegaConf.update(actor, key, OmegaConf.select(method.actor, key))
         self._choose_credit(self.config)
+        self.actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=omega_conf_to_dataclass(actor)))
 
     def _compute_metrics(self, batch: Any, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         metrics["method"] = self._method
