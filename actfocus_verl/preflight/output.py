@@ -34,7 +34,8 @@ def check_output(config: DictConfig) -> None:
     """Create the folders the run writes to, and raise ConfigurationError unless it can start or resume there.
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
-    credit, filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or damaged.
+    credit, filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or
+    damaged.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)
