@@ -76,11 +76,3 @@ def test_ppo_with_actfocus_on_two_ranks_with_filtered_groups(start: Callable[...
         assert (line["filter/kept_groups"], line["filter/dropped_groups"]) == (2, 2)
         assert line["critic/vf_loss"] >= 0
         assert abs(line["rollout_corr/kl"]) < LOG_PROB_GAP
-
-
-def test_uniform_needs_no_reference(start: Callable[..., Run]) -> None:
-    folder = finished(start("uniform", "algorithm=grpo", "credit=uniform", "trainer.total_training_steps=1"))
-    line = folder.metrics[0]
-    assert line["credit/mean_weight/action"] == line["credit/mean_weight/reasoning"] == 1.0
-    assert line["credit/effective_sample_size"] == 1.0
-    assert "timing_s/ref" not in line

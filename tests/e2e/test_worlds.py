@@ -20,9 +20,9 @@ MICRO = (
 )
 
 
-@pytest.mark.parametrize("env", ["sokoban", "sudoku", "webshop"])
-def test_it_trains(start: Callable[..., Run], env: str) -> None:
-    run = start(env, f"env={env}", *MICRO)
+@pytest.mark.parametrize(("env", "credit"), [("sokoban", "actfocus"), ("sudoku", "actfocus"), ("webshop", "uniform")])
+def test_it_trains(start: Callable[..., Run], env: str, credit: str) -> None:
+    run = start(env, f"env={env}", f"credit={credit}", *MICRO)
     assert run.wait() == 0, run.terminal[-4000:]
     assert run.survivors() == []
     folder = RunFolder.open(run.folder)
@@ -31,3 +31,6 @@ def test_it_trains(start: Callable[..., Run], env: str) -> None:
         assert abs(line["rollout_corr/kl"]) < 1e-3
         assert line["response_tokens/reasoning"] + line["response_tokens/format"] > 0
         assert any(key.startswith("episode/outcome/") for key in line)
+        assert ("timing_s/ref" in line) == (credit == "actfocus")  # uniform weights need no reference
+        if credit == "uniform":
+            assert line["credit/effective_sample_size"] == 1.0  # all weights equal
