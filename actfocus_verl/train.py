@@ -137,9 +137,16 @@ def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
                 run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config))
         except Exception as error:
             death = watchdog.death or watchdog.look()
-            if death is not None:
-                raise RunFailed(str(death)) from error
-            raise
+            if death is None or (death.may_follow_an_error and _raised_by_the_run(error)):
+                raise
+            raise RunFailed(str(death)) from error
+
+
+def _raised_by_the_run(error: Exception) -> bool:
+    """Whether code of the run raised it, and not Ray for a part that is gone."""
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(error, RayTaskError) and not isinstance(error.cause, RayError)
 
 
 @contextlib.contextmanager

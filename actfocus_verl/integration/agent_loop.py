@@ -54,15 +54,15 @@ class EpisodeAgentLoop(AgentLoopBase):
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Play the episode of row (`split`, `index`), rollout `session_id` of its group."""
         policy = ServerPolicy(self.server_manager, sampling_params)
-        trajectory = await self.episode(kwargs, self.episode_seed(kwargs)).play(policy)
-        return to_output(trajectory, policy, self._probes(trajectory))
+        episode = self.episode(kwargs, self.episode_seed(kwargs))
+        trajectory = await episode.play(policy)
+        probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if needs_answers(self.config) else None
+        return to_output(trajectory, policy, probes)
 
-    def _probes(self, trajectory: Trajectory) -> dict[str, list[int]] | None:
+    def _probes(self, trajectory: Trajectory, max_turn_tokens: int) -> dict[str, list[int]]:
         """What the policy is to be asked before each turn, where an estimator needs that."""
-        if not needs_answers(self.config):
-            return None
         probes = probe_columns(ChatCodec(self.tokenizer), trajectory.known_answers, trajectory.turn_starts)
-        require_room(max(probes["probe_lengths"]), int(self.config.env.max_turn_tokens))
+        require_room(max(probes["probe_lengths"]), max_turn_tokens)
         return probes
 
     def episode_seed(self, row: Mapping[str, Any]) -> int:

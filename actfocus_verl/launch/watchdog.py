@@ -50,6 +50,11 @@ vLLM's engine ends with its worker, and verl closes TransferQueue when anything 
 
 _BY_CAUSE = list(ESSENTIAL.values())
 
+_CLOSED_BY_VERL = frozenset(
+    ESSENTIAL[mark] for mark in ("GlobalRequestLoadBalancer", "TransferQueueController", "SimpleStorageUnit")
+)
+"""What verl ends itself when its own code has raised: their end explains nothing then."""
+
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """The servers are nodes of this cluster: a proxy meant for the internet would answer for them, wrongly."""
 
@@ -61,6 +66,11 @@ class Death:
     part: str
     pid: int | None = None
     log_tail: str = ""
+
+    @property
+    def may_follow_an_error(self) -> bool:
+        """Whether verl ends this part itself, once its own code has raised an error."""
+        return self.part in _CLOSED_BY_VERL
 
     def __str__(self) -> str:
         what = f"{self.part} stopped answering" if self.pid is None else f"{self.part} (process {self.pid}) died"

@@ -1,0 +1,66 @@
+"""What a run that failed says: the part that died, or the error of its own code where verl closed that part itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from omegaconf import OmegaConf
+from ray.exceptions import ActorDiedError, RayTaskError
+from rich.console import Console
+from verl.trainer import main_ppo
+
+from actfocus_verl import plugin
+from actfocus_verl.launch.watchdog import ESSENTIAL, Death
+from actfocus_verl.train import RunFailed, train
+
+CLOSED, KILLED = Death(ESSENTIAL["TransferQueueController"], 7), Death(ESSENTIAL["VLLM::EngineCore"], 8)
+OWN = RayTaskError("run", "Traceback ...", RuntimeError("4 of 16 episodes ended in an error"))
+RAYS = RayTaskError("run", "Traceback ...", ActorDiedError())
+
+
+class Looked:
+    """A watchdog whose thread saw nothing, and that finds one death when it is asked."""
+
+    death = None
+
+    def __init__(self, found: Death | None) -> None:
+        self._found = found
+
+    def look(self) -> Death | None:
+        return self._found
+
+    def __enter__(self) -> Looked:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Nothing runs."""
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "named"),
+    [
+        (OWN, CLOSED, None),
+        (OWN, KILLED, KILLED),
+        (RAYS, CLOSED, CLOSED),
+        (RAYS, None, None),
+        (ActorDiedError(), CLOSED, CLOSED),
+    ],
+)
+def test_the_cause_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, found: Death | None, named: Death | None
+) -> None:
+    def run_ppo(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
+    monkeypatch.setattr(plugin, "verify", list)
+    settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
+    with pytest.raises(Exception) as caught:
+        train(OmegaConf.create(settings), Console(quiet=True), Looked(found))
+    if named is None:
+        assert caught.value is error
+    else:
+        assert type(caught.value) is RunFailed
+        assert str(caught.value) == str(named)
