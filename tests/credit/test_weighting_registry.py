@@ -170,7 +170,7 @@ def test_registering_columns_as_one_string():
         ),
         (
             {"name": "actfocus", "alhpa": 0.1},
-            r"credit.alhpa=0.1: .* Known keys: name, normalize, placebo, alpha, beta, format_weight, signal, eps",
+            r"credit.alhpa=0.1: .* Known keys: name, normalize, placebo, action_span, alpha, beta, format_weight, ",
         ),
         ({"name": "actfocus", "alpha": 1.01}, r"credit.alpha=1.01: is out of range. Choose a number in \[0, 1\]"),
         ({"name": "actfocus", "alpha": "1e-1"}, r"credit.alpha='1e-1': is a str, not a number"),

@@ -14,18 +14,9 @@ from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 
 from tests.e2e.runs import ROOT, Run
-from tests.helpers.tool_policy import write_tool_run
+from tests.helpers.tool_policy import ADDED, write_tool_run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-
-ADDED = (
-    "hydra.searchpath=[pkg://actfocus_verl_configs]",
-    "+credit=actfocus",
-    "+credit.action_span=tool_call",
-    "trainer.v1.trainer_mode=actfocus_sync",
-    "actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted",
-)
-"""The lines of docs/use_with_your_verl_run.md."""
 
 
 def command(folder: Path) -> list[str]:

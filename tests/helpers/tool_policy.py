@@ -13,6 +13,15 @@ from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import new_model, train
 from actfocus_verl.rollout import ChatCodec
 
+ADDED = (
+    "hydra.searchpath=[pkg://actfocus_verl_configs]",
+    "+credit=actfocus",
+    "+credit.action_span=tool_call",
+    "trainer.v1.trainer_mode=actfocus_sync",
+    "actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted",
+)
+"""The lines of docs/use_with_your_verl_run.md."""
+
 SYSTEM = "Add the numbers with the tool."
 TOOL = '''
 from verl.tools.function_tool import function_tool
