@@ -111,6 +111,8 @@ def turn_ratio_policy_loss(
         "actor/ppo_kl": masked_mean(-log_ratio, response_mask).item(),
         "actor/pg_clipfrac_lower": 0.0,
     }
+    if columns.clip_scales is not None:
+        metrics["actor/clip_scale"] = masked_mean(columns.clip_scales, response_mask).item()
     return loss, metrics
 
 

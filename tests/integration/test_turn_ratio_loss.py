@@ -83,6 +83,8 @@ def test_against_the_slow_loop(rows: list[Row], mode: str) -> None:
     clipped = sum(tokens) - sum(slope != 0.0 for slope in flat)
     assert clipped in range(1, sum(tokens))
     assert 0.0 < metrics["actor/pg_clipfrac"].aggregate() < 1.0
+    scales = torch.cat([row["clip_scales"][row["response_mask"].bool()] for row in rows])
+    assert metrics["actor/clip_scale"].aggregate() == pytest.approx(float(scales.mean()), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["token-mean", "seq-mean-token-mean"])
@@ -122,6 +124,7 @@ def test_a_scale_of_one_is_no_scale_to_the_bit(rows: list[Row]) -> None:
     assert torch.equal(found, bare)
     assert all(torch.equal(one, other) for one, other in zip(gradients, bare_gradients, strict=True))
     assert not torch.equal(found, run(rows)[0])
+    assert "actor/clip_scale" not in run(without(rows, "clip_scales"))[2]
 
 
 def test_what_lies_outside_the_response_reaches_nothing(rows: list[Row]) -> None:
