@@ -55,6 +55,14 @@ def test_a_registration_of_somebody_else_is_named(monkeypatch: pytest.MonkeyPatc
     assert f"is {vanilla.__module__}.{vanilla.__qualname__}, and should be actfocus_verl.integration.loss" in problem
 
 
+def test_a_module_of_ours_may_be_the_first_import() -> None:
+    """As in a user's agent loop; verl then imports the plugin, and the plugin all modules of this room."""
+    code = "import actfocus_verl.integration.columns; from actfocus_verl import plugin; print(plugin.verify())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr[-2000:]
+    assert "did not register" not in result.stderr
+
+
 def test_what_verl_swallows_at_import_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
