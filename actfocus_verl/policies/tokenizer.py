@@ -34,6 +34,7 @@ _PHRASE: Final = re.compile(
         (
             r"</?[a-z]+>(?: (?=<))?",  # a tag, and what separates it from the next
             r"[.,:]?[ \n]?[A-Z][a-z]*[a-rt-z]: \(\d, \d\)",  # a place with a name (a plural opens a list)
+            r"[.,:]?[ \n]?[A-Z][a-z]* may be: \d(?: \d)*",  # a named place's candidates
             r" ?\(\d, \d\)",  # a place
             r" ?\d",  # one digit
             r" ?\|\|",  # the separator of actions

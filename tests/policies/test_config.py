@@ -40,10 +40,12 @@ def test_an_unknown_world_is_named():
         TinyPolicyConfig(env="chess")
 
 
-def test_skill_and_episodes_are_the_world_s_own_where_none_is_given():
+def test_the_world_s_own_values_stand_where_none_is_given():
     loose, coupled = (TinyPolicyConfig(coupling=coupling).resolved() for coupling in ("loose", "coupled"))
-    assert (loose.skill, coupled.skill, loose.episodes) == (0.5, 0.3, 2600)
-    assert TinyPolicyConfig(skill=0.0, episodes=3).resolved() == TinyPolicyConfig(skill=0.0, episodes=3)
+    assert (loose.skill, coupled.skill, loose.episodes, loose.batch_size) == (0.5, 0.3, 2600, 2)
+    assert TinyPolicyConfig(env="sudoku").resolved().batch_size == 1
+    given = TinyPolicyConfig(skill=0.0, episodes=3, batch_size=5)
+    assert given.resolved() == given
     assert cache_key(loose) == cache_key(TinyPolicyConfig())
 
 

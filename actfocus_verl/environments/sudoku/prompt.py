@@ -71,12 +71,16 @@ def open_blanks(board: Board, digits: Sequence[int]) -> list[tuple[int, tuple[in
 def render(board: Board, digits: Sequence[int], steps: int, max_steps: int) -> str:
     """Steps made and the player's own digits, the grid, then the blanks with their candidates (`open_blanks`).
 
-    The first two have names, so that a reader need not count.
+    The first two have names, and so has what they may hold: a reader need neither count nor look for what belongs
+    together.
     """
     size, cells = board.size, range(board.size**2)
     own = ", ".join(place(size, cell) for cell in cells if digits[cell] and not board.givens[cell])
     rows = (" ".join(str(digit or ".") for digit in digits[row : row + size]) for row in cells[::size])
-    blanks = [f"{place(size, cell)} {spaced(found)}" for cell, found in open_blanks(board, digits)]
-    named = zip(("First", "Second", "Then"), (*blanks[:2], ", ".join(blanks[2:])), strict=False)
-    listed = " ".join(f"{name}: {blank}." for name, blank in named if blank)
-    return "\n".join([f"Steps: {steps}/{max_steps}. Yours: {own or 'none'}.", *rows, listed or "No blanks."])
+    blanks = [(place(size, cell), spaced(found)) for cell, found in open_blanks(board, digits)]
+    named = zip(("First", "Second"), blanks, strict=False)
+    listed = [f"{name}: {cell}. {name} may be: {found}." for name, (cell, found) in named]
+    if blanks[2:]:
+        listed.append(f"Then: {', '.join(map(' '.join, blanks[2:]))}.")
+    lines = [f"Steps: {steps}/{max_steps}. Yours: {own or 'none'}.", *rows, " ".join(listed) or "No blanks."]
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actfocus_verl.environments.scripted import ScriptedPlayer, mistake
-from actfocus_verl.environments.sudoku.prompt import format_placement, open_blanks, place, spaced
+from actfocus_verl.environments.sudoku.prompt import format_placement, place, spaced
 from actfocus_verl.environments.sudoku.rules import Placement, candidates, is_valid
 
 if TYPE_CHECKING:
@@ -33,18 +33,17 @@ def targets(world: Sudoku) -> list[int]:
 
 
 def describe(world: Sudoku) -> str:
-    """The cells to be filled next with what they may hold, and the blanks after them: the state alone.
+    """The cells to be filled next, with what they may hold: the state alone.
 
-    Worded so that a very small model learns it within minutes: cells and candidates as the state words and orders them,
-    to be copied.
+    Worded so that a very small model learns it within minutes: what the state says under a name of its own is repeated,
+    row and column as the answer needs them.
     """
-    size, digits, cells = world.board.size, world.digits, targets(world)
-    sentences = [
-        f"{which} is {place(size, cell)}, which may be {spaced(candidates(size, digits, cell))}."
-        for which, cell in zip(("First", "Second"), cells, strict=False)
-    ]
-    after = [place(size, cell) for cell, _ in open_blanks(world.board, digits) if cell not in cells]
-    return " ".join([*sentences, f"After that: {', '.join(after) or 'none'}."])
+    size, digits = world.board.size, world.digits
+    return " ".join(
+        f"{which} is {place(size, cell)}. Row {cell // size + 1}, column {cell % size + 1}. "
+        f"It is a blank that may be {spaced(candidates(size, digits, cell))}."
+        for which, cell in zip(("First", "Second"), targets(world), strict=False)
+    )
 
 
 def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
@@ -58,4 +57,4 @@ def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
     return moves
 
 
-PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.4, "coupled": 0.4}, episodes=1500)
+PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.5, "coupled": 0.5}, episodes=1400, batch_size=1)

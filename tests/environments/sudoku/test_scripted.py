@@ -62,15 +62,18 @@ def test_the_description_by_hand():
     #   4 3 . 1
     world = sudoku(0, 8, 9, 14)
     assert targets(world) == [0, 9]
-    assert (
-        describe(world)
-        == "First is (1, 1), which may be 1. Second is (3, 2), which may be 1. After that: (4, 3), (3, 1)."
+    assert describe(world) == (
+        "First is (1, 1). Row 1, column 1. It is a blank that may be 1. "
+        "Second is (3, 2). Row 3, column 2. It is a blank that may be 1."
     )
     world.step(Placement(0, 1))
-    assert describe(world) == "First is (3, 1), which may be 2. Second is (3, 2), which may be 1. After that: (4, 3)."
+    assert describe(world) == (
+        "First is (3, 1). Row 3, column 1. It is a blank that may be 2. "
+        "Second is (3, 2). Row 3, column 2. It is a blank that may be 1."
+    )
     for cell in (8, 9):
         world.step(Placement(cell, SOLUTION[cell]))
-    assert describe(world) == "First is (4, 3), which may be 2. After that: none."
+    assert describe(world) == "First is (4, 3). Row 4, column 3. It is a blank that may be 2."
 
 
 def test_wrong_digits_are_replaced_when_nothing_else_is_left():
@@ -89,11 +92,11 @@ def test_a_stuck_or_complete_grid_is_described_all_the_same():
     world = Sudoku(board, SudokuConfig(), preset="clean", split="train", index=0)
     for cell, digit in ((0, 2), (3, 3)):
         world.step(Placement(cell, digit))  # from here no move is of use
-    assert describe(world) == "First is (2, 2), which may be none. After that: (2, 3), (4, 1), (4, 4)."
+    assert describe(world) == "First is (2, 2). Row 2, column 2. It is a blank that may be none."
     assert plan(world, np.random.default_rng(0), 1.0) == ["2,2,2"]
     world = sudoku(0)
     world.step(Placement(0, 1))
-    assert describe(world) == "First is (1, 1), which may be 1. After that: none."
+    assert describe(world) == "First is (1, 1). Row 1, column 1. It is a blank that may be 1."
 
 
 def test_the_loose_reasoning_does_not_depend_on_the_moves():

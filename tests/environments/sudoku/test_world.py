@@ -36,13 +36,13 @@ def test_the_state_is_steps_grid_and_candidates():
     assert world.render() == (
         "Steps: 0/16. Yours: none.\n"
         ". 2 3 4\n3 4 1 2\n. . 4 3\n4 3 . 1\n"
-        "First: (1, 1) 1. Second: (3, 2) 1. Then: (4, 3) 2, (3, 1) 1 2."
+        "First: (1, 1). First may be: 1. Second: (3, 2). Second may be: 1. Then: (4, 3) 2, (3, 1) 1 2."
     )
     play(world, "3,1,1", "1,2,2")
     assert world.render() == (
         "Steps: 2/16. Yours: (3, 1).\n"
         ". 2 3 4\n3 4 1 2\n1 . 4 3\n4 3 . 1\n"
-        "First: (4, 3) 2. Second: (1, 1) none. Then: (3, 2) none."
+        "First: (4, 3). First may be: 2. Second: (1, 1). Second may be: none. Then: (3, 2) none."
     )
     play(world, "3,1,2", "1,1,1", "3,2,1", "4,3,2")
     assert world.render() == (
