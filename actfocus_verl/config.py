@@ -92,7 +92,7 @@ def is_diagnosed(config: Any) -> bool:
 
     Raises ConfigurationError when `run.diagnose` is no bool, or there is no reference.
     """
-    wanted = config.run.get("diagnose", False)
+    wanted = OmegaConf.select(config, "run.diagnose", default=False)
     check_flag("run.diagnose", wanted)
     if wanted and not has_reference(config):
         problem = "needs the energy of a frozen reference, and no reference is configured"

@@ -170,9 +170,7 @@ def test_a_world_without_answers_is_refused_before_the_run(monkeypatch: pytest.M
     config = composed(f"algorithm={name}")
     check_config(config)
     monkeypatch.setattr(FrozenLake, "known_answer", lambda self: None)
-    with pytest.raises(
-        ConfigurationError, match="probes the policy for an answer, and this world knows none"
-    ) as caught:
+    with pytest.raises(ConfigurationError, match="probes the policy for an answer, and there is none here") as caught:
         check_config(config)
     assert f"env.name='frozen_lake': algorithm={name}" in str(caught.value)
     assert "\n" not in str(caught.value)

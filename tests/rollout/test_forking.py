@@ -201,8 +201,8 @@ def line_of(states: list[int], entropies: list[float], *, replayed: int = 0, is_
         prompt_ids=[1], response_ids=[], response_mask=[], log_probs=[], token_roles=[], turn_ids=[],
         turn_rewards=[0.0] * count, anchors=[0] * count, states=states, replayed=replayed,
         replies=[Reply([5, 5], [-2 * entropy, 0.0]) for entropy in entropies], stop_reason=StopReason.MAX_TURNS,
-        success=False, outcome={}, actions=count, valid_turns=count, texts=[TurnText("", "", True)] * count,
-        final_state="",
+        success=False, outcome={}, actions=count, parsed_turns=count, valid_turns=count,
+        texts=[TurnText("", "", True)] * count, final_state="",
     )  # fmt: skip
     return Line(trajectory, ((0, 0),), forked=is_fork)
 
