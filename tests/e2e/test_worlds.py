@@ -1,7 +1,12 @@
-"""Two real steps of training in each world: `env=...` is all that changes from one to the next."""
+"""Two real steps of training in each world; `env=...` is all that changes. Then a part dies, and the run says which.
+
+One run shows both, for a start costs over a minute.
+"""
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -11,23 +16,40 @@ from tests.e2e.runs import Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
+DEATH_SECONDS = 60
+"""How soon a run must have ended after a part of it has died."""
+STEPS = 2
 MICRO = (
     # A policy that has seen little and is built in seconds: that the world is played is the point, not how well.
     "+tiny_policy.episodes=150",
     "+tiny_policy.layers=1",
     "+tiny_policy.evaluation_episodes=0",
     "env.max_turn_tokens=96",
+    "trainer.total_training_steps=50",
 )
 
 
-@pytest.mark.parametrize(("env", "credit"), [("sokoban", "actfocus"), ("sudoku", "actfocus"), ("webshop", "uniform")])
-def test_it_trains(start: Callable[..., Run], env: str, credit: str) -> None:
+@pytest.mark.parametrize(
+    ("env", "credit", "title", "named"),
+    [
+        ("sokoban", "actfocus", "VLLM::", "vLLM engine"),
+        ("sudoku", "actfocus", "WorkerDict", "training worker"),
+        ("webshop", "uniform", "RewardLoopWorker", "reward worker"),
+    ],
+)
+def test_it_trains_until_a_part_dies(start: Callable[..., Run], env: str, credit: str, title: str, named: str) -> None:
     run = start(env, f"env={env}", f"credit={credit}", *MICRO)
-    assert run.wait() == 0, run.terminal[-4000:]
+    run.wait_until(lambda: run.steps() >= STEPS, f"step {STEPS}")
+    victim = run.find(title)
+    assert victim is not None
+    victim.send_signal(signal.SIGKILL)
+    assert run.wait(DEATH_SECONDS) == 1
+    assert named in run.terminal
+    assert "last lines of its log" in run.terminal
     assert run.survivors() == []
-    folder = RunFolder.open(run.folder)
-    assert [line["step"] for line in folder.metrics] == [1, 2]
-    for line in folder.metrics:
+    assert json.loads((run.folder / "run.json").read_text())["exit_reason"].startswith("failed")
+
+    for line in RunFolder.open(run.folder).metrics[:STEPS]:
         assert abs(line["rollout_corr/kl"]) < 1e-3
         assert line["response_tokens/reasoning"] + line["response_tokens/format"] > 0
         assert any(key.startswith("episode/outcome/") for key in line)
