@@ -57,4 +57,4 @@ def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
     return moves
 
 
-PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.5, "coupled": 0.5}, episodes=1400, batch_size=1)
+PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.3, "coupled": 0.3}, episodes=1400, batch_size=1)
