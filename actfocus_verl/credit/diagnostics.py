@@ -75,11 +75,8 @@ def credit_metrics(
         ValueError: shapes differ, or roles and response mask contradict each other.
     """
     token_roles = columns["token_roles"]
-    rows = all_rows(token_roles) if valid_rows is None else valid_rows.bool().to(token_roles.device)
-    check_rows("valid_rows", rows, token_roles)
     check_same_shape("weights", weights, token_roles)
-    kept = {name: columns[name][rows] for name in ("token_roles", "response_mask") if name in columns}
-    batch_roles = response_roles(kept)
+    rows, batch_roles = _valid_roles(columns, valid_rows)
     response = batch_roles != TokenRole.ENVIRONMENT
 
     roles = batch_roles[response]  # (N,), and so are the following
@@ -117,6 +114,16 @@ def _quantiles(prefix: str, values: Tensor) -> dict[str, float]:
     # NumPy's, because torch.quantile refuses more than 2^24 values: 2,048 rows of 8,192 tokens.
     results = np.quantile(finite.cpu().numpy(), [percent / 100 for percent in SIGNAL_QUANTILES])
     return {f"{prefix}/p{percent}": float(value) for percent, value in zip(SIGNAL_QUANTILES, results, strict=True)}
+
+
+def _valid_roles(columns: Mapping[str, Tensor], valid_rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(B,) bool: the rows that are no padding; and the roles of their tokens, ENVIRONMENT where nothing was sampled."""
+    token_roles = columns["token_roles"]
+    rows = all_rows(token_roles) if valid_rows is None else valid_rows.bool().to(token_roles.device)
+    check_rows("valid_rows", rows, token_roles)
+    return rows, response_roles(
+        {name: columns[name][rows] for name in ("token_roles", "response_mask") if name in columns}
+    )
 
 
 def _ratio(numerator: Tensor, denominator: float) -> float:
@@ -159,11 +166,10 @@ def prompt_groups(
         ValueError: shapes differ, or roles and response mask contradict each other.
     """
     token_roles = columns["token_roles"]
-    rows = all_rows(token_roles) if valid_rows is None else valid_rows.bool().to(token_roles.device)
     check_same_shape("signal", signal, token_roles)
-    for name, column in (("valid_rows", rows), ("returns", returns), ("group_ids", group_ids)):
+    for name, column in (("returns", returns), ("group_ids", group_ids)):
         check_rows(name, column, token_roles)
-    roles = response_roles({name: columns[name][rows] for name in ("token_roles", "response_mask") if name in columns})
+    rows, roles = _valid_roles(columns, valid_rows)
     values = signal.detach().to(roles.device)[rows]
     kept_returns = returns.to(roles.device)[rows]
     ids, group = torch.unique(group_ids.to(roles.device)[rows], return_inverse=True)
