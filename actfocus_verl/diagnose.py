@@ -18,7 +18,6 @@ Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted. 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -39,6 +38,7 @@ from actfocus_verl.evaluate import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE
 from actfocus_verl.evaluation.engine import platform_environment
 from actfocus_verl.evaluation.models import NamedModel, find_model
 from actfocus_verl.evaluation.sampling import EvaluationError
+from actfocus_verl.files import write_json
 from actfocus_verl.launch.record import installed_versions, source_commit
 from actfocus_verl.reporting.run_folder import RunFolder
 
@@ -76,7 +76,7 @@ def diagnose(arguments: Arguments, console: Console) -> Json:
     (folder / FIGURE_FILE).unlink(missing_ok=True)  # of an earlier diagnosis
     if groups:
         plot_energy(groups, found["correlation"]["pooled"], folder / FIGURE_FILE)
-    _write(folder / RESULT_FILE, found)
+    write_json(folder / RESULT_FILE, found)
     return found
 
 
@@ -151,12 +151,6 @@ def _notes(run: RunFolder, tokens: Tokens) -> list[str]:
     if setting(run, "credit.name") == "empg":
         notes.append("the advantages of this run hold what EMPG added; every weighting is applied to these")
     return notes
-
-
-def _write(path: Path, found: Json) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
 
 
 def main(words: Sequence[str]) -> int:

