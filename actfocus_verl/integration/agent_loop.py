@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -59,9 +60,14 @@ class EpisodeAgentLoop(AgentLoopBase):
         probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if needs_answers(self.config) else None
         return to_output(trajectory, policy, probes)
 
+    @cached_property
+    def codec(self) -> ChatCodec:
+        """The tokenizer's chat format, read off its template once an episode."""
+        return ChatCodec(self.tokenizer)
+
     def _probes(self, trajectory: Trajectory, max_turn_tokens: int) -> dict[str, list[int]]:
         """What the policy is to be asked before each turn, where an estimator needs that."""
-        probes = probe_columns(ChatCodec(self.tokenizer), trajectory.known_answers, trajectory.turn_starts)
+        probes = probe_columns(self.codec, trajectory.known_answers, trajectory.turn_starts)
         require_room(max(probes["probe_lengths"]), max_turn_tokens)
         return probes
 
@@ -84,7 +90,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         context = self.rollout_config.prompt_length + self.rollout_config.response_length
         return Episode(
             world,
-            ChatCodec(self.tokenizer),
+            self.codec,
             max_context_tokens=context,
             max_response_tokens=self.rollout_config.response_length,
             ask_answers=needs_answers(self.config),
