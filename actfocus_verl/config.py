@@ -153,10 +153,11 @@ def _require_whole_trees(config: Any, name: str) -> None:
             f"{name} compares returns of whole episodes that part at different turns, which a discount would distort",
             "Set it to 1.0",
         )
-    if config.filter.name != "none":
+    chosen = section(config, "filter").get("name", "none")
+    if chosen != "none":
         raise ConfigurationError(
             "filter.name",
-            config.filter.name,
+            chosen,
             f"{name} chooses what trains by where the tree branches, and forked episodes are no fair sample of a "
             "group's returns, by which a filter would choose",
             "Use filter=none",

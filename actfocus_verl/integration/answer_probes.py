@@ -31,7 +31,7 @@ def score_answers(batch: KVBatchMeta, estimator: str, log_prob_pass: Pass) -> KV
     """
     names = ["prompts", "responses", *PROBE_COLUMNS]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-    require_columns(data, names, estimator)
+    require_columns(data, names, "algorithm.adv_estimator", estimator, otherwise="algorithm=grpo")
     columns = {name: data[name].unbind() for name in names}
     scores = [torch.full((len(starts),), torch.nan) for starts in columns["probe_starts"]]
     probes: dict[str, tuple[int, int]] = {}

@@ -62,15 +62,15 @@ def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
     return torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
 
 
-def require_columns(data: TensorDict, names: Sequence[str], estimator: str) -> None:
-    """Raise ConfigurationError, naming them, for columns that the estimator needs and a batch lacks."""
+def require_columns(data: TensorDict, names: Sequence[str], key: str, value: str, *, otherwise: str) -> None:
+    """Raise ConfigurationError, naming them, for columns that the setting `key=value` needs and a batch lacks."""
     missing = [name for name in names if name not in data.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
     if missing:
         raise ConfigurationError(
-            "algorithm.adv_estimator",
-            estimator,
+            key,
+            value,
             f"needs the column {', '.join(missing)}, which the agent loop of this run does not give",
-            "Use an agent loop whose output has it (docs/use_with_your_verl_run.md), or algorithm=grpo",
+            f"Use an agent loop whose output has it (docs/use_with_your_verl_run.md), or {otherwise}",
         )
 
 

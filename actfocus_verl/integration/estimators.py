@@ -97,7 +97,7 @@ def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[st
 def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
     names = [*spec.columns, "response_mask", "rm_scores"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-    require_columns(data, names, spec.name)
+    require_columns(data, names, _ESTIMATOR, spec.name, otherwise="algorithm=grpo")
     valid_rows = valid_rows_of(batch)
     turns = padded_turns(data.select(*(name for name in _OF_TURNS if name in spec.columns)), valid_rows)
     per_token = [name for name in names if name not in turns]

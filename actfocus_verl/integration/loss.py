@@ -25,8 +25,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from actfocus_verl.config import TURN_RATIO_LOSS
 from actfocus_verl.credit.turns import Turns
-from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import CLIP_SCALES, TURN_IDS, padded_columns
+from actfocus_verl.integration.columns import CLIP_SCALES, TURN_IDS, padded_columns, require_columns
 
 LOSS_MODE = "token_weighted"
 OUR_LOSSES = (LOSS_MODE, TURN_RATIO_LOSS)
@@ -147,13 +146,8 @@ def _turn_columns(data: TensorDict) -> TurnColumns:
 
     Raises ConfigurationError when the agent loop gives no turns.
     """
-    if TURN_IDS not in data:
-        raise ConfigurationError(
-            "actor_rollout_ref.actor.policy_loss.loss_mode",
-            TURN_RATIO_LOSS,
-            f"needs the column {TURN_IDS}, which the agent loop of this run does not give",
-            "Use an agent loop whose output has it (agent_loop=actfocus), or loss_mode=token_weighted",
-        )
+    mode = "actor_rollout_ref.actor.policy_loss.loss_mode"
+    require_columns(data, [TURN_IDS], mode, TURN_RATIO_LOSS, otherwise=f"loss_mode={LOSS_MODE}")
     columns = padded_columns(data.select(TURN_IDS, "response_mask", CLIP_SCALES, strict=False))
     turns = Turns.of(columns[TURN_IDS], columns["response_mask"].bool())
     return TurnColumns(turns, columns.get(CLIP_SCALES))
