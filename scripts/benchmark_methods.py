@@ -19,7 +19,7 @@ from statistics import median
 
 import torch
 import verl.trainer.ppo.core_algos as verl_algos
-from scipy.stats import bootstrap
+from benchmark import median_interval
 from torch.profiler import ProfilerActivity, profile
 
 from actfocus_verl.credit import estimators
@@ -128,14 +128,9 @@ def seconds(method: Method, columns: Columns) -> float:
 def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, float]:
     method(columns)
     pairs = [(seconds(method, columns), seconds(grpo, columns)) for _ in range(rounds)]
-    own, ratios = [pair[0] for pair in pairs], [pair[0] / pair[1] for pair in pairs]
-    found = bootstrap((ratios,), median, vectorized=False, method="percentile", rng=0).confidence_interval
-    return {
-        "seconds": median(own),
-        "ratio_to_grpo": median(ratios),
-        "low": float(found.low),
-        "high": float(found.high),
-    }
+    ratio = median_interval([own / base for own, base in pairs])
+    seconds_each = {"seconds": median(own for own, _ in pairs)}
+    return seconds_each | {"ratio_to_grpo": ratio["median"], "low": ratio["low"], "high": ratio["high"]}
 
 
 def measure_memory(method: Method, columns: Columns) -> float:

@@ -39,14 +39,6 @@ class BenchmarkTrainer(TokenCreditTrainerSync):
     """Takes turns through ARMS; logs `benchmark/arm`, `benchmark/peak_memory_gb` (GiB, all training workers), and
     `benchmark/reference_seconds/plain` and `/credit`: the reference pass on the very same batch, both ways."""
 
-    @property
-    def trainer_mode(self) -> str:
-        return "sync"
-
-    @trainer_mode.setter
-    def trainer_mode(self, name: str) -> None:
-        """It is the synchronous trainer that is measured."""
-
     def _setup(self) -> None:
         super()._setup()
         self._credit: WeightingSpec = self.weighting

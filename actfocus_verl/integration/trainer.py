@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,6 +81,8 @@ class TokenCreditMixin:
     """Give a verl v1 trainer token weights. Mix in before the trainer class."""
 
     config: Any
+    verl_mode: ClassVar[str]
+    """verl's name of what the trainer class does."""
 
     def __init__(self, config: Any) -> None:
         self._choose_credit(config)
@@ -99,14 +101,14 @@ class TokenCreditMixin:
         require_reference(config, self.weighting)
         require_entropy(config, self.weighting)
 
-    # verl compares `trainer_mode` with its own names in several places; our prefix only selects the class.
+    # verl compares `trainer_mode` with its own names in several places; ours only select the class.
     @property
     def trainer_mode(self) -> str:
-        return self._trainer_mode
+        return self.verl_mode
 
     @trainer_mode.setter
     def trainer_mode(self, name: str) -> None:
-        self._trainer_mode = name.removeprefix(TRAINER_PREFIX)
+        """verl sets the configured name, which is one of ours."""
 
     @property
     def reference_signals(self) -> list[str]:
@@ -283,6 +285,8 @@ class TokenCreditMixin:
 @register_trainer(f"{TRAINER_PREFIX}sync")
 class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
     """verl's synchronous trainer with token weights."""
+
+    verl_mode = "sync"
 
 
 def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:

@@ -31,14 +31,6 @@ STEPS_EACH = 2
 class EveryMethodTrainer(TokenCreditTrainerSync):
     """Logs `method`, the position in the list."""
 
-    @property
-    def trainer_mode(self) -> str:
-        return "sync"
-
-    @trainer_mode.setter
-    def trainer_mode(self, name: str) -> None:
-        """verl asks only whether it is the synchronous one."""
-
     def _setup(self) -> None:
         super()._setup()
         self._methods = OmegaConf.load(os.environ[FILE_VARIABLE])
