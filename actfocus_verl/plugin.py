@@ -5,7 +5,7 @@
 
 verl imports this module at the end of its own import, in the driver and in every Ray worker, and swallows what it
 raises. So a failure is logged and kept here, and `verify`, which `train` calls first, turns it into an error that says
-what happened.
+what happened. What we register follows when verl's module with that registry is imported (`_AFTER`).
 
 Everything registered can be selected by name from a plain verl command line: `registrations` lists the settings. The
 advantage estimators need our trainer beside them, which passes on the columns they read.
@@ -15,41 +15,80 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import inspect
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
+
+import wrapt
 
 PLATFORM_VARIABLE = "VERL_PLATFORM"
 ENTRY_POINT_GROUP = "verl.plugins"
 PLUGIN_MODULE = "actfocus_verl.plugin"
+_OURS = "actfocus_verl.integration"
 WORKER_SECONDS = 300.0
 """How long a Ray worker may take to import verl before it counts as a problem."""
 
 _failure: Exception | None = None
-"""What `register` raised when this module was imported."""
+"""What went wrong when something was registered."""
+
+_AFTER: Mapping[str, tuple[str, ...]] = {
+    "verl.workers.engine": ("engine",),
+    "verl.trainer.ppo.core_algos": ("estimators", "loss"),
+    "verl.experimental.agent_loop": ("loop_output",),
+    f"{_OURS}.loop_output": ("agent_loop",),
+    f"{_OURS}.agent_loop": ("forked_loop",),
+    "verl.trainer.ppo.v1": ("trainer",),
+    f"{_OURS}.trainer": ("benchmark",),
+}
+"""Modules of the integration room by the module of verl with whose registry they register, or by the one of ours that
+they build on: that may be the first import of all, and is half loaded when verl's module has loaded."""
 
 
 def register() -> None:
-    """Register the platform, then everything that hangs on verl's registries. Idempotent."""
+    """Register the platform now, and the rest when the part of verl is imported that holds its registry. Idempotent.
+
+    A run has a dozen processes, most of which need little of verl; importing all of it in each took as long as
+    everything else in its start.
+    """
+    # verl's engines we do not use warn when their libraries are absent, in every process that imports one
+    warnings.filterwarnings("ignore", message=".* engine is not available")
     _register_platform()
-    with warnings.catch_warnings():
-        # verl's engines we do not use warn when their libraries are absent, in every process that would not import them
-        warnings.filterwarnings("ignore", message=".* engine is not available")
-        from actfocus_verl.integration import (  # noqa: F401  (imported to register)
-            agent_loop,
-            benchmark,
-            engine,
-            estimators,
-            forked_loop,
-            loss,
-            trainer,
-        )
+    for holder, modules in _AFTER.items():
+        _when_imported(holder, functools.partial(_import_ours, modules))
+
+
+def _import_ours(modules: Sequence[str], holder: ModuleType) -> None:
+    for module in modules:
+        importlib.import_module(f"{_OURS}.{module}")
+
+
+def _when_imported(module: str, hook: Callable[[ModuleType], None]) -> None:
+    """Call `hook` with a module once it is imported; what it raises is kept, and the import succeeds."""
+
+    def guarded(imported: ModuleType) -> None:
+        with _failure_kept():
+            hook(imported)
+
+    wrapt.register_post_import_hook(guarded, module)
+
+
+@contextmanager
+def _failure_kept() -> Iterator[None]:
+    global _failure
+    try:
+        yield
+    except Exception as error:  # verl would swallow it unseen, or end in the middle of an import of its own
+        _failure = error
+        logging.getLogger(__name__).error("actfocus_verl did not register with verl", exc_info=error)
 
 
 def on_cpu_platform() -> bool:
@@ -70,11 +109,12 @@ def _register_platform() -> None:
     from actfocus_verl.platforms import process_group, vllm_metadata
 
     vllm_metadata.install()
-    process_group.install()
+    _when_imported("verl.utils.distributed", process_group.install)
+    _when_imported("verl.workers.rollout.replica", _register_cpu_replica)
 
-    from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-    RolloutReplicaRegistry.register("vllm", _load_cpu_replica)
+def _register_cpu_replica(replica: ModuleType) -> None:
+    replica.RolloutReplicaRegistry.register("vllm", _load_cpu_replica)
 
 
 def _load_cpu_replica() -> type:
@@ -85,12 +125,8 @@ def _load_cpu_replica() -> type:
 
 
 def _register_at_import() -> None:
-    global _failure
-    try:
+    with _failure_kept():
         register()
-    except Exception as error:  # verl would swallow it unseen
-        _failure = error
-        logging.getLogger(__name__).error("actfocus_verl did not register with verl", exc_info=error)
 
 
 @dataclass(frozen=True)
@@ -132,7 +168,7 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
     from verl.workers.engine import EngineRegistry
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
-    ours, engines = "actfocus_verl.integration", EngineRegistry._engines
+    ours, engines = _OURS, EngineRegistry._engines
     lm, values = engines.get("language_model", {}), engines.get("value_model", {})
 
     yield (
@@ -221,13 +257,12 @@ def verify() -> list[str]:
     Imports verl, which fixes its platform, and not vLLM: `integration.contract.check_contract` looks at that as well.
     """
     problems = _entry_point_problems()
-    import verl  # noqa: F401
-
-    if _failure is not None:
-        problems.append(f"{PLUGIN_MODULE} failed to register: {type(_failure).__name__}: {_failure}")
     from actfocus_verl.integration.contract import SYMBOLS, check_contract
 
-    problems += check_contract(SYMBOLS)
+    of_verl = check_contract(SYMBOLS)  # imports all that we hang on
+    if _failure is not None:
+        problems.append(f"{PLUGIN_MODULE} failed to register: {type(_failure).__name__}: {_failure}")
+    problems += of_verl
     if _failure is None:
         problems += [entry.problem for entry in registrations() if entry.problem]
     return problems

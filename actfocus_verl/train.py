@@ -13,7 +13,6 @@ import importlib.util
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -63,7 +62,6 @@ def prepare(config: DictConfig, console: Console) -> DictConfig:
     if config.get("tiny_policy") and config.model.path is None:
         config.model.path = str(_tiny_policy(config, console))
     preflight.check_model(config)
-    warnings.filterwarnings("ignore", message=".*engine is not available.*")
     preflight.check_registered(config)
     return config
 

@@ -55,9 +55,11 @@ def test_a_registration_of_somebody_else_is_named(monkeypatch: pytest.MonkeyPatc
     assert f"is {vanilla.__module__}.{vanilla.__qualname__}, and should be actfocus_verl.integration.loss" in problem
 
 
-def test_a_module_of_ours_may_be_the_first_import() -> None:
-    """As in a user's agent loop; verl then imports the plugin, and the plugin all modules of this room."""
-    code = "import actfocus_verl.integration.columns; from actfocus_verl import plugin; print(plugin.verify())"
+@pytest.mark.e2e
+@pytest.mark.parametrize("module", ["loop_output", "trainer"])
+def test_a_module_of_ours_may_be_the_first_import(module: str) -> None:
+    """As in a user's agent loop; verl's module with the registry then loads in the middle of ours."""
+    code = f"import actfocus_verl.integration.{module}; from actfocus_verl import plugin; print(plugin.verify())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.splitlines()[-1] == "[]", result.stdout + result.stderr[-2000:]
     assert "did not register" not in result.stderr
@@ -95,6 +97,7 @@ def test_a_package_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyP
     assert "pip install actfocus_verl" in plugin.verify()[0]
 
 
+@pytest.mark.e2e
 def test_the_command_lists_everything_here_and_in_a_ray_worker() -> None:
     """In a process of its own: this file then runs as __main__ and is imported by verl as well."""
     result = subprocess.run(

@@ -16,8 +16,9 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 from actfocus_verl.config import needs_answers, world_overrides
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import OUTCOME_PREFIX, TokenColumnsOutput
+from actfocus_verl.integration.columns import OUTCOME_PREFIX
 from actfocus_verl.integration.dataset import AGENT_NAME
+from actfocus_verl.integration.loop_output import TokenColumnsOutput
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, probe_columns
 
 

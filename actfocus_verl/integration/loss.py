@@ -14,18 +14,19 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import agg_loss, compute_policy_loss_vanilla, register_policy_loss
 from verl.utils.torch_functional import masked_mean
-from verl.workers.config import ActorConfig
-from verl.workers.utils.losses import ppo_loss
 
 from actfocus_verl.config import TURN_RATIO_LOSS
 from actfocus_verl.credit.turns import Turns
 from actfocus_verl.integration.columns import CLIP_SCALES, TURN_IDS, padded_columns, require_columns
+
+if TYPE_CHECKING:
+    from verl.workers.config import ActorConfig
 
 LOSS_MODE = "token_weighted"
 OUR_LOSSES = (LOSS_MODE, TURN_RATIO_LOSS)
@@ -130,6 +131,8 @@ def token_weighted_ppo_loss(
     For `actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))`. verl's own importance
     weights of a rollout correction, when present, are kept as a factor.
     """
+    from verl.workers.utils.losses import ppo_loss  # it imports the module that makes verl import this one
+
     data = data.copy()  # shallow: the caller's micro-batch keeps its columns
     data[_IMPORTANCE_COLUMN] = _per_token_factor(data)
     if config.policy_loss.loss_mode != TURN_RATIO_LOSS:

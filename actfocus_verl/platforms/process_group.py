@@ -8,17 +8,16 @@ duplicate.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 GLOO_BACKEND = "cpu:gloo"
 
 
-def install() -> None:
-    """Make `initialize_global_process_group_ray` default to `cpu:gloo`; idempotent.
+def install(distributed: Any) -> None:
+    """Make `initialize_global_process_group_ray` of the module `verl.utils.distributed` default to `cpu:gloo`, once.
 
     Must run before `verl.workers.engine_workers` is imported, because that module takes the function by name.
     """
-    import verl.utils.distributed as distributed
-
     current = distributed.initialize_global_process_group_ray
     if isinstance(current, functools.partial):
         return

@@ -18,7 +18,7 @@ from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, episode_seed
-from actfocus_verl.integration.columns import TokenColumnsOutput
+from actfocus_verl.integration.loop_output import TokenColumnsOutput
 from tests.helpers.tokenizer import build_tokenizer
 
 REPLY = "<think>the goal is right of me</think><answer>Right</answer><|im_end|>"

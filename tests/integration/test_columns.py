@@ -8,7 +8,7 @@ import pytest
 import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics
 
-from actfocus_verl.integration.columns import TokenColumnsOutput
+from actfocus_verl.integration.loop_output import TokenColumnsOutput
 
 
 def output(**changes: Any) -> TokenColumnsOutput:

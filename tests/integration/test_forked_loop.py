@@ -20,8 +20,8 @@ from verl.workers.rollout.replica import TokenOutput
 
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.integration import forked_loop
-from actfocus_verl.integration.columns import TokenColumnsOutput
 from actfocus_verl.integration.forked_loop import ForkedAgentLoop, fork_metrics
+from actfocus_verl.integration.loop_output import TokenColumnsOutput
 from tests.helpers.queue import LocalQueue
 from tests.helpers.tokenizer import build_tokenizer
 from tests.helpers.trainer import MakeTrainer, Trainer

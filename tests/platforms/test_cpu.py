@@ -80,7 +80,7 @@ def test_no_flops_table_matches_a_cpu() -> None:
 
 def test_process_groups_are_gloo_by_default_and_installing_twice_is_once() -> None:
     current = distributed.initialize_global_process_group_ray
-    process_group.install()
+    process_group.install(distributed)
     assert distributed.initialize_global_process_group_ray is current
     assert isinstance(current, functools.partial)
     assert current.keywords == {"backend": "cpu:gloo"}

@@ -18,9 +18,12 @@ from tests.helpers import pages  # noqa: E402
 from tests.helpers.run_folders import HOSTILE, multiply, write_run  # noqa: E402
 
 CHROMIUM = pages.find_chromium()
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: scripts/install_chromium.sh (or name one in ACTFOCUS_CHROMIUM)"
-)
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium: scripts/install_chromium.sh (or name one in ACTFOCUS_CHROMIUM)"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
