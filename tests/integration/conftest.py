@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
-from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
+from tests.config.conftest import compose_config
 from tests.helpers import engines
 from tests.helpers.queue import LocalQueue
 from tests.helpers.tokenizer import build_tokenizer
 from tests.helpers.trainer import EngineWorkers, MakeTrainer, Trainer
-
-os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
 
 RETURNS = {"a": [1.0, 0.0, 0.0], "b": [0.5, 0.5, 0.4]}
 """Two groups of three episodes: their returns differ much, and little."""
@@ -54,14 +50,13 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> LocalQueue:
 def make_trainer(engine: Any, queue: LocalQueue, tmp_path: Path) -> MakeTrainer:
     def make(*overrides: str) -> Trainer:
         settings = [
-            f"run.dir={tmp_path}",
             *("run.rollouts_every=1", "run.rollouts_a_step=2"),
             *("data.train_batch_size=6", "actor_rollout_ref.rollout.n=1"),
             "actor_rollout_ref.actor.ppo_mini_batch_size=4",
             *("actor_rollout_ref.rollout.calculate_log_probs=false", "actor_rollout_ref.rollout.temperature=0.9"),
         ]
-        with initialize_config_module("actfocus_verl_configs", version_base=None):
-            config = compose("train", overrides=["platform=cpu", *settings, *overrides])
+        config = compose_config("platform=cpu", *settings, *overrides)
+        config.run.dir = str(tmp_path)  # not on the command line, whose composition is kept for the next test
         trainer = Trainer(config)
         trainer.global_steps = 1
         trainer.ref_in_actor = False
