@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 
 from actfocus_verl.config import has_world, section
+from actfocus_verl.credit.early_stop import History
 from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session
 from actfocus_verl.rollout import TokenDecoder
 
@@ -52,6 +53,7 @@ class RunLog:
         self.has_world = has_world(config)
         self.evaluates_first = bool(config.trainer.get("val_before_train", True))
         self.temperature = float(config.actor_rollout_ref.rollout.val_kwargs.temperature)
+        self.history = History()
 
     def continue_from(self, step: int) -> None:
         """Forget what an earlier, interrupted start recorded after the checkpoint of `step`: those steps are run again.
@@ -60,9 +62,11 @@ class RunLog:
         """
         if self.folder is None:
             return
-        _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step)
+        for line in _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step):
+            self.history.add_step(line)
         last_kept = step - 1 if self.evaluates_first else step
-        _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
+        kept = _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
+        self.history.add_evaluations(kept)
 
     def metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append one flat object: `step` and every scalar of the step."""
@@ -79,17 +83,26 @@ class RunLog:
         The interval treats episodes as independent, so it holds for one rollout a board; `boards` counts the boards.
         Episodes of no world have no such rate: then nothing is written, and verl's own validation metrics say it all.
         """
-        if self.folder is None or not self.has_world:
+        if not self.has_world:
             return
+        lines = self._evaluation_lines(data_sources, uids, infos, step)
+        self.history.add_evaluations(lines)
+        if self.folder is not None:
+            for line in lines:
+                _append(self.folder / EVALUATIONS_FILE, line)
+
+    def _evaluation_lines(
+        self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int
+    ) -> list[dict[str, Any]]:
         from scipy.stats import binomtest  # half a second in every process that imports verl, if it were at the top
 
+        lines = []
         for source in sorted(set(data_sources)):
             rows = [position for position, name in enumerate(data_sources) if name == source]
             env, preset, split = source.split("/")
             successes = int(sum(infos["success"][row] for row in rows))
             interval = binomtest(successes, len(rows)).proportion_ci(0.95, method="wilson")
-            _append(
-                self.folder / EVALUATIONS_FILE,
+            lines.append(
                 {
                     "step": step,
                     "env": env,
@@ -112,6 +125,7 @@ class RunLog:
                     },
                 },
             )
+        return lines
 
     def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int, tokenizer: Any) -> None:
         """Write the first `run.rollouts_a_step` rows of every `run.rollouts_every`-th step, a JSON object each."""
@@ -188,13 +202,14 @@ def _append(path: Path, entry: Mapping[str, Any]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def _keep_lines(path: Path, keep: Any) -> None:
-    """Rewrite a JSON-lines file with the lines `keep` accepts; a half-written last line is dropped."""
+def _keep_lines(path: Path, keep: Any) -> list[dict[str, Any]]:
+    """Rewrite a JSON-lines file with the lines `keep` accepts, and return them; a half-written last line is dropped."""
     if not path.exists():
-        return
+        return []
     kept = [line for line in _complete_lines(path.read_text()) if keep(json.loads(line))]
     path.with_suffix(".tmp").write_text("".join(line + "\n" for line in kept))
     path.with_suffix(".tmp").replace(path)
+    return [json.loads(line) for line in kept]
 
 
 def _complete_lines(text: str) -> Iterable[str]:

@@ -33,6 +33,7 @@ from actfocus_verl.config import (
     section,
 )
 from actfocus_verl.credit.diagnostics import credit_metrics, group_metrics, prompt_groups
+from actfocus_verl.credit.early_stop import REASON, build_early_stop
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
@@ -94,10 +95,11 @@ class TokenCreditMixin:
         super().__init__(config)  # type: ignore[call-arg]
 
     def _choose_credit(self, config: Any) -> None:
-        """Build the weighting, the filter and the estimator that a configuration names."""
+        """Build the weighting, the filter, the estimator and the rules for an early end that a configuration names."""
         self.weighting = build_weighting(section(config, "credit"))
         self.group_filter = build_filter(section(config, "filter") or {"name": "none"})
         self.estimator = require_estimator(config)
+        self.early_stop = build_early_stop(section(config, "early_stop"))
         require_reference(config, self.weighting)
         require_entropy(config, self.weighting)
 
@@ -140,6 +142,8 @@ class TokenCreditMixin:
 
     def on_init_end(self) -> None:
         self.run_log.continue_from(self.global_steps)  # type: ignore[attr-defined]
+        if self.early_stop.reason(self.run_log.history):  # an earlier start had come to its end
+            self.total_training_steps = self.global_steps  # type: ignore[attr-defined]
         super().on_init_end()  # type: ignore[misc]
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
@@ -262,7 +266,19 @@ class TokenCreditMixin:
         keys = [key for key, valid in zip(batch.keys, valid_rows_of(batch).tolist(), strict=True) if valid]
         step = int(metrics["training/global_step"])
         self.run_log.rollouts(batch, keys, step, self.tokenizer)  # type: ignore[attr-defined]
-        self.run_log.metrics(metrics, step)
+        self.run_log.history.add_step(metrics)
+        self.run_log.metrics(metrics | self._end_early(step), step)
+
+    def _end_early(self, step: int) -> dict[str, str]:
+        """Where a rule holds, make the next step the last: verl saves and evaluates the step it knows to be the last.
+
+        Returns the reason, for the log.
+        """
+        reason = self.early_stop.reason(self.run_log.history)
+        if reason is None or step + 1 >= self.total_training_steps:
+            return {}
+        self.total_training_steps = step + 1
+        return {REASON: reason}
 
     def _val_metrics_update(
         self,

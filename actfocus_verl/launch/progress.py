@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from actfocus_verl.credit.early_stop import REASON
+
 POLL_SECONDS = 0.5
 _NOTED = {
     "episode/success_rate": "success {:.3f}",
@@ -80,6 +82,9 @@ class ProgressBar:
             )
             if not self._console.is_terminal:
                 self._console.print(f"step {line['step']}: {note}", highlight=False, soft_wrap=True)
+            if line.get(REASON):
+                text = f"the next step is the last: {line[REASON]}"
+                self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _note(line: dict[str, Any]) -> str:

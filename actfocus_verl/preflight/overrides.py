@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from actfocus_verl.errors import ConfigurationError
 
-GROUPS: Final = ("env", "rollout", "algorithm", "credit", "filter", "model", "platform", "experiment")
+GROUPS: Final = ("env", "rollout", "algorithm", "credit", "filter", "early_stop", "model", "platform", "experiment")
 
 _SEARCH_PATH: Final = "hydra.searchpath"
 _FILE_SCHEME: Final = "file://"

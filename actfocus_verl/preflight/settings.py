@@ -16,6 +16,7 @@ from actfocus_verl.config import (
     section,
     world_overrides,
 )
+from actfocus_verl.credit.early_stop import build_early_stop
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
@@ -80,6 +81,7 @@ def check_config(config: DictConfig) -> None:
     if spec is not None and spec.needs_answers:
         _check_answers(config, first_turn=spec.parameters["first_turn"])
     _check_credit(config)
+    build_early_stop(section(config, "early_stop"))
     _check_diagnose(config)
     check_rollouts(config)
     _check_trainer(config)

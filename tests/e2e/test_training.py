@@ -27,16 +27,20 @@ def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Ru
         "grpo",
         "algorithm=grpo",
         "credit=actfocus",
-        "trainer.total_training_steps=3",
+        # The rule holds at step 2, so that step 3 is the last, which is evaluated.
+        "trainer.total_training_steps=50",
+        "early_stop.success_below=1.0",
+        "early_stop.evaluations=2",
         "trainer.val_before_train=true",
-        "trainer.test_freq=3",
+        "trainer.test_freq=2",
         # High enough that vLLM serving the weights of a step ago would show.
         "actor_rollout_ref.actor.optim.lr=1e-3",
     )
     folder = finished(run)
 
     assert [line["step"] for line in folder.metrics] == [1, 2, 3]
-    assert [(entry.step, entry.episodes) for entry in folder.evaluations] == [(0, 16), (3, 16)]
+    assert [(entry.step, entry.episodes) for entry in folder.evaluations] == [(0, 16), (2, 16), (3, 16)]
+    assert "success was below 1 in 2 evaluations in a row" in run.terminal
     assert (folder.info["exit_reason"], folder.info["versions"]["verl"]) == ("finished", "0.9.1")
     for line in folder.metrics:
         # After each weight sync, vLLM's log-probs are the actor's.

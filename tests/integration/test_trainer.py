@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from verl.trainer.ppo.padding_utils import construct_minimal_padding_template
 from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
+from actfocus_verl.credit.early_stop import REASON
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.trainer import POLL_SECONDS, TokenCreditTrainerSync, episode_metrics, padded_columns
@@ -146,6 +147,24 @@ def test_a_step_is_recorded(make_trainer: MakeTrainer, queue: LocalQueue, rows: 
     assert "".join(first["token_texts"]) == trainer.tokenizer.decode(first["responses"])
     assert first["prompt_text"] == trainer.tokenizer.decode(first["prompt_ids"])
     assert first["final_state"] == "S"
+
+
+def test_a_rule_that_holds_makes_the_next_step_the_last(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any], tmp_path: Path
+) -> None:
+    trainer = make_trainer("credit=actfocus", "early_stop.success_below=0.5", "early_stop.evaluations=1")
+    batch, metrics = to_advantages(trainer, queue.fill(rows))
+    phases = dict.fromkeys(("gen", "old_log_prob", "ref", "adv", "update_actor", "step"), 1.0)
+    trainer.total_training_steps = 50
+    trainer._compute_metrics(batch, dict(metrics), phases, global_steps=1, epoch=0)
+    assert trainer.total_training_steps == 50
+    trainer.run_log.history.add_evaluations([{"step": 1, "successes": 1, "episodes": 4}])
+    for step, last in ((2, 3), (3, 3)):  # the last step changes nothing
+        trainer._compute_metrics(batch, dict(metrics), phases, global_steps=step, epoch=0)
+        assert trainer.total_training_steps == last
+    reasons = [json.loads(line).get(REASON) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert reasons == [None, "success was below 0.5 in 1 evaluations in a row", None]
+    assert REASON not in metrics
 
 
 def test_padded_columns_cut_a_padding_row_to_its_response(rows: dict[str, Any]) -> None:
