@@ -30,6 +30,8 @@ _EXACT: Final = 1 - 1e-9
 """Times a share of a sum: rounding alone costs no further group."""
 _LARGE: Final = 1e9
 """Equal deviations are the case in which most groups stay, and beside such large ones `eps` means nothing."""
+REFILL: Final = "zero_variance_refill"
+"""The filter that verl's replay buffer is."""
 _SCALINGS: Final = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """`loss_scaling` -> exponent of the kept share."""
 _MASSES: Final = ("linear", "softmax")
@@ -91,6 +93,11 @@ def _zero_variance(deviations: FloatArray, *, loss_scaling: str = "none") -> Flo
     return _kept(int(np.count_nonzero(deviations)), deviations, loss_scaling)
 
 
+def _zero_variance_refill(deviations: FloatArray) -> FloatArray:
+    """DAPO: every group that reaches the trainer; verl's replay buffer has replaced those whose returns are equal."""
+    return np.ones(len(deviations))
+
+
 def _top_p(
     deviations: FloatArray,
     *,
@@ -137,12 +144,13 @@ _FILTERS: Final[dict[str, FilterFunction]] = {
     "none": _none,
     "reward_variance": _reward_variance,
     "zero_variance": _zero_variance,
+    REFILL: _zero_variance_refill,
     "top_p": _top_p,
     "min_p": _min_p,
     "soft_reweight": _soft_reweight,
 }
 
-NEEDS_DEVIATION: Final = ("zero_variance", "top_p", "min_p", "soft_reweight")
+NEEDS_DEVIATION: Final = ("zero_variance", REFILL, "top_p", "min_p", "soft_reweight")
 """Filters with nothing left, or nothing but factors of 0, where all returns of each group are equal."""
 
 

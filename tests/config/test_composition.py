@@ -29,7 +29,8 @@ COMBINATIONS = [
     "model=qwen2.5-3b platform=cpu algorithm=ppo credit=actfocus filter=none",
     "model=qwen2.5-3b platform=gpu algorithm=grpo credit=uniform filter=reward_variance",
     "model=tiny platform=cpu algorithm=grpo credit=action_only credit.placebo=true filter=zero_variance",
-    "model=tiny platform=cpu algorithm=ppo credit=entropy_quantile filter=top_p",
+    "model=tiny platform=cpu algorithm=ppo credit=entropy_quantile filter=top_p early_stop=none",
+    "model=qwen2.5-0.5b platform=gpu algorithm=grpo credit=actfocus filter=zero_variance_refill early_stop=ragen2",
     "model=tiny platform=cpu algorithm=grpo credit=aem filter=min_p",
     "model=tiny platform=cpu algorithm=ppo credit=empg credit.normalize=batch filter=soft_reweight",
     "model=tiny platform=cpu algorithm=gigpo credit=actfocus filter=none",
@@ -61,7 +62,7 @@ def test_verl_takes_every_combination(overrides: str, model_folder: ModelFolder)
 
 def test_the_combinations_use_every_file() -> None:
     chosen = {argument for line in COMBINATIONS for argument in line.split()}
-    for group in ("rollout", "algorithm", "credit", "filter", "model", "platform"):
+    for group in ("rollout", "algorithm", "credit", "filter", "early_stop", "model", "platform"):
         assert {f"{group}={name}" for name in known_names(group)} <= chosen
 
 

@@ -237,6 +237,14 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
     [
         ("filter=top_p filter.p=0", "filter.p=0: not in (0, 1]. It is the share of the mass to keep"),
         (
+            "filter=zero_variance_refill algorithm.filter_groups.enable=false",
+            "algorithm.filter_groups.enable=False: filter.name=zero_variance_refill leaves the dropping",
+        ),
+        (
+            "early_stop=ragen2 early_stop.steps=0",
+            "early_stop.steps=0: is no integer of at least 1",
+        ),
+        (
             "filter=min_p algorithm=ppo actor_rollout_ref.rollout.n=1",
             "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, so no ",
         ),

@@ -1,4 +1,4 @@
-"""Two real steps of training in each world; `env=...` is all that changes. Then a part dies, and the run says which.
+"""Two real steps of training in each world, two with something else to try as well. Then a part dies, and it is named.
 
 One run shows both, for a start costs over a minute.
 """
@@ -29,16 +29,30 @@ MICRO = (
 )
 
 
+FORKS = {"rollout/forked": 0.75, "rollout/replay_mismatches": 0.0}
+"""One episode of each group of four from the beginning, the others forked from it."""
+WHOLE_STEP = {"filter/kept_groups": 4.0, "filter/zero_std_groups": 0.0}
+"""Groups whose returns were all equal have been replaced."""
+
+
 @pytest.mark.parametrize(
-    ("env", "credit", "title", "named"),
+    ("env", "credit", "more", "metrics", "title", "named"),
     [
-        ("sokoban", "actfocus", "VLLM::", "vLLM engine"),
-        ("sudoku", "actfocus", "WorkerDict", "training worker"),
-        ("webshop", "uniform", "RewardLoopWorker", "reward worker"),
+        ("sokoban", "actfocus", ("algorithm=carl",), FORKS, "VLLM::", "vLLM engine"),
+        ("sudoku", "actfocus", ("filter=zero_variance_refill",), WHOLE_STEP, "WorkerDict", "training worker"),
+        ("webshop", "uniform", (), {}, "RewardLoopWorker", "reward worker"),
     ],
 )
-def test_it_trains_until_a_part_dies(start: Callable[..., Run], env: str, credit: str, title: str, named: str) -> None:
-    run = start(env, f"env={env}", f"credit={credit}", *MICRO)
+def test_it_trains_until_a_part_dies(
+    start: Callable[..., Run],
+    env: str,
+    credit: str,
+    more: tuple[str, ...],
+    metrics: dict[str, float],
+    title: str,
+    named: str,
+) -> None:
+    run = start(env, f"env={env}", f"credit={credit}", *MICRO, *more)
     run.wait_until(lambda: run.steps() >= STEPS, f"step {STEPS}")
     victim = run.find(title)
     assert victim is not None
@@ -54,5 +68,6 @@ def test_it_trains_until_a_part_dies(start: Callable[..., Run], env: str, credit
         assert line["response_tokens/reasoning"] + line["response_tokens/format"] > 0
         assert any(key.startswith("episode/outcome/") for key in line)
         assert ("timing_s/ref" in line) == (credit == "actfocus")  # uniform weights need no reference
+        assert {name: line[name] for name in metrics} == metrics
         if credit == "uniform":
             assert line["credit/effective_sample_size"] == 1.0  # all weights equal
