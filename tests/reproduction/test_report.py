@@ -232,7 +232,7 @@ class TestFiles:
         mixed = summary(ACTFOCUS, 1, (20, 30), code={"source": "other", "commit": "beef", "packages": {}})
         text = write_report(MATRIX, [*SUMMARIES[:4], mixed], tmp_path)[0].read_text()
         assert "5 of 6 runs are finished." in text
-        assert "Not finished: small/actfocus/seed2." in text
+        assert "Not finished: small/actfocus (seed 2)." in text
         assert "Runs of different code or settings are mixed in: small/actfocus." in text
 
     def test_a_section_without_a_run(self, tmp_path: Path) -> None:

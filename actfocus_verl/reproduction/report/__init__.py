@@ -89,13 +89,15 @@ def _blocks(matrix: Matrix, cells: Mapping[str, Cell], pictures: dict[str, bytes
 
 
 def _opening(matrix: Matrix, cells: Mapping[str, Cell]) -> list[Block]:
-    missing = [f"{name}/seed{seed}" for name, cell in cells.items() for seed in matrix.seeds if seed not in cell.runs]
+    missing = {name: [seed for seed in matrix.seeds if seed not in cell.runs] for name, cell in cells.items()}
     total = len(matrix.seeds) * len(cells)
+    finished = total - sum(len(seeds) for seeds in missing.values())
     blocks: list[Block] = [Text(matrix.note)] if matrix.note else []
-    blocks += [Text(f"{total - len(missing)} of {total} runs are finished. {_READING}")]
+    blocks += [Text(f"{finished} of {total} runs are finished. {_READING}")]
     blocks += [Text(f"The paper's numbers: {tables.paper()['source']}; {tables.paper()['unit']}.")]
-    if missing:
-        blocks.append(Text(f"Not finished: {', '.join(missing)}."))
+    if finished < total:
+        listed = (f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in missing.items() if seeds)
+        blocks.append(Text(f"Not finished: {', '.join(listed)}."))
     mixed = [name for name, cell in cells.items() if mixed_versions(cell)]
     if mixed:
         blocks.append(Text(f"Runs of different code or settings are mixed in: {', '.join(mixed)}."))
