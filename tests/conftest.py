@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # verl asks for its platform once, while it is imported; subprocesses inherit it.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
@@ -16,6 +17,10 @@ os.environ.setdefault("SAGEMAKER_CONTAINER_LOG_LEVEL", "WARNING")
 # A shell that runs the tests in the background has made them, and every process they start, deaf to Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples in every run: whoever looks for new ones sets HYPOTHESIS_PROFILE=default.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 E2E = Path(__file__).parent / "e2e"
 

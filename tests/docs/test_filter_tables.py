@@ -11,6 +11,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "configs" / "filter").glob("*.yaml")}
+FILES = {
+    name: config.get("filter", config) for name, config in FILES.items()
+}  # of another package: verl's keys as well
 # `none` has the key of `reward_variance`, with the one value that says the same: no knob of its own.
 KNOBS = {name: {key: config[key] for key in config if key != "name"} for name, config in FILES.items()} | {"none": {}}
 
@@ -27,7 +30,7 @@ def test_methods() -> None:
     assert {name: knobs(cell) for name, cell in rows} == told
 
 
-@pytest.mark.parametrize("name", ["zero_variance", "top_p", "min_p", "soft_reweight"])
+@pytest.mark.parametrize("name", ["zero_variance", "zero_variance_refill", "top_p", "min_p", "soft_reweight"])
 def test_configuration(name: str) -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     (cell,) = re.findall(rf"^\| `{name}` \|([^|]+)\|", page, re.MULTILINE)

@@ -156,6 +156,7 @@ def test_a_run_lends_its_world_and_its_tokenizer(fake_server: FakeServer, model_
     assert not (run / "merged").exists()
 
 
+@pytest.mark.e2e
 def test_ctrl_c_keeps_what_is_done(command: Callable[..., list[str]], fake_server: FakeServer, tmp_path: Path) -> None:
     fake_server.change = lambda _: time.sleep(0.05)
     out = tmp_path / "out"

@@ -43,6 +43,7 @@ def test_micro_batches_do_not_matter(engine: Any, in_one_piece: Gradients, piece
     assert_same(found, in_one_piece)
 
 
+@pytest.mark.e2e
 def test_two_processes_give_the_gradient_of_one(in_one_piece: Gradients, model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "gradients.pt"
     multiprocessing.spawn(rank_gradients, args=(2, tmp_path, model_folder, ROWS, out), nprocs=2)

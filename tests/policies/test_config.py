@@ -60,6 +60,7 @@ def test_key_is_readable_and_tells_every_field_apart():
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.e2e
 def test_key_is_the_same_in_another_process():
     program = "from actfocus_verl.policies import *; print(cache_key(TinyPolicyConfig()))"
     environment = {"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}

@@ -133,7 +133,6 @@ def check(trajectory: Trajectory, policy: ListPolicy, world: CountingWorld, code
 @settings(
     max_examples=60,
     deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(data=st.data())
@@ -147,7 +146,7 @@ def test_episodes_stay_sound_whatever_is_sampled(name, data):
     check(trajectory, policy, world, codec)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None)
 @given(text=texts)
 @example(text="")
 @example(text=VALID)

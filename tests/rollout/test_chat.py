@@ -63,7 +63,7 @@ def test_ids_beyond_the_tokenizer_are_visible_too(codec: ChatCodec, tokenizer):
     assert (text, spans) == ("\ufffda", [(0, 1), (1, 2)])
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None)
 @given(text=st.text(max_size=60))
 def test_offsets_give_back_any_text(codec: ChatCodec, byte_codec: ChatCodec, text):
     for each in (codec, byte_codec):
@@ -74,7 +74,7 @@ def test_offsets_give_back_any_text(codec: ChatCodec, byte_codec: ChatCodec, tex
         assert {c for start, end in spans for c in range(start, end)} == set(range(len(text)))
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None)
 @given(data=st.data())
 def test_offsets_of_any_ids_are_ordered_and_inside_the_text(codec: ChatCodec, tokenizer, data):
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) + 10), max_size=50))
@@ -88,7 +88,7 @@ def test_offsets_of_any_ids_are_ordered_and_inside_the_text(codec: ChatCodec, to
     assert "".join(texts) == text
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None)
 @given(data=st.data())
 def test_offsets_agree_with_the_tokenizers_own_decoding(codec: ChatCodec, tokenizer, data):
     ids = data.draw(st.lists(st.integers(0, len(tokenizer) - 1), max_size=40))

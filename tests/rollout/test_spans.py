@@ -157,7 +157,7 @@ fragments = st.sampled_from(
 texts = st.one_of(st.lists(fragments, max_size=12).map("".join), st.text(max_size=30))
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(deadline=None, max_examples=150)
 @given(
     data=st.data(),
     name=st.sampled_from(sorted(DECODERS)),
