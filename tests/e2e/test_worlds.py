@@ -29,8 +29,8 @@ MICRO = (
 )
 
 
-FORKS = {"rollout/forked": 0.75, "rollout/replay_mismatches": 0.0}
-"""One episode of each group of four from the beginning, the others forked from it."""
+FORKS = {"rollout/replay_mismatches": 0.0, "estimator/steps_without_update": 0.0}
+"""Episodes were forked, and something of them was critical."""
 WHOLE_STEP = {"filter/kept_groups": 4.0, "filter/zero_std_groups": 0.0}
 """Groups whose returns were all equal have been replaced."""
 
