@@ -28,5 +28,5 @@ printf '== pytest\n'
 if (($# > 0)); then
     exec "$python" -m pytest "$@"
 fi
-"$python" -m pytest -n 2 --dist worksteal -m "not e2e"
+"$python" -m pytest -n 2 -m "not e2e"
 exec "$python" -m pytest -m e2e
