@@ -56,8 +56,7 @@ they build on: that may be the first import of all, and is half loaded when verl
 def register() -> None:
     """Register the platform now, and the rest when the part of verl is imported that holds its registry. Idempotent.
 
-    A run has a dozen processes, most of which need little of verl; importing all of it in each took as long as
-    everything else in its start.
+    A run has a dozen processes, and those that need little of verl should not import the rest of it for our sake.
     """
     # verl's engines we do not use warn when their libraries are absent, in every process that imports one
     warnings.filterwarnings("ignore", message=".* engine is not available")

@@ -206,10 +206,11 @@ def _keep_lines(path: Path, keep: Any) -> list[dict[str, Any]]:
     """Rewrite a JSON-lines file with the lines `keep` accepts, and return them; a half-written last line is dropped."""
     if not path.exists():
         return []
-    kept = [line for line in _complete_lines(path.read_text()) if keep(json.loads(line))]
-    path.with_suffix(".tmp").write_text("".join(line + "\n" for line in kept))
+    read = ((text, json.loads(text)) for text in _complete_lines(path.read_text()))
+    kept = [(text, line) for text, line in read if keep(line)]
+    path.with_suffix(".tmp").write_text("".join(text + "\n" for text, _ in kept))
     path.with_suffix(".tmp").replace(path)
-    return [json.loads(line) for line in kept]
+    return [line for _, line in kept]
 
 
 def _complete_lines(text: str) -> Iterable[str]:

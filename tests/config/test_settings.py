@@ -250,7 +250,7 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
         ),
     ],
 )
-def test_a_filter_that_cannot_work_is_named(arguments: str, message: str) -> None:
+def test_a_filter_or_a_rule_that_cannot_work_is_named(arguments: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         composed(*arguments.split())
     assert str(caught.value).startswith(message)

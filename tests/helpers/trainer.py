@@ -11,6 +11,8 @@ from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 from tests.helpers.queue import LocalQueue
 
 EOS = 2
+SECONDS = dict.fromkeys(("gen", "old_log_prob", "ref", "adv", "update_actor", "step"), 1.0)
+"""What verl's metrics want to know of a step's phases."""
 
 
 class EngineWorkers:

@@ -28,7 +28,7 @@ from actfocus_verl.rollout.spans import TOOL_CALLS
 from tests.config.conftest import compose_config
 from tests.helpers.queue import LocalQueue
 from tests.helpers.tokenizer import build_tokenizer
-from tests.helpers.trainer import MakeTrainer, Trainer, to_advantages
+from tests.helpers.trainer import SECONDS, MakeTrainer, Trainer, to_advantages
 
 CALL = '<tool_call>{"name": "spans_weather", "arguments": {"city": "Bern"}}</tool_call>'
 OWN_DATA = ("env=none", "data.train_files=a.parquet", "data.val_files=b.parquet")
@@ -285,8 +285,7 @@ def test_every_weighting_works_on_another_loops_rows(
     trainer = ready(make_trainer(*OTHER_LOOP, f"credit={credit}", "credit.action_span={regex: .}"), tokenizer)
     batch, metrics = to_advantages(trainer, queue.fill(foreign_rows))
     assert all(torch.isfinite(queue.rows[key]["token_weights"]).all() for key in batch.keys)
-    phases = ("gen", "old_log_prob", "ref", "adv", "update_actor", "step")
-    trainer._compute_metrics(batch, metrics, dict.fromkeys(phases, 1.0), global_steps=1, epoch=0)
+    trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
     rollout = json.loads((tmp_path / "rollouts" / "1.jsonl").read_text().splitlines()[0])
     assert len(rollout["token_roles"]) == len(rollout["responses"])
     assert not {"success", "texts", "turn_rewards"} & set(rollout)

@@ -18,7 +18,7 @@ from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.trainer import POLL_SECONDS, TokenCreditTrainerSync, episode_metrics, padded_columns
 from tests.helpers.queue import LocalQueue
-from tests.helpers.trainer import EOS, MakeTrainer, to_advantages
+from tests.helpers.trainer import EOS, SECONDS, MakeTrainer, to_advantages
 
 
 def slow_energies(folder: Path, row: dict[str, Any]) -> list[float]:
@@ -132,8 +132,7 @@ def test_an_energy_credit_without_a_reference_is_refused(make_trainer: MakeTrain
 def test_a_step_is_recorded(make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any], tmp_path: Path) -> None:
     trainer = make_trainer("credit=actfocus")
     batch, metrics = to_advantages(trainer, queue.fill(rows))
-    phases = ("gen", "old_log_prob", "ref", "adv", "update_actor", "step")
-    trainer._compute_metrics(batch, metrics, dict.fromkeys(phases, 1.0), global_steps=1, epoch=0)
+    trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
 
     assert metrics["episode/success_rate"] == pytest.approx(1 / 6)  # without the padding rows
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
@@ -154,13 +153,12 @@ def test_a_rule_that_holds_makes_the_next_step_the_last(
 ) -> None:
     trainer = make_trainer("credit=actfocus", "early_stop.success_below=0.5", "early_stop.evaluations=1")
     batch, metrics = to_advantages(trainer, queue.fill(rows))
-    phases = dict.fromkeys(("gen", "old_log_prob", "ref", "adv", "update_actor", "step"), 1.0)
     trainer.total_training_steps = 50
-    trainer._compute_metrics(batch, dict(metrics), phases, global_steps=1, epoch=0)
+    trainer._compute_metrics(batch, dict(metrics), SECONDS, global_steps=1, epoch=0)
     assert trainer.total_training_steps == 50
     trainer.run_log.history.add_evaluations([{"step": 1, "successes": 1, "episodes": 4}])
     for step, last in ((2, 3), (3, 3)):  # the last step changes nothing
-        trainer._compute_metrics(batch, dict(metrics), phases, global_steps=step, epoch=0)
+        trainer._compute_metrics(batch, dict(metrics), SECONDS, global_steps=step, epoch=0)
         assert trainer.total_training_steps == last
     reasons = [json.loads(line).get(REASON) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert reasons == [None, "success was below 0.5 in 1 evaluations in a row", None]

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from actfocus_verl.errors import ConfigurationError
 from tests.helpers.queue import LocalQueue
-from tests.helpers.trainer import MakeTrainer, to_advantages
+from tests.helpers.trainer import SECONDS, MakeTrainer, to_advantages
 from tests.integration.test_trainer import slow_energies
 
 Rows = dict[str, dict[str, Any]]
@@ -85,8 +85,7 @@ def test_what_the_command_reads_is_kept(
 ) -> None:
     trainer = make_trainer(*DIAGNOSED)
     batch, metrics = to_advantages(trainer, queue.fill(pairs))
-    phases = ("gen", "old_log_prob", "ref", "adv", "update_actor", "step")
-    trainer._compute_metrics(batch, metrics, dict.fromkeys(phases, 1.0), global_steps=1, epoch=0)
+    trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
     for line in (tmp_path / "rollouts" / "1.jsonl").read_text().splitlines():
         kept = json.loads(line)
         row = queue.rows[f"{kept['group']}_{kept['session']}_0"]
