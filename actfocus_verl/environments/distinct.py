@@ -65,9 +65,10 @@ class DistinctBoards(Generic[Board]):
         rng = seeded_generator(self._env, "clean", self._split, index)
         for board in self._candidates(rng, self._strata[row]):
             name = self._canonical(board)
-            if name not in seen and split_of(name) == self._split:
-                seen.add(name)
-                return board
+            if name not in seen:
+                seen.add(name)  # of another split, too: it is not asked for again
+                if split_of(name) == self._split:
+                    return board
         return None
 
 

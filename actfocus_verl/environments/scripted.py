@@ -47,6 +47,9 @@ class ScriptedPlayer:
     chance that an action is the best one. describe: world -> sentences about its state, in words of the world.
     skill: what the tiny policy is taught with, by coupling. episodes: how many of them it is shown, batch_size of them
     an update: a world whose state takes more reading needs more updates.
+    copied: a pattern, without capturing groups, of what a good reply repeats to the letter: each is one token of the
+    tiny policy. learn_pages: whether it learns to predict the world's messages as well as the replies, which teaches it
+    to look things up where they repeat each other. rope_theta: of its network; higher where it looks further back.
     """
 
     plan: Callable[[Any, np.random.Generator, float], Sequence[str]]
@@ -54,6 +57,9 @@ class ScriptedPlayer:
     skill: Mapping[str, float]
     episodes: int = 2600
     batch_size: int = 2
+    copied: str | None = None
+    learn_pages: bool = False
+    rope_theta: float = 10_000.0
 
     def reply(
         self, world: Any, rng: np.random.Generator, *, coupling: str = "loose", skill: float | None = None

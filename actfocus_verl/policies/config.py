@@ -92,12 +92,14 @@ class TinyPolicyConfig:
 def cache_key(config: TinyPolicyConfig) -> str:
     """A readable, stable name of the folder that `config` gives.
 
-    It covers every field, the format version, the chat template and, through a few demonstrated episodes, the words of
-    the world's prompts and of the scripted player: when those change, the policy is built anew.
+    It covers every field, the format version, the chat template, how the world's player is taught and, through a few
+    demonstrated episodes, the words of the prompts and of the player: when those change, the policy is built anew.
     """
     config = config.resolved()
     demonstrations = [conversation(config, episode) for episode in range(_FINGERPRINT_EPISODES)]
-    content = json.dumps([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, demonstrations], sort_keys=True)
+    player = scripted_player(config.env)
+    taught = [player.copied, player.learn_pages, player.rope_theta]
+    content = json.dumps([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, taught, demonstrations], sort_keys=True)
     env = config.env.replace(":", ".")  # of a world named by the path of its class
     return f"{env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
 

@@ -69,16 +69,16 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
     On one machine the same config gives the same weights to the bit. Random states and the thread count of the calling
     process are left as they were.
     """
-    clock, config = _Clock(), config.resolved()
+    clock, config, player = _Clock(), config.resolved(), scripted_player(config.env)
     folder.mkdir(parents=True, exist_ok=True)
     with reproducible(config.seed), tempfile.TemporaryDirectory() as scratch:
         conversations = [conversation(config, episode) for episode in range(config.episodes or 0)]
         clock.lap("demonstrations")
-        tokenizer = train_tokenizer(_texts(conversations[:_TOKENIZER_EPISODES]), config.vocab_size)
+        tokenizer = train_tokenizer(_texts(conversations[:_TOKENIZER_EPISODES]), config.vocab_size, player.copied)
         codec = ChatCodec(tokenizer)
-        examples = [supervised_example(codec, tokenizer, messages) for messages in conversations]
+        examples = [supervised_example(codec, tokenizer, each, pages=player.learn_pages) for each in conversations]
         clock.lap("tokenizer")
-        model = new_model(config, tokenizer)
+        model = new_model(config, tokenizer, rope_theta=player.rope_theta)
         loss = train(model, tokenizer, examples, config, Path(scratch))
         clock.lap("training")
         model.save_pretrained(folder)

@@ -51,21 +51,36 @@ _RARE: Final = 5
 """Phrases that occur less often are left to BPE."""
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
-    """Learn at most `vocab_size` tokens from `texts`. The same texts, in any order, give the same tokenizer."""
+def train_tokenizer(texts: Sequence[str], vocab_size: int, copied: str | None = None) -> Any:
+    """Learn at most `vocab_size` tokens from `texts`. The same texts, in any order, give the same tokenizer.
+
+    copied: a pattern, without groups that capture, of texts that are tokens of their own wherever they stand. A network
+    of a million parameters copies a token it can look up; it does not learn that ", black" and "[black" are one word.
+    """
     tokenizer = Qwen2Tokenizer().train_new_from_iterator(
         [texts], BPE_TOKENS, new_special_tokens=[START_OF_TURN, END_OF_TURN], show_progress=False
     )
     tokenizer.add_special_tokens({"eos_token": END_OF_TURN, "pad_token": PAD})
     known = tokenizer.get_vocab()
-    phrases = [phrase for phrase in _phrases(texts) if phrase not in known]
+    phrases = [phrase for phrase in _phrases(texts, copied) if phrase not in known]
     tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases[: vocab_size - len(known)]])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
-def _phrases(texts: Sequence[str]) -> list[str]:
-    """Phrases of two characters or more, the commonest first."""
-    counts = Counter(phrase for text in texts for phrase in _PHRASE.findall(text) if len(phrase) > 1)
-    common = [phrase for phrase in counts if counts[phrase] >= _RARE]
+def _phrases(texts: Sequence[str], copied: str | None) -> list[str]:
+    """Phrases of two characters or more: the copied ones first, and the commonest first among either kind."""
+    wholes, rest = Counter[str](), Counter[str]()
+    for text in texts:
+        between, *others = re.split(f"({copied})", text) if copied else [text]
+        wholes.update(others[::2])
+        for part in (between, *others[1::2]):
+            rest.update(_PHRASE.findall(part))
+    for whole in wholes:
+        del rest[whole]
+    return _common(wholes) + _common(rest)
+
+
+def _common(counts: Counter[str]) -> list[str]:
+    common = [phrase for phrase in counts if counts[phrase] >= _RARE and len(phrase) > 1]
     return sorted(common, key=lambda phrase: (-counts[phrase], phrase))

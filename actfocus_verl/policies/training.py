@@ -31,7 +31,7 @@ _INITIALIZER_RANGE = 0.08
 as long to find the place that it is to read."""
 
 
-def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
+def new_model(config: TinyPolicyConfig, tokenizer: Any, *, rope_theta: float = 10_000.0) -> Qwen2ForCausalLM:
     """A network with random weights, float32, and exactly as many output rows as the tokenizer has tokens.
 
     verl masks, in vLLM only, every logit beyond the tokenizer's length: further rows would make the two disagree.
@@ -46,6 +46,7 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=MAX_POSITIONS,
+            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
             initializer_range=_INITIALIZER_RANGE,
             tie_word_embeddings=True,
             dtype="float32",
@@ -56,10 +57,13 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
     return model
 
 
-def supervised_example(codec: ChatCodec, tokenizer: Any, messages: Sequence[Message]) -> Example:
+def supervised_example(
+    codec: ChatCodec, tokenizer: Any, messages: Sequence[Message], *, pages: bool = False
+) -> Example:
     """input_ids and labels of one conversation, its ids being those an episode with these replies would have.
 
-    Labels are the ids on the assistant's tokens, the end-of-turn token included, and -100 elsewhere.
+    Labels are the ids on the assistant's tokens, the end-of-turn token included, and -100 elsewhere; with `pages` they
+    are the ids everywhere.
     """
     input_ids = codec.initial_ids(messages[:2])
     labels = [_IGNORED] * len(input_ids)
@@ -72,7 +76,7 @@ def supervised_example(codec: ChatCodec, tokenizer: Any, messages: Sequence[Mess
             between = codec.continuation_ids(message["content"])
             input_ids += between
             labels += [_IGNORED] * len(between)
-    return {"input_ids": input_ids, "labels": labels}
+    return {"input_ids": input_ids, "labels": list(input_ids) if pages else labels}
 
 
 def train(model: Any, tokenizer: Any, examples: list[Example], config: TinyPolicyConfig, folder: Path) -> float:

@@ -68,11 +68,15 @@ def test_key_is_the_same_in_another_process():
     assert other.stdout.strip() == cache_key(TinyPolicyConfig())
 
 
-def test_key_changes_with_the_words_of_the_scripted_player(monkeypatch):
+@pytest.mark.parametrize(
+    "change",
+    [{"describe": lambda world: "Hm."}, {"copied": "Left|Right"}, {"learn_pages": True}, {"rope_theta": 1e6}],
+    ids=lambda change: next(iter(change)),
+)
+def test_key_changes_with_the_scripted_player(monkeypatch, change):
     before = cache_key(TinyPolicyConfig())
-    player = FrozenLake.scripted_player()
-    hesitant = replace(player, describe=lambda world: player.describe(world) + " Hm.")
-    monkeypatch.setattr(FrozenLake, "scripted_player", lambda: hesitant)
+    other = replace(FrozenLake.scripted_player(), **change)
+    monkeypatch.setattr(FrozenLake, "scripted_player", lambda: other)
     assert cache_key(TinyPolicyConfig()) != before
 
 

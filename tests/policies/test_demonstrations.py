@@ -48,6 +48,8 @@ def test_ids_and_labels_are_those_of_an_episode_with_the_same_replies(config, to
     columns = zip(trajectory.response_ids, trajectory.response_mask, strict=True)
     expected = [token if mask else -100 for token, mask in columns]
     assert example["labels"] == [-100] * len(trajectory.prompt_ids) + expected
+    with_pages = supervised_example(codec, tokenizer, messages, pages=True)
+    assert with_pages["labels"] == with_pages["input_ids"] == example["input_ids"]
 
 
 def test_roles_alternate_and_end_with_a_reply(config):

@@ -53,6 +53,18 @@ def test_other_demonstrations_build_too(micro_config, tmp_path, change):
     assert (tmp_path / "model.safetensors").is_file()
 
 
+def test_a_world_says_how_its_policy_is_taught(micro_config, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tiny, "train", lambda model, tokenizer, examples, *rest: calls.append(examples) or 0.0)
+    for env in ("frozen_lake", "webshop"):
+        tiny.build_tiny_policy(replace(micro_config, env=env, vocab_size=500), tmp_path / env)
+    lake, shop = (AutoModelForCausalLM.from_pretrained(tmp_path / env) for env in ("frozen_lake", "webshop"))
+    assert lake.config.rope_parameters["rope_theta"] == 1e4
+    assert shop.config.rope_parameters["rope_theta"] == 1e7
+    assert [any(-100 in example["labels"] for example in examples) for examples in calls] == [True, False]
+    assert AutoTokenizer.from_pretrained(tmp_path / "webshop").tokenize("click[Buy Now], ")[-1] == ", "
+
+
 def test_same_config_same_bits(micro_folder, micro_config, tmp_path):
     random.seed(1)
     np.random.seed(2)

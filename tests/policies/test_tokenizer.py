@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actfocus_verl.environments import scripted_player
 from actfocus_verl.policies import TinyPolicyConfig
 from actfocus_verl.policies.demonstrations import conversation
 from actfocus_verl.policies.tokenizer import train_tokenizer
@@ -45,6 +46,19 @@ def test_state_tokens(tokenizer):
     state = pieces(tokenizer, "\nYou: (3, 1). Goal: (1, 3). Holes: (2, 2), (3, 2).\n____\n___G\n")
     places = ["\nYou: (3, 1)", ". Goal: (1, 3)", ". Holes:", " (2, 2)", ",", " (3, 2)"]
     assert state == [*places, ".\n", "____\n", "___G\n"]
+
+
+def test_what_is_copied_is_one_token_wherever_it_stands():
+    config = TinyPolicyConfig(env="webshop").resolved()
+    texts = [m["content"] for i in range(200) for m in conversation(config, i)]
+    shop = train_tokenizer(texts, config.vocab_size, scripted_player("webshop").copied)
+    assert pieces(shop, "I want a running shoe, hand made, color black, at most $35.") == [
+        "I", " want a", " ", "running shoe", ", hand made", ", ", "color", " ", "black", ", ", "at most", " ", "$35",
+        ".",
+    ]  # fmt: skip
+    assert pieces(shop, "search[running shoe, hand made]")[-4:] == ["[", "running shoe", ", hand made", "]"]
+    assert pieces(shop, "click[black]")[-3:] == ["[", "black", "]"]
+    assert pieces(shop, "\ncolor: black (chosen), brown")[1:3] == [": ", "black"]
 
 
 def test_special_tokens(tokenizer):

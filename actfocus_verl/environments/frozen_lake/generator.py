@@ -37,9 +37,9 @@ def make_board(config: FrozenLakeConfig, preset: str, split: str, index: int) ->
 
 def canonical(board: Board) -> str:
     """The board's name under the 8 symmetries of the square: equal exactly for boards that are turned or mirrored."""
-    pair, images = _canonical_pair(board.size, board.start, board.goal)
-    holes = min(_permute(board.holes, tables) for tables in images)
-    return f"frozen_lake/{board.size}/{pair[0]}/{pair[1]}/{holes}"
+    name, images = _canonical_pair(board.size, board.start, board.goal)
+    holes = min([_permute(board.holes, tables) for tables in images])
+    return f"{name}/{holes}"
 
 
 @cache
@@ -61,11 +61,12 @@ def _byte_tables(size: int, symmetry: int) -> _ByteTables:
 
 
 @cache
-def _canonical_pair(size: int, start: int, goal: int) -> tuple[tuple[int, int], tuple[_ByteTables, ...]]:
-    """The least image of (start, goal), and the byte tables of the symmetries that reach it: mostly a single one."""
+def _canonical_pair(size: int, start: int, goal: int) -> tuple[str, tuple[_ByteTables, ...]]:
+    """The least image of (start, goal) as text, and the tables of the symmetries that reach it: mostly a single one."""
     images = [(to[start], to[goal]) for to in _symmetries(size)]
     least = min(images)
-    return least, tuple(_byte_tables(size, k) for k, image in enumerate(images) if image == least)
+    tables = tuple(_byte_tables(size, k) for k, image in enumerate(images) if image == least)
+    return f"frozen_lake/{size}/{least[0]}/{least[1]}", tables
 
 
 def _permute(mask: int, tables: _ByteTables) -> int:
@@ -112,8 +113,9 @@ def _candidates(rng: np.random.Generator, size: int, frozen_probability: float, 
         starts, goals = pairs[rng.integers(len(pairs), size=count)].T
         holes = _draw_holes(rng, size, frozen_probability, count)
         holes &= ~(_ONE << starts | _ONE << goals)
-        for k in np.flatnonzero(_has_length(size, starts, goals, holes, length)):
-            yield Board(size, int(starts[k]), int(goals[k]), int(holes[k]))
+        fits = _has_length(size, starts, goals, holes, length)
+        for start, goal, mask in zip(starts[fits].tolist(), goals[fits].tolist(), holes[fits].tolist(), strict=True):
+            yield Board(size, start, goal, mask)
 
 
 @cache

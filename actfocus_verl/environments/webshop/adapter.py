@@ -20,6 +20,7 @@ from actfocus_verl.environments.settings import WorldConfig
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.webshop import prompt
 from actfocus_verl.environments.webshop.actions import SEARCH, Command, parse_command
+from actfocus_verl.environments.webshop.catalogue import FULL
 from actfocus_verl.environments.webshop.generator import RAGEN_EVALUATION, RAGEN_TEST, SHORTEST_SOLUTION
 from actfocus_verl.errors import ConfigurationError
 
@@ -83,7 +84,7 @@ class WebShopOriginal(World):
         return cls(config, preset=preset, split=split, index=index)
 
     def system_prompt(self) -> str:
-        return prompt.system_prompt(self.limits)
+        return prompt.system_prompt(self.limits, FULL)
 
     def render(self) -> str:
         """The page in the original's words, less the line that repeats the model's query, and what can be clicked."""

@@ -104,9 +104,16 @@ class Draws:
 
 
 @cache
+def vocabulary() -> dict[str, Any]:
+    """What `words.json` holds: brands, reviews, values of options, and sections with their types and attributes."""
+    words: dict[str, Any] = json.loads(files(__package__).joinpath("words.json").read_text(encoding="utf-8"))
+    return words
+
+
+@cache
 def catalogue(count: int) -> tuple[Product, ...]:
     """The first `count` products of the shop."""
-    words = json.loads(files(__package__).joinpath("words.json").read_text(encoding="utf-8"))
+    words = vocabulary()
     types = [(section, name) for section in words["sections"] for name in section["types"]]
     keys = seeded_generator("webshop", "keys").permutation(_KEYS)[:count].tolist()
     numbers = seeded_generator("webshop", "products").random((count, _DRAWS_PER_PRODUCT)).tolist()

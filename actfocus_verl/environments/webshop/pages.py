@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 from actfocus_verl.environments.webshop.catalogue import Product
 
@@ -29,8 +29,7 @@ class PageKind(Enum):
 DETAILS = (PageKind.DESCRIPTION, PageKind.FEATURES, PageKind.REVIEWS)
 
 
-@dataclass(frozen=True)
-class Page:
+class Page(NamedTuple):
     """Where the buyer is. ranking: positions of the products found by the last search, best first.
 
     number: page of results, from 1; kept while a product is looked at. product: position in the catalogue, on all
@@ -53,34 +52,37 @@ def results(ranking: tuple[int, ...]) -> Page:
     return Page(PageKind.RESULTS, ranking)
 
 
-def links(page: Page, products: Sequence[Product], results_per_page: int) -> dict[str, Page]:
+def links(page: Page, products: Sequence[Product], results_per_page: int, *, numbered: bool = False) -> dict[str, Page]:
     """Everything that can be clicked on a page, as it is shown there, and the page it leads to.
 
+    numbered: whether rows of results have numbers, which can then be clicked as well as the product numbers.
     Results and products reset the chosen options, as they do in the original; the pages of details keep them.
     """
     if page.kind in (PageKind.SEARCH, PageKind.BOUGHT):
         return {}
     found = {BACK_TO_SEARCH: Page()}
     if page.kind is PageKind.RESULTS:
-        return found | _result_links(page, products, results_per_page)
+        return found | _result_links(page, products, results_per_page, numbered)
     if page.kind is not PageKind.PRODUCT:
-        return found | {PREVIOUS: replace(page, kind=PageKind.PRODUCT)}
+        return found | {PREVIOUS: page._replace(kind=PageKind.PRODUCT)}
     if page.product is None:
         raise ValueError("a product page without a product")
-    found[PREVIOUS] = replace(page, kind=PageKind.RESULTS, product=None, chosen=())
-    found |= {kind.value: replace(page, kind=kind) for kind in DETAILS}
-    found[BUY] = replace(page, kind=PageKind.BOUGHT)
+    found[PREVIOUS] = page._replace(kind=PageKind.RESULTS, product=None, chosen=())
+    found |= {kind.value: page._replace(kind=kind) for kind in DETAILS}
+    found[BUY] = page._replace(kind=PageKind.BOUGHT)
     return found | _option_links(page, products[page.product])
 
 
-def _result_links(page: Page, products: Sequence[Product], results_per_page: int) -> dict[str, Page]:
+def _result_links(page: Page, products: Sequence[Product], results_per_page: int, numbered: bool) -> dict[str, Page]:
     found = {}
     if page.number > 1:
-        found[PREVIOUS] = replace(page, number=page.number - 1)
+        found[PREVIOUS] = page._replace(number=page.number - 1)
     if page.number * results_per_page < len(page.ranking):
-        found[NEXT] = replace(page, number=page.number + 1)
-    for position in page.rows(results_per_page):
-        found[products[position].key] = replace(page, kind=PageKind.PRODUCT, product=position)
+        found[NEXT] = page._replace(number=page.number + 1)
+    for row, position in enumerate(page.rows(results_per_page), start=1):
+        found[products[position].key] = page._replace(kind=PageKind.PRODUCT, product=position)
+        if numbered:
+            found[str(row)] = found[products[position].key]
     return found
 
 
@@ -91,5 +93,5 @@ def _option_links(page: Page, product: Product) -> dict[str, Page]:
         for value in values:
             choice = chosen | {name: value}
             ordered = tuple((option, choice[option]) for option, _ in product.options if option in choice)
-            found[value] = replace(page, chosen=ordered)
+            found[value] = page._replace(chosen=ordered)
     return found

@@ -22,11 +22,12 @@ _BUTTONS = (BACK_TO_SEARCH, PREVIOUS, NEXT, *(kind.value for kind in DETAILS), B
 _SHORT_REVIEWS = 2
 
 
-def system_prompt(limits: Limits) -> str:
-    """Task, pages, actions, reward, limits: at most 130 words."""
+def system_prompt(limits: Limits, style: str) -> str:
+    """Task, pages, actions, reward, limits: at most 130 words. style: of pages, as in `render`."""
+    result = "the number of a row or product" if style == SHORT else "a product number"
     return (
         "You shop online. Find the product that the task asks for, choose its options, and buy it.\n"
-        f"Actions: search[words], on the search page only; click[element], with a product number, an option value "
+        f"Actions: search[words], on the search page only; click[element], with {result}, an option value "
         f"or a button of the present page. An action has at most {MAX_ACTION_LENGTH} characters.\n"
         f"{PREVIOUS} leads one page back. {BUY} ends the episode with a score from 0 to 1: the share of the wanted "
         "attributes, options and price limit that the purchase meets, less or nothing for another kind of product.\n"
@@ -64,6 +65,8 @@ def _results(page: Page, products: Sequence[Product], per_page: int, style: str)
     last = -(-len(page.ranking) // per_page)
     shown = (products[position] for position in page.rows(per_page))
     rows = [f"{product.key} {product.title(style)}, ${product.price}" for product in shown]
+    if style == SHORT:
+        rows = [f"{number}. {row}" for number, row in enumerate(rows, start=1)]
     return [f"Results, page {page.number} of {last}:", *rows]
 
 

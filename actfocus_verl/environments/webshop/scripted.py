@@ -6,13 +6,14 @@ it searches for the type alone, clicks the first row, and buys before anything i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actfocus_verl.environments.scripted import ScriptedPlayer
 from actfocus_verl.environments.webshop.actions import CLICK, SEARCH, Command
-from actfocus_verl.environments.webshop.catalogue import Product
+from actfocus_verl.environments.webshop.catalogue import SHORT, Product, vocabulary
 from actfocus_verl.environments.webshop.pages import BACK_TO_SEARCH, BUY, DETAILS, NEXT, PREVIOUS, PageKind
 from actfocus_verl.environments.webshop.reward import has_attribute, purchase_score
 from actfocus_verl.environments.webshop.search import search_engine
@@ -32,7 +33,7 @@ def _thoughtless(world: WebShop) -> Command:
         return Command(SEARCH, world.goal.product.name)
     rows = world.page.rows(world.config.results_per_page)
     if kind is PageKind.RESULTS and rows:
-        return Command(CLICK, world.products[rows[0]].key)
+        return Command(CLICK, _element(world, rows, 0))
     return Command(CLICK, BUY) if kind is PageKind.PRODUCT else _best(world)
 
 
@@ -47,10 +48,11 @@ def _best(world: WebShop) -> Command:
 
 def _best_result(world: WebShop) -> str:
     """A row that satisfies the goal; else a page that may have one, while there is time; else the best row."""
-    rows = [world.products[position] for position in world.page.rows(world.config.results_per_page)]
-    perfect = next((product for product in rows if _best_score(world, product) == 1.0), None)
-    if perfect is not None:
-        return perfect.key
+    rows = world.page.rows(world.config.results_per_page)
+    scores = [_best_score(world, world.products[position]) for position in rows]
+    best = _element(world, rows, scores.index(max(scores))) if rows else BACK_TO_SEARCH
+    if 1.0 in scores:
+        return best
     engine = search_engine(world.config.products)
     precise = engine.search(world.goal.query) == world.page.ranking
     more = len(world.page.ranking) > world.page.number * world.config.results_per_page
@@ -58,7 +60,12 @@ def _best_result(world: WebShop) -> str:
         return NEXT
     if not rows or (not precise and _time_after(world, [BACK_TO_SEARCH, SEARCH])):
         return BACK_TO_SEARCH
-    return max(rows, key=lambda product: _best_score(world, product)).key
+    return best
+
+
+def _element(world: WebShop, rows: Sequence[int], row: int) -> str:
+    """What to click for a row of results: its number where rows have one, which is shorter to say."""
+    return str(row + 1) if world.config.pages == SHORT else world.products[rows[row]].key
 
 
 def _best_on_product(world: WebShop) -> str:
@@ -110,10 +117,9 @@ def _verdict(world: WebShop, product: Product) -> str:
     goal = world.goal
     if product.name != goal.product.name:
         return "is another kind"
-    lacking = next((attribute for attribute in goal.attributes if not has_attribute(product, attribute)), None)
-    if lacking is not None:
-        return f"is not {lacking}"
-    return f"costs {product.price}, too much" if product.price > goal.bound else "fits"
+    if not all(has_attribute(product, attribute) for attribute in goal.attributes):
+        return "lacks a trait"
+    return "costs too much" if product.price > goal.bound else "fits"
 
 
 def _option_state(chosen: str | None, wanted: str, offered: tuple[str, ...]) -> str:
@@ -128,4 +134,26 @@ def _looked_at(world: WebShop) -> Product:
     return world.products[world.page.product]
 
 
-PLAYER = ScriptedPlayer(plan, describe, skill={"loose": 0.6, "coupled": 0.4}, episodes=1600)
+def _copied() -> str:
+    """Types, values and prices; attributes, each with the comma before it; and the separators.
+
+    What a copy may begin with stands alone, so that it is the same token behind a bracket.
+    """
+    words = vocabulary()
+    types = {name for section in words["sections"] for name in section["types"]}
+    values = {value for values in words["values"].values() for value in values}
+    attributes = {attribute for section in words["sections"] for attribute in section["attributes"]}
+    names = "|".join(sorted(types | values, key=lambda name: (-len(name), name)))  # the longest first
+    return rf", (?:{'|'.join(sorted(attributes))})|(?<![a-z\d])(?:{names})(?![a-z\d])|\$\d+|\n\d\. |[,:] "
+
+
+PLAYER = ScriptedPlayer(
+    plan,
+    describe,
+    skill={"loose": 0.6, "coupled": 0.4},
+    episodes=2500,
+    batch_size=1,
+    copied=_copied(),
+    learn_pages=True,
+    rope_theta=1e7,
+)

@@ -9,7 +9,7 @@ from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.webshop import generator, pages, prompt
 from actfocus_verl.environments.webshop.actions import CLICK, SEARCH, Command, parse_command
-from actfocus_verl.environments.webshop.catalogue import catalogue
+from actfocus_verl.environments.webshop.catalogue import SHORT, catalogue
 from actfocus_verl.environments.webshop.config import PRESETS, WebShopConfig
 from actfocus_verl.environments.webshop.goals import Goal
 from actfocus_verl.environments.webshop.pages import Page, PageKind
@@ -45,12 +45,14 @@ class WebShop(World):
     def show(self, page: Page) -> None:
         """Go to a page."""
         self.page = page
-        self._links = pages.links(page, self.products, self.config.results_per_page)
+        self._links = pages.links(
+            page, self.products, self.config.results_per_page, numbered=self.config.pages == SHORT
+        )
         self._clicks = {element.lower(): element for element in self._links}
         self._rendered: str | None = None
 
     def system_prompt(self) -> str:
-        return prompt.system_prompt(self.limits)
+        return prompt.system_prompt(self.limits, self.config.pages)
 
     def render(self) -> str:
         if self._rendered is None:

@@ -76,13 +76,13 @@ def test_the_first_row_is_not_the_answer_to_most_goals(clean):
     for goal in clean["evaluation"]:
         world = make_world("webshop")
         act(world, f"search[{goal.query}]")
-        rows = re.findall(r"^(B\d{4}) ", world.render(), re.MULTILINE)
+        rows = re.findall(r"^\d\. (B\d{4}) ", world.render(), re.MULTILINE)
         ranks[rows.index(goal.product.key)] += 1
     assert ranks.total() == 1024  # every product is on the first page of its search
     assert 0.4 < ranks[0] / 1024 < 0.65
 
 
-ROW = re.compile(r"^(B\d{4}) \S+ (.*), \$(\d+)$", re.MULTILINE)
+ROW = re.compile(r"^(\d)\. B\d{4} \S+ (.*), \$(\d+)$", re.MULTILINE)
 TASK = re.compile(r"^Task: (?:Find me|I need|I want|Please get me) (?:an? )?(.*), at most \$(\d+)\.$", re.MULTILINE)
 
 
@@ -95,10 +95,10 @@ def buy_by_reading(world) -> float:
     options = [wish.split(" ", 1) for wish in wishes if wish.split(" ")[0] in names]
     traits = [wish for wish in wishes if wish.split(" ")[0] not in names]
     act(world, f"search[{kind} {' '.join(traits)}]")
-    for key, title, price in ROW.findall(world.render()):
+    for number, title, price in ROW.findall(world.render()):
         type_, *attributes = title.split(", ")
         if type_ == kind and set(traits) <= set(attributes) and int(price) <= int(bound):
-            act(world, f"click[{key}]")
+            act(world, f"click[{number}]")
             break
     for _, value in options:
         act(world, f"click[{value}]")

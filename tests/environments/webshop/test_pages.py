@@ -22,6 +22,7 @@ class SecondShop:
         self.keys = list(self.products)
         self.per_page = world.config.results_per_page
         self.engine = search_engine(world.config.products)
+        self.numbered = world.config.pages == "short"
         self.where, self.found, self.page, self.key, self.ticked = "search", [], 0, "", {}
 
     def search(self, query: str) -> None:
@@ -36,7 +37,8 @@ class SecondShop:
             return set()
         if self.where == "results":
             more = {"Next >"} if len(self.found) > (self.page + 1) * self.per_page else set()
-            return {"Back to Search", *self.shown(), *more, *(["< Prev"] if self.page else [])}
+            numbers = {str(row) for row in range(1, len(self.shown()) + 1)} if self.numbered else set()
+            return {"Back to Search", *self.shown(), *numbers, *more, *(["< Prev"] if self.page else [])}
         if self.where in ("Description", "Features", "Reviews"):
             return {"Back to Search", "< Prev"}
         values = {value for _, group in self.products[self.key].options for value in group}
@@ -46,6 +48,8 @@ class SecondShop:
         if element == "Back to Search":
             self.where = "search"
         elif self.where == "results":
+            if element.isdigit():
+                element = self.shown()[int(element) - 1]
             if element in self.products:
                 self.where, self.key, self.ticked = "item", element, {}
             else:
@@ -68,13 +72,14 @@ def check(world: WebShop, shop: SecondShop) -> None:
     text = world.render()
     title = text.splitlines()[1]
     everything = {"Back to Search", "< Prev", "Next >", "Description", "Features", "Reviews", "Buy Now"}
-    pool = shop.clickable() | everything | {"small", "red", "B0000"}
+    pool = shop.clickable() | everything | {"small", "red", "B0000", "0", "1", "5"}
     allowed = {element for element in pool if world.parse_action(f"click[{element}]") is not None}
     assert allowed == shop.clickable()
     assert (world.parse_action("search[red shoe]") is not None) == (shop.where == "search")
     assert world.done == (shop.where == "bought")
     if shop.where == "results":
-        assert re.findall(r"^(B\d{4}) ", text, re.MULTILINE) == shop.shown()
+        rows = [f"{row}. {key}" if shop.numbered else key for row, key in enumerate(shop.shown(), start=1)]
+        assert re.findall(r"^(?:\d\. )?B\d{4}(?= )", text, re.MULTILINE) == rows
         if shop.found:
             assert title == f"Results, page {shop.page + 1} of {-(-len(shop.found) // shop.per_page)}:"
     elif shop.where == "item":
@@ -147,7 +152,7 @@ def test_fifty_results_fill_their_pages(preset, pages, on_the_last):
     seen: list[str] = []
     for page in range(1, pages + 1):
         assert f"Results, page {page} of {pages}:" in world.render()
-        rows = re.findall(r"^(B\d{4}) ", world.render(), re.MULTILINE)
+        rows = re.findall(r"^(?:\d\. )?(B\d{4}) ", world.render(), re.MULTILINE)
         seen += rows
         if page < pages:
             act(world, "click[next >]")
@@ -162,7 +167,7 @@ def test_full_pages_say_more_than_short_ones():
         world = make_world("webshop", index=1, pages=pages)
         product = world.goal.product
         act(world, f"search[{world.goal.query}]")
-        row = next(line for line in world.render().splitlines() if line.startswith(product.key))
+        row = next(line for line in world.render().splitlines() if f"{product.key} " in line)
         act(world, f"click[{product.key}]")
         act(world, "click[reviews]")
         lengths[pages] = world.render().count(" of 5: ")
@@ -170,7 +175,8 @@ def test_full_pages_say_more_than_short_ones():
             wanted = ", ".join((product.name, *product.attributes))
         else:
             wanted = f"{product.name} for {', '.join(product.uses)}, {product.attributes[0]}"
-        assert row == f"{product.key} {product.brand} {wanted}, ${product.price}"
+        line = f"{product.key} {product.brand} {wanted}, ${product.price}"
+        assert re.fullmatch(r"\d\. " + re.escape(line), row) if pages == "short" else row == line
     assert lengths == {"short": min(2, len(product.reviews)), "full": len(product.reviews)}
 
 
