@@ -46,7 +46,7 @@ class ScriptedPlayer:
     plan: (world, rng, skill) -> the texts of the actions of one turn, at least one, all valid; `skill` in [0, 1] is the
     chance that an action is the best one. describe: world -> sentences about its state, in words of the world.
     skill: what the tiny policy is taught with, by coupling. episodes: how many of them it is shown, batch_size of them
-    an update: a world whose state takes more reading needs more updates.
+    an update with this learning_rate: a world whose state takes more reading needs more or larger updates.
     copied: a pattern, without capturing groups, of what a good reply repeats to the letter: each is one token of the
     tiny policy. learn_pages: whether it learns to predict the world's messages as well as the replies, which teaches it
     to look things up where they repeat each other. rope_theta: of its network; higher where it looks further back.
@@ -57,6 +57,7 @@ class ScriptedPlayer:
     skill: Mapping[str, float]
     episodes: int = 2600
     batch_size: int = 2
+    learning_rate: float = 1.2e-3
     copied: str | None = None
     learn_pages: bool = False
     rope_theta: float = 10_000.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from actfocus_verl.environments import COUPLINGS, known_presets, scripted_player
 from actfocus_verl.environments.base import require_integer, require_number
@@ -29,7 +29,8 @@ class TinyPolicyConfig:
     env, preset: the world; its training boards are played. coupling: see `environments.scripted`.
     seed: of demonstrations, initial weights and order of training.
     skill: of the scripted player; low on purpose, so that reinforcement learning has something to find.
-    episodes: demonstrated, each seen `epochs` times. None is the world's own value, for `batch_size`, too.
+    episodes: demonstrated, each seen `epochs` times. None is the world's own value, also for `batch_size` and
+    `learning_rate`.
     vocab_size: most tokens the tokenizer may have.
     hidden_size, layers, heads, intermediate_size: of the Qwen2-shaped network.
     batch_size (episodes), learning_rate, weight_decay: of its supervised training.
@@ -49,7 +50,7 @@ class TinyPolicyConfig:
     heads: int = 5
     intermediate_size: int = 448
     batch_size: int | None = None
-    learning_rate: float = 1.2e-3
+    learning_rate: float | None = None
     weight_decay: float = 0.01
     evaluation_episodes: int = 256
 
@@ -58,8 +59,9 @@ class TinyPolicyConfig:
         _require_one_of("tiny.preset", self.preset, known_presets(self.env))
         _require_one_of("tiny.coupling", self.coupling, COUPLINGS)
         require_integer("tiny.seed", self.seed, low=0)
-        if self.skill is not None:
-            require_number("tiny.skill", self.skill, low=0.0, high=1.0)
+        for name in ("skill", "learning_rate"):
+            if getattr(self, name) is not None:
+                require_number(f"tiny.{name}", getattr(self, name), low=0.0, high=1.0)
         for name in ("episodes", "batch_size"):
             if getattr(self, name) is not None:
                 require_integer(f"tiny.{name}", getattr(self, name), low=1)
@@ -67,16 +69,19 @@ class TinyPolicyConfig:
             require_integer(f"tiny.{name}", getattr(self, name), low=1)
         require_integer("tiny.vocab_size", self.vocab_size, low=BPE_TOKENS)
         require_integer("tiny.evaluation_episodes", self.evaluation_episodes, low=0)
-        require_number("tiny.learning_rate", self.learning_rate, low=0.0, high=1.0)
         require_number("tiny.weight_decay", self.weight_decay, low=0.0, high=1.0)
         self._require_head_dimension()
 
     def resolved(self) -> TinyPolicyConfig:
         """The same policy with the world's own values in the place of None."""
         player = scripted_player(self.env)
-        skill = player.skill[self.coupling] if self.skill is None else self.skill
-        episodes, batch_size = self.episodes or player.episodes, self.batch_size or player.batch_size
-        return replace(self, skill=skill, episodes=episodes, batch_size=batch_size)
+        own: dict[str, Any] = {
+            "skill": player.skill[self.coupling],
+            "episodes": player.episodes,
+            "batch_size": player.batch_size,
+            "learning_rate": player.learning_rate,
+        }
+        return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
 
     def _require_head_dimension(self) -> None:
         if self.hidden_size not in [self.heads * dimension for dimension in HEAD_DIMENSIONS]:

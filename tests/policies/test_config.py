@@ -18,6 +18,7 @@ from actfocus_verl.policies import config as config_module
         ({"preset": "dirty"}, "clean, ragen"),
         ({"coupling": "tight"}, "loose, coupled"),
         ({"skill": 1.5}, "between 0 and 1"),
+        ({"learning_rate": -0.1}, "between 0 and 1"),
         ({"seed": -1}, "at least 0"),
         ({"episodes": 0}, "at least 1"),
         ({"vocab_size": 319}, "at least 320"),
@@ -44,7 +45,8 @@ def test_the_world_s_own_values_stand_where_none_is_given():
     loose, coupled = (TinyPolicyConfig(coupling=coupling).resolved() for coupling in ("loose", "coupled"))
     assert (loose.skill, coupled.skill, loose.episodes, loose.batch_size) == (0.5, 0.3, 2600, 2)
     assert TinyPolicyConfig(env="sudoku").resolved().batch_size == 1
-    given = TinyPolicyConfig(skill=0.0, episodes=3, batch_size=5)
+    assert TinyPolicyConfig(env="webshop").resolved().learning_rate == 2e-3
+    given = TinyPolicyConfig(skill=0.0, episodes=3, batch_size=5, learning_rate=0.0)
     assert given.resolved() == given
     assert cache_key(loose) == cache_key(TinyPolicyConfig())
 

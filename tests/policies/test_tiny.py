@@ -60,7 +60,7 @@ def test_a_world_says_how_its_policy_is_taught(micro_config, tmp_path, monkeypat
         tiny.build_tiny_policy(replace(micro_config, env=env, vocab_size=500), tmp_path / env)
     lake, shop = (AutoModelForCausalLM.from_pretrained(tmp_path / env) for env in ("frozen_lake", "webshop"))
     assert lake.config.rope_parameters["rope_theta"] == 1e4
-    assert shop.config.rope_parameters["rope_theta"] == 1e7
+    assert shop.config.rope_parameters["rope_theta"] == 1e8
     assert [any(-100 in example["labels"] for example in examples) for examples in calls] == [True, False]
     assert AutoTokenizer.from_pretrained(tmp_path / "webshop").tokenize("click[Buy Now], ")[-1] == ", "
 

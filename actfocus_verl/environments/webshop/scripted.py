@@ -151,9 +151,10 @@ PLAYER = ScriptedPlayer(
     plan,
     describe,
     skill={"loose": 0.6, "coupled": 0.4},
-    episodes=2500,
+    episodes=1900,
     batch_size=1,
+    learning_rate=2e-3,
     copied=_copied(),
     learn_pages=True,
-    rope_theta=1e7,
+    rope_theta=1e8,
 )
