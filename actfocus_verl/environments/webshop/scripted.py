@@ -151,7 +151,7 @@ PLAYER = ScriptedPlayer(
     plan,
     describe,
     skill={"loose": 0.6, "coupled": 0.4},
-    episodes=1900,
+    episodes=1700,
     batch_size=1,
     learning_rate=2e-3,
     copied=_copied(),
