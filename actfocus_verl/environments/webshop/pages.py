@@ -27,6 +27,7 @@ class PageKind(Enum):
 
 
 DETAILS = (PageKind.DESCRIPTION, PageKind.FEATURES, PageKind.REVIEWS)
+_SAME_PRODUCT = {**{kind.value: kind for kind in DETAILS}, BUY: PageKind.BOUGHT}
 
 
 class Page(NamedTuple):
@@ -68,8 +69,8 @@ def links(page: Page, products: Sequence[Product], results_per_page: int, *, num
     if page.product is None:
         raise ValueError("a product page without a product")
     found[PREVIOUS] = page._replace(kind=PageKind.RESULTS, product=None, chosen=())
-    found |= {kind.value: page._replace(kind=kind) for kind in DETAILS}
-    found[BUY] = page._replace(kind=PageKind.BOUGHT)
+    for button, kind in _SAME_PRODUCT.items():
+        found[button] = Page(kind, *page[1:])
     return found | _option_links(page, products[page.product])
 
 
@@ -80,9 +81,10 @@ def _result_links(page: Page, products: Sequence[Product], results_per_page: int
     if page.number * results_per_page < len(page.ranking):
         found[NEXT] = page._replace(number=page.number + 1)
     for row, position in enumerate(page.rows(results_per_page), start=1):
-        found[products[position].key] = page._replace(kind=PageKind.PRODUCT, product=position)
+        product = Page(PageKind.PRODUCT, page.ranking, page.number, position)
+        found[products[position].key] = product
         if numbered:
-            found[str(row)] = found[products[position].key]
+            found[str(row)] = product
     return found
 
 
@@ -92,6 +94,6 @@ def _option_links(page: Page, product: Product) -> dict[str, Page]:
     for name, values in product.options:
         for value in values:
             choice = chosen | {name: value}
-            ordered = tuple((option, choice[option]) for option, _ in product.options if option in choice)
-            found[value] = page._replace(chosen=ordered)
+            ordered = tuple([(option, choice[option]) for option, _ in product.options if option in choice])
+            found[value] = Page(page.kind, page.ranking, page.number, page.product, ordered)
     return found
