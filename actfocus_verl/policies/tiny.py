@@ -78,7 +78,7 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
         codec = ChatCodec(tokenizer)
         examples = [supervised_example(codec, tokenizer, each, pages=player.learn_pages) for each in conversations]
         clock.lap("tokenizer")
-        model = new_model(config, tokenizer, rope_theta=player.rope_theta)
+        model = new_model(config, tokenizer)
         loss = train(model, tokenizer, examples, config, Path(scratch))
         clock.lap("training")
         model.save_pretrained(folder)

@@ -16,6 +16,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from actfocus_verl.environments import scripted_player
 from actfocus_verl.policies.config import TinyPolicyConfig
 from actfocus_verl.policies.demonstrations import Message
 from actfocus_verl.rollout import ChatCodec
@@ -31,7 +32,7 @@ _INITIALIZER_RANGE = 0.08
 as long to find the place that it is to read."""
 
 
-def new_model(config: TinyPolicyConfig, tokenizer: Any, *, rope_theta: float = 10_000.0) -> Qwen2ForCausalLM:
+def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
     """A network with random weights, float32, and exactly as many output rows as the tokenizer has tokens.
 
     verl masks, in vLLM only, every logit beyond the tokenizer's length: further rows would make the two disagree.
@@ -46,7 +47,7 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any, *, rope_theta: float = 1
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=MAX_POSITIONS,
-            rope_parameters={"rope_type": "default", "rope_theta": rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": scripted_player(config.env).rope_theta},
             initializer_range=_INITIALIZER_RANGE,
             tie_word_embeddings=True,
             dtype="float32",
