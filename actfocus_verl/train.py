@@ -102,6 +102,7 @@ class _SupervisedRunner:
         from actfocus_verl import plugin
         from actfocus_verl.launch.resources import check_resources
 
+        signal.signal(signal.SIGTERM, _interrupt)  # ray.init took it, to end the process without a record
         check_resources(self._config)
         runner = self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
         _require_registered(ray.get(runner.__ray_call__.remote(plugin.worker_probe())))

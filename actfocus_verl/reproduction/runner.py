@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -38,8 +38,8 @@ from actfocus_verl.reproduction.version import current_version, difference
 
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
 _POLL_SECONDS = 0.2
-_STOPPING = ((signal.SIGINT, 5.0), (signal.SIGTERM, 120.0))
-"""Signals for a training that is still there after so many seconds. Ray takes SIGTERM for itself, so it comes last."""
+_STOPPING_SECONDS = 5.0
+"""How long a training that the terminal may have told to end is waited for before it is told again."""
 
 Say = Callable[[str], None]
 """Takes a line for the terminal."""
@@ -229,12 +229,9 @@ def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
 
 def _stop(training: subprocess.Popen[bytes]) -> None:
     """Wait for the end of a training that the terminal may have told to end; tell it where it has not."""
-    for signum, seconds in _STOPPING:
-        try:
-            training.wait(timeout=seconds)
-            return
-        except subprocess.TimeoutExpired:
-            training.send_signal(signum)
+    with suppress(subprocess.TimeoutExpired):
+        training.wait(timeout=_STOPPING_SECONDS)
+    training.terminate()  # heard in the background of a shell, too, and by a training that ends already, ignored
     training.wait()
 
 

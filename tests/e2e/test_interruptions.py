@@ -35,10 +35,11 @@ def test_a_killed_run_leaves_nothing_behind_and_resumes(start: Callable[..., Run
     assert [entry["exit_reason"] for entry in record["starts"]] == ["running", "finished"]
 
 
-def test_ctrl_c_ends_every_process(start: Callable[..., Run]) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C; SLURM's and Kubernetes' word
+def test_an_interrupted_run_ends_every_process(start: Callable[..., Run], signum: signal.Signals) -> None:
     run = start("interrupted", "trainer.total_training_steps=50")
     run.wait_until(lambda: run.steps() >= 1, "first step")
-    run.send(signal.SIGINT)
+    run.send(signum)
     assert run.wait(END_SECONDS) == 130
     assert run.survivors() == []
     assert json.loads((run.folder / "run.json").read_text())["exit_reason"] == "interrupted"
