@@ -35,6 +35,7 @@ def make_board(config: FrozenLakeConfig, preset: str, split: str, index: int) ->
     return _ragen_board(config.size, config.frozen_probability, split, index)
 
 
+@lru_cache(maxsize=1 << 14)  # most boards are drawn several times
 def canonical(board: Board) -> str:
     """The board's name under the 8 symmetries of the square: equal exactly for boards that are turned or mirrored."""
     name, images = _canonical_pair(board.size, board.start, board.goal)
@@ -79,8 +80,9 @@ def _permute(mask: int, tables: _ByteTables) -> int:
 
 def _draw_holes(rng: np.random.Generator, size: int, frozen_probability: float, count: int) -> _Masks:
     """`count` masks, each tile a hole with probability 1 - frozen_probability."""
-    holes = rng.random((count, size * size)) >= frozen_probability
-    return holes @ (_ONE << np.arange(size * size, dtype=np.uint64))
+    holes = np.zeros((count, 64), dtype=np.bool_)
+    holes[:, : size * size] = rng.random(count * size * size).reshape(count, -1) >= frozen_probability
+    return np.packbits(holes, axis=1, bitorder="little").view("<u8")[:, 0]
 
 
 @lru_cache(maxsize=4096)
@@ -110,7 +112,7 @@ def _candidates(rng: np.random.Generator, size: int, frozen_probability: float, 
     """Random boards whose shortest solution has `length` moves, distributed as among all random boards."""
     pairs = _pairs(size, length)
     for count in _BATCHES:
-        starts, goals = pairs[rng.integers(len(pairs), size=count)].T
+        starts, goals = pairs.take(rng.integers(len(pairs), size=count), axis=0).T
         holes = _draw_holes(rng, size, frozen_probability, count)
         holes &= ~(_ONE << starts | _ONE << goals)
         fits = _has_length(size, starts, goals, holes, length)
@@ -135,13 +137,19 @@ def _pairs(size: int, length: int) -> _Masks:
 
 def _has_length(size: int, starts: _Masks, goals: _Masks, holes: _Masks, length: int) -> NDArray[np.bool_]:
     """Which boards have a shortest solution of exactly `length` moves: `shortest_path_length`, many at a time."""
-    reached, wanted = _ONE << starts, _ONE << goals
-    exact = np.ones(len(starts), dtype=np.bool_)
-    for _ in range(length):
-        exact &= (reached & wanted) == 0
-        reached = spread(size, reached) & ~holes
-    exact &= (reached & wanted) != 0
+    around, open_tiles = _around(size), ~holes
+    reached = _ONE << starts if length == 1 else around[starts] & open_tiles
+    for _ in range(length - 2):
+        reached = spread(size, reached) & open_tiles
+    # What length - 1 moves reach holds all that fewer reach: not yet the goal, but a tile beside it.
+    exact: NDArray[np.bool_] = (reached & _ONE << goals == 0) & (reached & around[goals] != 0)
     return exact
+
+
+@cache
+def _around(size: int) -> _Masks:
+    """For each tile, itself and its neighbours."""
+    return spread(size, _ONE << np.arange(size * size, dtype=np.uint64)) & np.uint64((1 << size * size) - 1)
 
 
 def _settings(size: int, frozen_probability: float) -> str:

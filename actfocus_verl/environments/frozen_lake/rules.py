@@ -6,12 +6,11 @@ Actions and transitions are those of gymnasium's FrozenLakeEnv, which the tests 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache, lru_cache
 from itertools import product
 from math import inf
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ _Mask = TypeVar("_Mask", int, NDArray[np.uint64])
 _STEPS = {Move.LEFT: (0, -1), Move.DOWN: (1, 0), Move.RIGHT: (0, 1), Move.UP: (-1, 0)}
 
 
-@dataclass(frozen=True)
-class Board:
+class Board(NamedTuple):
     """size x size tiles; `start` and `goal` are tiles, `holes` a bit mask that holds neither of them."""
 
     size: int
@@ -143,7 +141,7 @@ def best_moves(board: Board, success_rate: float, horizon: int, tile: int, count
 
 
 def _distance(board: Board, tile: int) -> float:
-    length = shortest_path_length(replace(board, start=tile))
+    length = shortest_path_length(board._replace(start=tile))
     return inf if length is None else length
 
 
