@@ -65,21 +65,21 @@ def links(page: Page, products: Sequence[Product], results_per_page: int, *, num
     if page.kind is PageKind.RESULTS:
         return found | _result_links(page, products, results_per_page, numbered)
     if page.kind is not PageKind.PRODUCT:
-        return found | {PREVIOUS: page._replace(kind=PageKind.PRODUCT)}
+        return found | {PREVIOUS: Page(PageKind.PRODUCT, *page[1:])}
     if page.product is None:
         raise ValueError("a product page without a product")
-    found[PREVIOUS] = page._replace(kind=PageKind.RESULTS, product=None, chosen=())
+    found[PREVIOUS] = Page(PageKind.RESULTS, page.ranking, page.number)
     for button, kind in _SAME_PRODUCT.items():
-        found[button] = Page(kind, *page[1:])  # here and below not `_replace`, which is slower: a step makes a dozen
+        found[button] = Page(kind, *page[1:])  # nowhere here `_replace`, which is slower: a step makes a dozen pages
     return found | _option_links(page, products[page.product])
 
 
 def _result_links(page: Page, products: Sequence[Product], results_per_page: int, numbered: bool) -> dict[str, Page]:
     found = {}
     if page.number > 1:
-        found[PREVIOUS] = page._replace(number=page.number - 1)
+        found[PREVIOUS] = Page(PageKind.RESULTS, page.ranking, page.number - 1)
     if page.number * results_per_page < len(page.ranking):
-        found[NEXT] = page._replace(number=page.number + 1)
+        found[NEXT] = Page(PageKind.RESULTS, page.ranking, page.number + 1)
     for row, position in enumerate(page.rows(results_per_page), start=1):
         product = Page(PageKind.PRODUCT, page.ranking, page.number, position)
         found[products[position].key] = product
@@ -89,11 +89,12 @@ def _result_links(page: Page, products: Sequence[Product], results_per_page: int
 
 
 def _option_links(page: Page, product: Product) -> dict[str, Page]:
-    chosen = dict(page.chosen)
+    kind, ranking, number, position, chosen = page
+    place = {name: i for i, (name, _) in enumerate(product.options)}
     found = {}
     for name, values in product.options:
+        before = tuple([pair for pair in chosen if place[pair[0]] < place[name]])
+        after = tuple([pair for pair in chosen if place[pair[0]] > place[name]])
         for value in values:
-            choice = chosen | {name: value}
-            ordered = tuple([(option, choice[option]) for option, _ in product.options if option in choice])
-            found[value] = Page(page.kind, page.ranking, page.number, page.product, ordered)
+            found[value] = Page(kind, ranking, number, position, (*before, (name, value), *after))
     return found
