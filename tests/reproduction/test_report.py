@@ -196,7 +196,7 @@ def test_the_checklist_answers_all_items() -> None:
     assert answers["5"] == "grpo with uniform weights, frozen_lake"
     assert answers["6"] == "the same steps, groups and episodes for every weighting: frozen_lake, grpo"
     assert answers["9"] == "0.0 GPU-hours, 6.0 CPU core-hours"
-    assert answers["12"].startswith("3 to 3 seeds a cell")
+    assert answers["12"].startswith("3 seeds a cell")
     assert answers["14"] == "frozen_lake: 10 to 30 tokens"
     assert "–" not in answers.values()
 

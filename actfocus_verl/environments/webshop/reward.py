@@ -13,6 +13,7 @@ The original finds the nouns with spaCy and compares attributes and options fuzz
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from actfocus_verl.environments.webshop.catalogue import Product
 from actfocus_verl.environments.webshop.goals import Goal
@@ -21,6 +22,7 @@ from actfocus_verl.environments.webshop.search import tokenise
 _POOR_MATCH = 0.2
 _TINY_MATCH = 0.1
 _COMMON_LEVELS = 2
+_REMEMBERED_TEXTS = 32_768
 
 
 def type_reward(wanted: Product, bought: Product, pages: str) -> float:
@@ -40,9 +42,14 @@ def has_attribute(product: Product, attribute: str) -> bool:
     """Whether the product is listed with the attribute, or its texts name it, word for word."""
     if attribute in product.attributes:
         return True
-    wanted = f" {' '.join(tokenise(attribute))} "
-    texts = (product.name, *product.features, product.description)
-    return any(wanted in f" {' '.join(tokenise(text))} " for text in texts)
+    wanted = _words(attribute)
+    return any(wanted in _words(text) for text in (product.name, *product.features, product.description))
+
+
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def _words(text: str) -> str:
+    """The words of a text with a blank on either side of each, so that whole words are found in it."""
+    return f" {' '.join(tokenise(text))} "
 
 
 def purchase_score(goal: Goal, product: Product, chosen: Mapping[str, str], pages: str) -> float:

@@ -21,14 +21,13 @@ K1, B = 0.9, 0.4
 """The defaults of Anserini and Pyserini, which the original searches with."""
 
 _WORD = re.compile(r"[a-z0-9]+")
-_REMEMBERED = 32_768
+_REMEMBERED_QUERIES = 32_768
 _STEM_FROM = 4
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def tokenise(text: str) -> tuple[str, ...]:
+def tokenise(text: str) -> list[str]:
     """The words of a text as they are compared; linear in the text."""
-    return tuple([_stem(word) for word in _WORD.findall(text.lower())])
+    return [_stem(word) for word in _WORD.findall(text.lower())]
 
 
 def _stem(word: str) -> str:
@@ -59,7 +58,7 @@ class SearchEngine:
         """Positions of at most `MAX_RESULTS` products that share a word with the query, best first."""
         return self._ranking(tuple(word for word in tokenise(query) if word in self._vocabulary))
 
-    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019  # engines are kept for the life of the process
+    @lru_cache(maxsize=_REMEMBERED_QUERIES)  # noqa: B019  # engines are kept for the life of the process
     def _ranking(self, words: tuple[str, ...]) -> tuple[int, ...]:
         if not words:
             return ()

@@ -125,9 +125,8 @@ def _variance(runs: Sequence[Summary]) -> str:
     counts: dict[str, int] = {}
     for run in runs:
         counts[run["experiment"]] = counts.get(run["experiment"], 0) + 1
-    return (
-        f"{min(counts.values())} to {max(counts.values())} seeds a cell, 95 % t intervals over seeds, Wilson's per run"
-    )
+    seeds = " to ".join(map(str, sorted({min(counts.values()), max(counts.values())})))
+    return f"{seeds} seeds a cell, 95 % t intervals over seeds, Wilson's per run"
 
 
 def _overhead(runs: Sequence[Summary]) -> str:

@@ -98,7 +98,7 @@ def test_by_hand():
     ],
 )
 def test_words(text, words):
-    assert list(tokenise(text)) == words
+    assert tokenise(text) == words
 
 
 def test_a_query_has_one_answer():
