@@ -10,7 +10,9 @@ env, preset, split          default: the run's world, or preset=clean; split=eva
 episodes=512 repeats=1      episodes/repeats boards, the first ones of the split, each played `repeats` times
 temperature=0.5 seed=0      0 takes the likeliest token; the seed is that of the worlds' luck and of the sampling
 platform=cpu                or gpu: how vLLM is set up here; engine.<argument>=<value> goes to vLLM's engine
-server, server_model        a vLLM server instead; model is then the one whose tokenizer it has
+server, server_model        an OpenAI-compatible server instead; model is then the one whose tokenizer it has
+server_api=completions      token ids in and out, which takes a vLLM server; or chat: messages, which any server takes
+request.<field>=<value>     goes into every request to a server; null leaves a field out
 timeout=600                 seconds a server may take for a reply
 concurrency=128             episodes played at the same time
 max_context_tokens          default: the run's, or 3600, and never more than the model's
@@ -107,6 +109,8 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "engine": dict(arguments.engine),
         "server": arguments.server,
         "server_model": arguments.server_model,
+        "server_api": None if local else arguments.server_api,
+        "request": None if local else dict(arguments.request),
         "max_context_tokens": _context(arguments.max_context_tokens, model.positions),
         "max_response_tokens": arguments.max_response_tokens,
         "texts": arguments.texts,
@@ -149,7 +153,6 @@ class _Play:
         self._sampling: Json = {
             "max_context_tokens": context,
             "temperature": float(arguments.temperature),
-            "end_of_turn_id": model.codec.end_of_turn_id,
         }
 
     def play(self, keys: Sequence[EpisodeKey]) -> None:
@@ -160,22 +163,21 @@ class _Play:
 
     def _play_here(self, keys: Sequence[EpisodeKey]) -> None:
         arguments = self._arguments
+        own: Json = {"end_of_turn_id": self._model.codec.end_of_turn_id, "overrides": arguments.engine}
         self._console.print("starting vLLM")
         with (
             no_processes_left(),
-            LocalEngine(
-                self._model.path, platform=arguments.platform, overrides=arguments.engine, **self._sampling
-            ) as engine,
+            LocalEngine(self._model.path, platform=arguments.platform, **own, **self._sampling) as engine,
         ):
             _run(self._play_with(engine, keys))
 
     async def _play_on_server(self, keys: Sequence[EpisodeKey], address: str) -> None:
-        from actfocus_verl.evaluation.server import CompletionServer
+        from actfocus_verl.evaluation.server import ChatServer, CompletionServer
 
         arguments = self._arguments
-        async with CompletionServer(
-            address, model=arguments.server_model, timeout=arguments.timeout, **self._sampling
-        ) as server:
+        kind = ChatServer if arguments.server_api == "chat" else CompletionServer
+        own: Json = {"model": arguments.server_model, "timeout": arguments.timeout, "fields": arguments.request}
+        async with kind(address, self._model.codec, **own, **self._sampling) as server:
             await self._play_with(server, keys)
 
     async def _play_with(self, sampler: Sampler, keys: Sequence[EpisodeKey]) -> None:

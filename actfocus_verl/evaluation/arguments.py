@@ -19,6 +19,7 @@ from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 
 PLATFORMS = ("cpu", "gpu")
+SERVER_APIS = ("completions", "chat")
 PAPER_CONTEXT = 3600
 """Tokens of prompt and response together where neither the command line nor a run says otherwise (paper, App. C.2)."""
 
@@ -34,7 +35,8 @@ _TAKEN = ("name", "index", "episode_seed")
 class Arguments:
     """The command line, checked. See `python -m actfocus_verl.evaluate --help` for the keys.
 
-    world: keys of the world. engine: arguments of vLLM's engine. None: not given.
+    world: keys of the world. engine: arguments of vLLM's engine. request: fields of a request to a server.
+    None: not given.
     """
 
     model: str
@@ -50,6 +52,7 @@ class Arguments:
     platform: str = "cpu"
     server: str | None = None
     server_model: str | None = None
+    server_api: str = "completions"
     timeout: float = 600.0
     concurrency: int = 128
     max_context_tokens: int | None = None
@@ -57,6 +60,7 @@ class Arguments:
     texts: bool = False
     world: Mapping[str, object] = field(default_factory=dict)
     engine: Mapping[str, object] = field(default_factory=dict)
+    request: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def boards(self) -> int:
@@ -144,12 +148,14 @@ def _check_values(arguments: Arguments) -> None:
             raise ConfigurationError(key, getattr(arguments, key), "is no name", "Write a name")
     if not isinstance(arguments.texts, bool):
         raise ConfigurationError("texts", arguments.texts, "is neither true nor false", "Write texts=true")
-    if not isinstance(arguments.engine, Mapping):
-        raise ConfigurationError(
-            "engine", arguments.engine, "is no argument of vLLM's engine", "Write engine.name=value"
-        )
-    if arguments.platform not in PLATFORMS:
-        raise ConfigurationError("platform", arguments.platform, "unknown", f"Use one of: {', '.join(PLATFORMS)}")
+    for key, meaning in {"engine": "argument of vLLM's engine", "request": "field of a request"}.items():
+        value = getattr(arguments, key)
+        if not isinstance(value, Mapping):
+            raise ConfigurationError(key, value, f"is no {meaning}", f"Write {key}.name=value")
+    for key, known in {"platform": PLATFORMS, "server_api": SERVER_APIS}.items():
+        value = getattr(arguments, key)
+        if value not in known:
+            raise ConfigurationError(key, value, "unknown", f"Use one of: {', '.join(known)}")
 
 
 def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:
@@ -157,7 +163,7 @@ def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:
         remedy = f"Set episodes to a multiple of {arguments.repeats}: every board is played that often"
         raise ConfigurationError("episodes", arguments.episodes, "is no multiple of repeats", remedy)
     if arguments.server is None:
-        for key in ("server_model", "timeout"):
+        for key in ("server_model", "server_api", "request", "timeout"):
             if key in given:
                 raise ConfigurationError(key, given[key], "belongs to a server", "Add server=http://host:port/v1")
     elif not re.match(r"https?://[^/]+", str(arguments.server)):

@@ -14,7 +14,7 @@ from uuid import uuid4
 import psutil
 from omegaconf import OmegaConf
 
-from actfocus_verl.evaluation.sampling import EvaluationError
+from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.rollout import Reply
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -106,7 +106,7 @@ class LocalEngine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._engine.shutdown()
 
-    async def sample(self, prompt_ids: list[int], *, max_new_tokens: int, seed: int) -> Reply:
+    async def sample(self, request: ReplyRequest) -> Reply:
         """See `Sampler`."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -114,14 +114,14 @@ class LocalEngine:
 
         sampling = SamplingParams(
             temperature=self._temperature,
-            seed=seed,
-            max_tokens=max_new_tokens,
+            seed=request.seed,
+            max_tokens=request.max_new_tokens,
             stop_token_ids=self._stop_token_ids,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         try:
-            stream = self._engine.generate({"prompt_token_ids": prompt_ids}, sampling, uuid4().hex)
+            stream = self._engine.generate({"prompt_token_ids": request.prompt_ids}, sampling, uuid4().hex)
             reply = [output async for output in stream][-1].outputs[0]
         except (EngineDeadError, EngineGenerateError) as error:
             raise EvaluationError(f"vLLM's engine failed: {' '.join(str(error).split())}") from error

@@ -129,7 +129,7 @@ class EpisodePlayer:
             max_context_tokens=settings.max_context_tokens,
             max_response_tokens=settings.max_response_tokens,
         )
-        trajectory = await episode.play(SeededPolicy(self._sampler, seed))
+        trajectory = await episode.play(SeededPolicy(self._sampler, episode, seed))
         return EpisodeRecord(
             board=key.board,
             repeat=key.repeat,

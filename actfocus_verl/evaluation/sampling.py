@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from actfocus_verl.environments.splits import stable_hash
-from actfocus_verl.rollout import Reply
+from actfocus_verl.rollout import Episode, Reply
 
 
 class EvaluationError(RuntimeError):
@@ -16,18 +17,33 @@ class Interrupted(BaseException):
     """A signal asked the evaluation to stop. Not KeyboardInterrupt: vLLM's start catches that, and then hangs."""
 
 
+@dataclass(frozen=True)
+class ReplyRequest:
+    """What one reply answers, as token ids and as messages: a sampler reads the one or the other.
+
+    prompt_ids: the whole context. messages: the same conversation, {"role", "content"}. max_new_tokens: of the reply.
+    seed: equal seeds draw equal random numbers.
+    """
+
+    prompt_ids: list[int]
+    messages: list[dict[str, str]]
+    max_new_tokens: int
+    seed: int
+
+
 class Sampler(Protocol):
     """Samples one reply; serves many episodes at once."""
 
-    async def sample(self, prompt_ids: list[int], *, max_new_tokens: int, seed: int) -> Reply:
-        """Continue `prompt_ids` by at most `max_new_tokens` ids; equal seeds draw equal random numbers."""
+    async def sample(self, request: ReplyRequest) -> Reply:
+        """Continue the conversation by at most `max_new_tokens` ids."""
 
 
 class SeededPolicy:
     """One episode's policy: every reply of it has a seed of its own, made from the episode's."""
 
-    def __init__(self, sampler: Sampler, episode_seed: int) -> None:
+    def __init__(self, sampler: Sampler, episode: Episode, episode_seed: int) -> None:
         self._sampler = sampler
+        self._episode = episode
         self._seed = episode_seed
         self._turn = 0
 
@@ -35,7 +51,7 @@ class SeededPolicy:
         """Raises EvaluationError for a reply that was broken off: it says nothing about the policy."""
         seed = stable_hash(f"sampling/{self._seed}/{self._turn}", bits=31)
         self._turn += 1
-        reply = await self._sampler.sample(prompt_ids, max_new_tokens=max_new_tokens, seed=seed)
+        reply = await self._sampler.sample(ReplyRequest(prompt_ids, self._episode.messages, max_new_tokens, seed))
         if reply.finish_reason not in ("stop", "length"):
             raise EvaluationError(f"a reply was broken off (finish reason {reply.finish_reason!r})")
         return reply

@@ -1,135 +1,188 @@
-"""A vLLM server over HTTP: OpenAI's completions with the prompt as token ids, and vLLM's `return_token_ids`."""
+"""A server over HTTP that speaks OpenAI's API, asked in one of two ways.
+
+- `CompletionServer`: token ids in, sampled ids out. Exact, but only vLLM returns ids (`return_token_ids`).
+- `ChatServer`: messages in, text out, which every such server can. The server's own chat template holds, and the text
+  is encoded here, so that ids, their roles and their counts are those of the tokenizer at hand.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import os
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Any
 
-import httpx
+import openai
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.sampling import EvaluationError
-from actfocus_verl.rollout import Reply
+from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
+from actfocus_verl.rollout import ChatCodec, Reply
 
 ATTEMPTS = 6
-"""Of one request, before the evaluation ends; between them 0.5, 1, 2, 4 and 8 seconds."""
-_FIRST_PAUSE = 0.5
+"""Of one request, before the evaluation ends; the pauses between them grow, or are those the server asks for."""
 _CONNECT_SECONDS = 10.0
-_TRY_AGAIN = {408, 429, 500, 502, 503, 504}
 _SHOWN_CHARACTERS = 300
+_NO_KEY = "none"
+"""The client wants a key, a server of one's own seldom does."""
 
 
-class CompletionServer:
-    """A `Sampler` on a server; an asynchronous context manager.
+class _Server(ABC):
+    """What both ways share: the connection, the choice of a model, and errors. An asynchronous context manager.
 
-    address: with its path, `http://host:port/v1`. model: by the server's name for it; None: the only one it serves.
-    timeout: seconds one reply may take. pause: waits between attempts, replaced by tests.
+    address: with its path, `http://host:port/v1`. The key is that of the environment's OPENAI_API_KEY.
+    codec: of the policy's tokenizer. model: by the server's name for it; None: the only one it serves.
+    timeout: seconds one reply may take. fields: of a request's body, instead of ours or besides; None leaves one out.
     Entering it asks the server for its models, and raises ConfigurationError when they do not fit the request.
     """
 
     def __init__(
         self,
         address: str,
+        codec: ChatCodec,
         *,
         model: str | None,
         max_context_tokens: int,
         temperature: float,
-        end_of_turn_id: int,
         timeout: float = 600.0,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        fields: Mapping[str, object] | None = None,
     ) -> None:
         self.address = address.rstrip("/")
         self.model = model
+        self._codec = codec
         self._max_context = max_context_tokens
-        self._pause = pause
-        # a server takes what is left out from the model's generation_config: everything is said
-        self._fixed = {
-            "temperature": temperature,
-            "top_p": 1.0,
-            "top_k": 0,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "stop_token_ids": [end_of_turn_id],
-            "return_token_ids": True,
-        }
-        self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        self._temperature = temperature
+        self._fields = dict(fields or {})
+        self._client = openai.AsyncOpenAI(
+            base_url=self.address,
+            api_key=os.environ.get("OPENAI_API_KEY") or _NO_KEY,
+            timeout=openai.Timeout(timeout, connect=_CONNECT_SECONDS, pool=None),
+            max_retries=ATTEMPTS - 1,
         )
 
-    async def __aenter__(self) -> CompletionServer:
+    async def __aenter__(self) -> _Server:
         try:
-            self._choose_model(await self._request("GET", "models"))
+            self._choose_model(await self._answer(self._client.get("/models", cast_to=object)))
         except BaseException:
-            await self._client.aclose()
+            await self._client.close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
-    async def sample(self, prompt_ids: list[int], *, max_new_tokens: int, seed: int) -> Reply:
+    @abstractmethod
+    async def sample(self, request: ReplyRequest) -> Reply:
         """See `Sampler`. Raises EvaluationError when the server does not answer, or not as it should."""
-        body = {"model": self.model, "prompt": prompt_ids, "max_tokens": max_new_tokens, "seed": seed, **self._fixed}
-        answer = await self._request("POST", "completions", body)
+
+    async def _choice(self, path: str, request: ReplyRequest, body: Mapping[str, object]) -> dict[str, Any]:
+        """The one choice of the answer to `body`, with what every request says."""
+        common = {
+            "model": self.model,
+            "max_tokens": request.max_new_tokens,
+            "seed": request.seed,
+            "temperature": self._temperature,
+            "top_p": 1.0,
+        }
+        fields = {key: value for key, value in {**common, **body, **self._fields}.items() if value is not None}
+        # as plain JSON: the client's own types know neither vLLM's fields nor which of ours to leave out
+        answer = await self._answer(self._client.post(path, cast_to=object, body=fields))
         try:
             (choice,) = answer["choices"]
-            token_ids, reason = choice.get("token_ids"), choice["finish_reason"]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise EvaluationError(f"{self.address} sent no completion: {_shown(str(answer))}") from error
-        if token_ids is None:
-            raise EvaluationError(
-                f"{self.address} returns no token ids: its text would have to be encoded again, which may give other "
-                "tokens. Use a vLLM server that knows return_token_ids"
-            )
-        if choice.get("prompt_token_ids") not in (None, prompt_ids):
-            raise EvaluationError(
-                f"{self.address} changed the prompt's token ids. Use a server that takes them as they are"
-            )
-        return Reply([int(token) for token in token_ids], finish_reason=str(reason))
+            return {**choice, "finish_reason": str(choice["finish_reason"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvaluationError(f"{self.address} sent no completion: {_shown(answer)}") from error
 
-    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await self._pause(_FIRST_PAUSE * 2 ** (attempt - 1))
-            try:
-                response = await self._client.request(method, f"{self.address}/{path}", json=body)
-            except httpx.TransportError as error:
-                problem = f"{type(error).__name__}: {error}".rstrip(": ")
-                continue
-            if response.status_code not in _TRY_AGAIN:
-                return self._content(response)
-            problem = f"status {response.status_code}: {_shown(response.text)}"
-        raise EvaluationError(f"{self.address}/{path} failed {ATTEMPTS} times, the last time with {problem}")
-
-    def _content(self, response: httpx.Response) -> Any:
-        if response.status_code != httpx.codes.OK:
-            raise EvaluationError(f"{response.url} refused with status {response.status_code}: {_shown(response.text)}")
+    async def _answer(self, request: Awaitable[object]) -> Any:
         try:
-            return response.json()
+            return await request
+        except openai.APIStatusError as error:
+            shown = _shown(error.response.text)
+            raise EvaluationError(f"{error.request.url} answered with status {error.status_code}: {shown}") from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            problem = f"{type(cause).__name__}: {cause}".rstrip(": ")
+            raise EvaluationError(f"{error.request.url} was not reached in {ATTEMPTS} attempts ({problem})") from error
         except ValueError as error:
-            raise EvaluationError(f"{response.url} sent no JSON: {_shown(response.text)}") from error
+            raise EvaluationError(f"{self.address} sent no JSON ({error})") from error
 
     def _choose_model(self, answer: Any) -> None:
         try:
             limits = {str(card["id"]): card.get("max_model_len") for card in answer["data"]}
         except (AttributeError, KeyError, TypeError) as error:
-            raise EvaluationError(f"{self.address}/models sent no list of models: {_shown(str(answer))}") from error
+            raise EvaluationError(f"{self.address}/models sent no list of models: {_shown(answer)}") from error
         if self.model is None and len(limits) == 1:
             self.model = next(iter(limits))
         if self.model not in limits:
             problem = "is not served" if self.model else "the server has not exactly one model"
-            raise ConfigurationError("server_model", self.model, problem, f"Use one of: {', '.join(limits)}")
+            raise ConfigurationError("server_model", self.model, problem, f"Use one of: {_shown(', '.join(limits))}")
         longest = limits[self.model]
         if longest is not None and longest < self._max_context:
             problem = f"the server's context is shorter: {longest}"
             raise ConfigurationError("max_context_tokens", self._max_context, problem, f"Set it to {longest} at most")
 
 
-def _shown(text: str) -> str:
-    return " ".join(text.split())[:_SHOWN_CHARACTERS]
+class CompletionServer(_Server):
+    """A `Sampler` on a vLLM server: completions with the prompt as token ids, and `return_token_ids`."""
+
+    async def sample(self, request: ReplyRequest) -> Reply:
+        """See `Sampler`. Raises EvaluationError also for an answer without ids, or with another prompt's."""
+        # a server takes what is left out from the model's generation_config: everything is said
+        neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+        ids = {"prompt": request.prompt_ids, "stop_token_ids": [self._codec.end_of_turn_id], "return_token_ids": True}
+        choice = await self._choice("/completions", request, {**neutral, **ids})
+        token_ids = choice.get("token_ids")
+        if token_ids is None:
+            raise EvaluationError(
+                f"{self.address} returns no token ids: its text would have to be encoded again, which may give other "
+                "tokens. Use a vLLM server that knows return_token_ids, or allow it with server_api=chat"
+            )
+        if choice.get("prompt_token_ids") not in (None, request.prompt_ids):
+            raise EvaluationError(
+                f"{self.address} changed the prompt's token ids. Use a server that takes them as they are"
+            )
+        return Reply([int(token) for token in token_ids], finish_reason=choice["finish_reason"])
+
+
+class ChatServer(_Server):
+    """A `Sampler` on any server with chat completions. What a request leaves out is as the server has it."""
+
+    async def sample(self, request: ReplyRequest) -> Reply:
+        """See `Sampler`. Raises EvaluationError also for a text that the tokenizer at hand cannot write.
+
+        A reply that has more tokens here than were asked for, by the server's own count, is cut.
+        """
+        choice = await self._choice("/chat/completions", request, {"messages": request.messages})
+        text = self._text(choice)
+        token_ids = self._codec.text_ids(text)
+        self._require_same_text(text, self._codec.offsets(token_ids)[0])
+        reason = choice["finish_reason"]
+        if reason == "stop":
+            token_ids = [*token_ids, self._codec.end_of_turn_id]
+        if len(token_ids) > request.max_new_tokens:
+            token_ids, reason = token_ids[: request.max_new_tokens], "length"
+        return Reply(token_ids, finish_reason=reason)
+
+    def _text(self, choice: Mapping[str, Any]) -> str:
+        match choice.get("message"):
+            case {"content": str(text)}:
+                return text
+            case {"content": None}:  # nothing was said but reasoning that the server hides
+                return ""
+        raise EvaluationError(f"{self.address} sent no text: {_shown(choice)}")
+
+    def _require_same_text(self, text: str, encoded: str) -> None:
+        """Compared in NFC, which Qwen's tokenizers write."""
+        if unicodedata.normalize("NFC", text) != unicodedata.normalize("NFC", encoded):
+            raise EvaluationError(
+                f"the tokenizer of model= cannot write this reply of {self.address}: {_shown(text)}. "
+                "Name the served model, or another one with a tokenizer that has every byte"
+            )
+
+
+def _shown(answer: object) -> str:
+    """On one line, its beginning."""
+    return " ".join(str(answer).split())[:_SHOWN_CHARACTERS]

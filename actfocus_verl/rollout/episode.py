@@ -49,6 +49,7 @@ class Episode:
         self._roles: list[int] = []
         self._turn_ids: list[int] = []
         self._turns = PlayedTurns(world)
+        self._asked: list[str] = []
         self._anchors: list[int] = []
         self._states: list[int] = []
         self._replies: list[Reply] = []
@@ -63,6 +64,17 @@ class Episode:
     def stop_reason(self) -> StopReason | None:
         """Why the episode ended; None while it waits for a reply."""
         return self._stop_reason
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation so far, {"role", "content"} a message: what a chat API takes instead of the context."""
+        messages = [{"role": "system", "content": self.world.system_prompt()}]
+        for turn, message in enumerate(self._asked):
+            messages.append({"role": "user", "content": message})
+            if turn < len(self._replies):
+                text = self._codec.reply_text(self._replies[turn].token_ids)
+                messages.append({"role": "assistant", "content": text})
+        return messages
 
     async def play(self, policy: Policy) -> Trajectory:
         """Play to the end. Raises ConfigurationError when not even one turn fits."""
@@ -79,11 +91,8 @@ class Episode:
         """The ids the first reply continues."""
         if self._context:
             raise RuntimeError("Episode.start was called twice")
-        messages = [
-            {"role": "system", "content": self.world.system_prompt()},
-            {"role": "user", "content": self._turns.message()},
-        ]
-        prompt = self._codec.initial_ids(messages)
+        self._asked.append(self._turns.message())
+        prompt = self._codec.initial_ids(self.messages)
         self._require_room(len(prompt))
         self._context, self._prompt_length = prompt, len(prompt)
         return list(self._context)
@@ -178,7 +187,8 @@ class Episode:
 
     def _continue(self, reply: Reply) -> list[int] | None:
         """Append the next user message, or stop because it and a full reply to it do not fit."""
-        between = self._codec.continuation_ids(self._turns.message(), closed=self._codec.is_closed(reply.token_ids))
+        self._asked.append(self._turns.message())
+        between = self._codec.continuation_ids(self._asked[-1], closed=self._codec.is_closed(reply.token_ids))
         if self._missing_room(len(self._context) + len(between)) > 0:
             self._stop_reason = StopReason.CONTEXT_FULL
             return None

@@ -1,4 +1,4 @@
-"""A run's checkpoint, evaluated through vLLM in process and on a vLLM server on loopback: the same episodes."""
+"""A run's checkpoint, evaluated through vLLM in process and on a server, as ids and as a chat: the same episodes."""
 
 from __future__ import annotations
 
@@ -88,21 +88,27 @@ def run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_in_process_and_on_a_server(launch: Callable[..., Process], run: Path, tmp_path: Path) -> None:
     here = interrupted_and_resumed(launch, run, tmp_path / "here")
     server, address = serve(launch, run / "merged" / f"global_step_{STEP}")
-    out = tmp_path / "there"
-    there = launch(out, "-m", "actfocus_verl.evaluate", f"model={run}", f"out={out}", f"server={address}", *GREEDY)
-    assert there.wait() == 0, there.terminal[-4000:]
+    there = {}
+    for api in ("completions", "chat"):
+        out = tmp_path / api
+        words = (f"model={run}", f"out={out}", f"server={address}", f"server_api={api}", *GREEDY)
+        process = launch(out, "-m", "actfocus_verl.evaluate", *words)
+        assert process.wait() == 0, process.terminal[-4000:]
+        there[api] = by_board(process.episodes())
     server.send(signal.SIGINT)
     server.wait(60)
 
-    def by_board(episodes: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-        return {episode["board"]: episode for episode in episodes}
-
-    assert by_board(there.episodes()) == by_board(here)
+    assert there["completions"] == by_board(here)
+    assert there["chat"] == by_board(here)
     successes = [episode["success"] for episode in here]
     assert any(successes)
     assert not all(successes)
     settings = json.loads((out / "evaluation.json").read_text())["settings"]
     assert settings["world"] == {"max_turn_tokens": 96}
+
+
+def by_board(episodes: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    return {episode["board"]: episode for episode in episodes}
 
 
 def interrupted_and_resumed(launch: Callable[..., Process], run: Path, out: Path) -> list[dict[str, Any]]:

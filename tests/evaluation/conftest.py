@@ -1,4 +1,4 @@
-"""A model folder without weights, and a make-believe vLLM server that plays from a list of replies."""
+"""A model folder without weights, and a make-believe server that always says the same."""
 
 from __future__ import annotations
 
@@ -45,16 +45,19 @@ def encode(model_folder: Path) -> Callable[[str], list[int]]:
 class FakeServer:
     """Answers as a vLLM server does, apart from what a test changes.
 
-    reply: the ids it samples. troubles: statuses of the next answers; 0 closes the connection without one. change: what
-    to do to a completion before it is sent. stop_after: completions after which it answers 503 to everything.
+    reply: the ids it samples. text: what it says in a chat. troubles: statuses of the next answers; 0 closes the
+    connection without one. change: what to do to a completion before it is sent. stop_after: completions after which
+    it answers 503 to everything. keys: what requests said of a key.
     """
 
     reply: list[int]
+    text: str = LEFT_UP.removesuffix("<|im_end|>")
     models: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "tiny", "max_model_len": POSITIONS}])
     troubles: list[int] = field(default_factory=list)
     change: Callable[[dict[str, Any]], None] = lambda answer: None
     stop_after: int | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
     address: str = ""
 
     def answer(self, path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
@@ -63,13 +66,16 @@ class FakeServer:
             return self.troubles.pop(0), {"error": "trouble"}
         if path == "/v1/models":
             return 200, {"data": self.models}
-        if path != "/v1/completions" or body is None:
+        if path not in ("/v1/completions", "/v1/chat/completions") or body is None:
             return 404, {"detail": "Not Found"}
         if self.stop_after is not None and len(self.requests) >= self.stop_after:
             return 503, {"error": "stopped"}
         self.requests.append(body)
-        choice = {"index": 0, "text": "", "finish_reason": "stop"}
-        choice |= {"token_ids": self.reply[: body["max_tokens"]], "prompt_token_ids": body["prompt"]}
+        choice = {"index": 0, "finish_reason": "stop"}
+        if "messages" in body:
+            choice |= {"message": {"role": "assistant", "content": self.text}}
+        else:
+            choice |= {"text": "", "token_ids": self.reply[: body["max_tokens"]], "prompt_token_ids": body["prompt"]}
         answer = {"choices": [choice]}
         self.change(answer)
         return 200, answer
@@ -90,12 +96,15 @@ def fake_server(encode: Callable[[str], list[int]]) -> Iterator[FakeServer]:
 
         def _send(self, body: dict[str, Any] | None) -> None:
             with lock:
+                fake.keys.add(self.headers["Authorization"])
                 status, content = fake.answer(self.path, body)
             if status == 0:
                 self.close_connection = True
                 return
-            data = json.dumps(content).encode()
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("retry-after-ms", "1")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -73,10 +73,7 @@ def test_an_evaluation(command: Callable[..., list[str]], tmp_path: Path, capsys
     assert f"{2 * BOARDS} of {2 * BOARDS} episodes" in shown.err
 
 
-def test_it_goes_on_after_a_failure(
-    command: Callable[..., list[str]], fake_server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("actfocus_verl.evaluation.server._FIRST_PAUSE", 0.001)
+def test_it_goes_on_after_a_failure(command: Callable[..., list[str]], fake_server: FakeServer, tmp_path: Path) -> None:
     fake_server.stop_after = 9
     assert main(command("concurrency=1")) == 1
     out = tmp_path / "out"
@@ -95,6 +92,25 @@ def test_it_goes_on_after_a_failure(
     assert sorted(line["board"] for line in lines(out)) == list(range(BOARDS))
     assert [line["success"] for line in sorted(lines(out), key=lambda line: line["board"])] == successes_by_hand()
     assert len(fake_server.requests) == sum(line["turns"] for line in lines(out)[len(done) :])
+
+
+def test_a_chat_gives_the_same_episodes(
+    command: Callable[..., list[str]], fake_server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(command()) == 0
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    there = tmp_path / "chat"
+    fake_server.requests.clear()
+    assert main(command(f"out={there}", "server_api=chat", "request.seed=null", "request.top_k=0")) == 0
+    by_board = {line["board"]: line for line in lines(there)}
+    assert by_board == {line["board"]: line for line in lines(tmp_path / "out")}
+    for body in fake_server.requests:
+        assert [message["role"] for message in body["messages"][:2]] == ["system", "user"]
+        assert len(body["messages"]) % 2 == 0
+        assert ("seed" in body, body["top_k"], "prompt" in body) == (False, 0, False)
+    settings = json.loads((there / "evaluation.json").read_text())["settings"]
+    assert (settings["server_api"], settings["request"]) == ("chat", {"seed": None, "top_k": 0})
+    assert "secret" not in (there / "evaluation.json").read_text()
 
 
 def test_a_finished_evaluation_is_shown_again_without_a_server(

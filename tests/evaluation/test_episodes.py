@@ -20,8 +20,9 @@ from actfocus_verl.evaluation.episodes import (
     plan,
     play_episodes,
 )
-from actfocus_verl.evaluation.sampling import EvaluationError, Interrupted, SeededPolicy
-from actfocus_verl.rollout import ChatCodec, Reply
+from actfocus_verl.evaluation.sampling import EvaluationError, Interrupted, ReplyRequest, SeededPolicy
+from actfocus_verl.rollout import ChatCodec, Episode, Reply
+from tests.helpers.episodes import dry_lake
 from tests.helpers.tokenizer import build_tokenizer
 
 Encode = Callable[[str], list[int]]
@@ -38,10 +39,10 @@ class ListSampler:
 
     def __init__(self, replies: list[list[int]], finish_reason: str = "stop") -> None:
         self.replies, self.finish_reason = replies, finish_reason
-        self.asked: list[tuple[list[int], int, int]] = []
+        self.asked: list[ReplyRequest] = []
 
-    async def sample(self, prompt_ids: list[int], *, max_new_tokens: int, seed: int) -> Reply:
-        self.asked.append((prompt_ids, max_new_tokens, seed))
+    async def sample(self, request: ReplyRequest) -> Reply:
+        self.asked.append(request)
         return Reply(self.replies[(len(self.asked) - 1) % len(self.replies)], finish_reason=self.finish_reason)
 
 
@@ -79,7 +80,7 @@ def test_a_record_by_hand() -> None:
     assert record.episode_return == pytest.approx(-0.2)
     assert (record.turns, record.parsed_turns, record.valid_turns, record.actions) == (4, 3, 2, 2)
     assert (record.success, record.stop_reason) == (False, "max_turns")
-    first_prompt, last_prompt = len(sampler.asked[0][0]), len(sampler.asked[3][0])
+    first_prompt, last_prompt = (len(sampler.asked[turn].prompt_ids) for turn in (0, 3))
     assert record.tokens == {
         "prompt": first_prompt,
         "environment": last_prompt - first_prompt - sum(map(len, replies[:3])),
@@ -110,7 +111,7 @@ def test_an_episode_has_the_same_luck_and_sampling_seeds_for_every_model(codec: 
         play(codec, sampler)
         asked.append(sampler.asked)
     assert asked[0] == asked[1]
-    seeds = [seed for _, _, seed in asked[0]]
+    seeds = [request.seed for request in asked[0]]
     assert len(set(seeds)) == len(seeds) == 4
     assert all(0 <= seed < 2**31 for seed in seeds)
 
@@ -135,9 +136,10 @@ def test_the_luck_is_the_recorded_seeds(codec: ChatCodec, encode: Encode) -> Non
         assert (record.success, record.actions) == (world.success, steps)
 
 
-def test_a_reply_that_was_broken_off_is_no_episode() -> None:
+def test_a_reply_that_was_broken_off_is_no_episode(codec: ChatCodec) -> None:
     for reason in ("abort", "error", "None"):
-        policy = SeededPolicy(ListSampler([[1]], finish_reason=reason), 0)
+        episode = Episode(dry_lake(), codec, max_context_tokens=4096)
+        policy = SeededPolicy(ListSampler([[1]], finish_reason=reason), episode, 0)
         with pytest.raises(EvaluationError, match=f"a reply was broken off .*'{reason}'"):
             asyncio.run(policy.generate([1], max_new_tokens=5))
 

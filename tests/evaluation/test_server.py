@@ -1,46 +1,50 @@
-"""The client of a vLLM server: what it sends, what it tries again, and what it refuses to take."""
+"""The clients of a server: what they send, what is tried again, and what they refuse to take."""
 
 from __future__ import annotations
 
 import asyncio
+import unicodedata
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.sampling import EvaluationError
-from actfocus_verl.evaluation.server import ATTEMPTS, CompletionServer
-from actfocus_verl.rollout import Reply
+from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
+from actfocus_verl.evaluation.server import ATTEMPTS, ChatServer, CompletionServer
+from actfocus_verl.rollout import ChatCodec, Reply
 from tests.evaluation.conftest import FakeServer
 
-PROMPT = [5, 6, 7]
+Ask = Callable[..., Reply]
+REQUEST = ReplyRequest([5, 6, 7], [{"role": "user", "content": "go"}], max_new_tokens=100, seed=11)
 
 
-def ask(fake: FakeServer, pauses: list[float] | None = None, **changes: Any) -> Reply:
-    """One reply to PROMPT, asked for with seed 11 and room for 100 tokens."""
+@pytest.fixture
+def ask(codec: ChatCodec, fake_server: FakeServer) -> Ask:
+    """One reply to REQUEST, with the settings of the server's client changed by keywords."""
 
-    async def pause(seconds: float) -> None:
-        (pauses if pauses is not None else []).append(seconds)
+    def reply(kind: type[ChatServer | CompletionServer] = CompletionServer, **changes: Any) -> Reply:
+        settings: dict[str, Any] = {"address": fake_server.address, "model": None, "max_context_tokens": 64}
 
-    settings: dict[str, Any] = {"model": None, "max_context_tokens": 64, "temperature": 0.5, "end_of_turn_id": 2}
+        async def main() -> Reply:
+            async with kind(codec=codec, temperature=0.5, **{**settings, **changes}) as server:
+                return await server.sample(REQUEST)
 
-    async def main() -> Reply:
-        async with CompletionServer(fake.address, pause=pause, **{**settings, **changes}) as server:
-            return await server.sample(PROMPT, max_new_tokens=100, seed=11)
+        return asyncio.run(main())
 
-    return asyncio.run(main())
+    return reply
 
 
-def test_ids_go_in_and_sampled_ids_come_out(fake_server: FakeServer) -> None:
-    assert ask(fake_server) == Reply(fake_server.reply, finish_reason="stop")
+def test_ids_go_in_and_sampled_ids_come_out(ask: Ask, fake_server: FakeServer, codec: ChatCodec) -> None:
+    assert ask() == Reply(fake_server.reply, finish_reason="stop")
     (body,) = fake_server.requests
     assert body == {
         "model": "tiny",
-        "prompt": PROMPT,
+        "prompt": [5, 6, 7],
         "max_tokens": 100,
         "seed": 11,
         "temperature": 0.5,
-        "stop_token_ids": [2],
+        "stop_token_ids": [codec.end_of_turn_id],
         "return_token_ids": True,
         # all neutral, or the server would take them from the model's generation_config
         "top_p": 1.0,
@@ -50,35 +54,105 @@ def test_ids_go_in_and_sampled_ids_come_out(fake_server: FakeServer) -> None:
     }
 
 
-@pytest.mark.parametrize("trouble", [0, 429, 500, 503])
-def test_passing_trouble_is_tried_again_with_longer_pauses(fake_server: FakeServer, trouble: int) -> None:
-    fake_server.troubles = [trouble] * 3
-    pauses: list[float] = []
-    assert ask(fake_server, pauses).token_ids == fake_server.reply
-    assert pauses == [0.5, 1.0, 2.0]
+def test_messages_go_in_and_text_comes_out(ask: Ask, fake_server: FakeServer) -> None:
+    assert ask(ChatServer) == Reply(fake_server.reply, finish_reason="stop")
+    (body,) = fake_server.requests
+    assert body == {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "go"}],
+        "max_tokens": 100,
+        "seed": 11,
+        "temperature": 0.5,
+        "top_p": 1.0,
+    }
 
 
-def test_lasting_trouble_ends_in_its_own_words(fake_server: FakeServer) -> None:
-    fake_server.troubles = [503] * ATTEMPTS
-    with pytest.raises(EvaluationError, match=rf"failed {ATTEMPTS} times, the last time with status 503: .*trouble"):
-        ask(fake_server)
+def test_fields_of_a_request_are_the_users(ask: Ask, fake_server: FakeServer) -> None:
+    ask(ChatServer, fields={"max_tokens": None, "max_completion_tokens": 50, "temperature": 1.0})
+    (body,) = fake_server.requests
+    assert (body["max_completion_tokens"], body["temperature"], "max_tokens" in body) == (50, 1.0, False)
 
 
-def test_nobody_at_the_address() -> None:
-    with pytest.raises(EvaluationError, match=r"http://127.0.0.1:9/v1/models failed 6 times.*ConnectError"):
-        ask(FakeServer([], address="http://127.0.0.1:9/v1"))
+@pytest.mark.parametrize(
+    ("text", "reason", "end"),
+    [
+        ("hm", "length", 0),
+        ("", "stop", 1),
+        (None, "stop", 1),
+        ("cafe\N{COMBINING ACUTE ACCENT} \N{SNOWMAN}", "stop", 1),
+    ],
+)
+def test_texts_become_ids(
+    ask: Ask, fake_server: FakeServer, codec: ChatCodec, text: str | None, reason: str, end: int
+) -> None:
+    """A reply is closed where the model closed it, and only there."""
+    fake_server.text = text  # type: ignore[assignment]
+    fake_server.change = lambda answer: answer["choices"][0].update(finish_reason=reason)
+    reply = ask(ChatServer)
+    assert reply.finish_reason == reason
+    assert reply.token_ids[len(reply.token_ids) - end :] == [codec.end_of_turn_id] * end
+    assert codec.reply_text(reply.token_ids) == unicodedata.normalize("NFC", text or "")
 
 
-def test_a_refusal_is_not_tried_again(fake_server: FakeServer) -> None:
-    fake_server.address = fake_server.address.replace("/v1", "")
-    pauses: list[float] = []
-    with pytest.raises(EvaluationError, match="/models refused with status 404"):
-        ask(fake_server, pauses)
-    assert pauses == []
+def test_a_text_longer_than_asked_for_is_cut(ask: Ask, fake_server: FakeServer, codec: ChatCodec) -> None:
+    fake_server.text = "1 2 3 " * 200
+    reply = ask(ChatServer)
+    assert (len(reply.token_ids), reply.finish_reason) == (100, "length")
+    assert fake_server.text.startswith(codec.reply_text(reply.token_ids))
+
+
+def test_a_tokenizer_that_cannot_write_a_text_is_refused(fake_server: FakeServer, codec: ChatCodec, ask: Ask) -> None:
+    real = codec.text_ids
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "text_ids", lambda text: real(text.replace("Left", "?")))
+        with pytest.raises(EvaluationError, match=r"tokenizer of model= cannot write this reply .*Left"):
+            ask(ChatServer)
+
+
+@pytest.mark.parametrize("message", [None, {}, {"content": 5}])
+def test_a_chat_without_a_text_is_refused(ask: Ask, fake_server: FakeServer, message: Any) -> None:
+    fake_server.change = lambda answer: answer["choices"][0].update(message=message)
+    with pytest.raises(EvaluationError, match="sent no text"):
+        ask(ChatServer)
+
+
+def test_the_key_is_the_environments(ask: Ask, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    ask()
+    assert fake_server.keys == {"Bearer secret"}
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ask()
+
+
+@pytest.mark.parametrize("troubles", [[0], [429] * 3, [500] * 3, [503] * (ATTEMPTS - 1)])
+def test_passing_trouble_is_tried_again(ask: Ask, fake_server: FakeServer, troubles: list[int]) -> None:
+    fake_server.troubles = [*troubles]
+    assert ask().token_ids == fake_server.reply
+    assert fake_server.troubles == []
+
+
+def test_lasting_trouble_ends_in_its_own_words(ask: Ask, fake_server: FakeServer) -> None:
+    fake_server.troubles = [503] * (ATTEMPTS + 1)
+    with pytest.raises(EvaluationError, match=r"/models answered with status 503: .*trouble"):
+        ask()
+    assert fake_server.troubles == [503]
+
+
+def test_nobody_at_the_address(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actfocus_verl.evaluation.server.ATTEMPTS", 2)
+    with pytest.raises(EvaluationError, match=r"http://127.0.0.1:9/v1/models was not reached in 2 .*ConnectError"):
+        ask(address="http://127.0.0.1:9/v1")
+
+
+def test_a_refusal_is_not_tried_again(ask: Ask, fake_server: FakeServer) -> None:
+    fake_server.troubles = [401, 401]
+    with pytest.raises(EvaluationError, match="/models answered with status 401"):
+        ask()
+    assert fake_server.troubles == [401]
 
 
 @pytest.mark.parametrize("left_out", [True, False])
-def test_a_server_without_token_ids_is_refused(fake_server: FakeServer, left_out: bool) -> None:
+def test_a_server_without_token_ids_is_refused(ask: Ask, fake_server: FakeServer, left_out: bool) -> None:
     def forget(answer: dict[str, Any]) -> None:
         choice = answer["choices"][0]
         choice["token_ids"] = None
@@ -86,33 +160,43 @@ def test_a_server_without_token_ids_is_refused(fake_server: FakeServer, left_out
             del choice["token_ids"], choice["prompt_token_ids"]
 
     fake_server.change = forget
-    with pytest.raises(EvaluationError, match=r"returns no token ids: .* server that knows return_token_ids"):
-        ask(fake_server)
+    with pytest.raises(EvaluationError, match=r"returns no token ids: .* return_token_ids, or .* server_api=chat"):
+        ask()
 
 
-def test_a_changed_prompt_is_refused(fake_server: FakeServer) -> None:
-    fake_server.change = lambda answer: answer["choices"][0].update(prompt_token_ids=[1, *PROMPT])
+def test_a_changed_prompt_is_refused(ask: Ask, fake_server: FakeServer) -> None:
+    fake_server.change = lambda answer: answer["choices"][0].update(prompt_token_ids=[1, 5, 6, 7])
     with pytest.raises(EvaluationError, match="changed the prompt's token ids"):
-        ask(fake_server)
+        ask()
 
 
-@pytest.mark.parametrize("answer", [{"choices": []}, {"object": "error"}, ["nothing"]])
-def test_what_is_no_completion_is_refused(fake_server: FakeServer, answer: Any) -> None:
+@pytest.mark.parametrize("kind", [CompletionServer, ChatServer])
+@pytest.mark.parametrize(
+    "answer", [{"choices": []}, {"object": "error"}, {"choices": [5]}, ["nothing"], "nothing", None]
+)
+def test_what_is_no_completion_is_refused(ask: Ask, fake_server: FakeServer, answer: Any, kind: Any) -> None:
     fake_server.answer = lambda path, _: (200, {"data": fake_server.models} if "models" in path else answer)  # type: ignore[method-assign]
     with pytest.raises(EvaluationError, match="sent no completion"):
-        ask(fake_server)
+        ask(kind)
 
 
-def test_the_model_is_chosen_by_name_where_there_are_several(fake_server: FakeServer) -> None:
+@pytest.mark.parametrize("answer", [b"no JSON", b"", {"data": "tiny"}, []])
+def test_what_is_no_list_of_models_is_refused(ask: Ask, fake_server: FakeServer, answer: Any) -> None:
+    fake_server.answer = lambda *_: (200, answer)  # type: ignore[method-assign]
+    with pytest.raises(EvaluationError, match=r"sent no (JSON|list of models)"):
+        ask()
+
+
+def test_the_model_is_chosen_by_name_where_there_are_several(ask: Ask, fake_server: FakeServer) -> None:
     fake_server.models = [{"id": "base"}, {"id": "tuned"}]
-    ask(fake_server, model="tuned")
+    ask(model="tuned")
     assert fake_server.requests[0]["model"] == "tuned"
     for name in (None, "other"):
         with pytest.raises(ConfigurationError, match=r"server_model=.* Use one of: base, tuned"):
-            ask(fake_server, model=name)
+            ask(model=name)
 
 
-def test_a_server_with_too_short_a_context_is_refused(fake_server: FakeServer) -> None:
+def test_a_server_with_too_short_a_context_is_refused(ask: Ask, fake_server: FakeServer) -> None:
     fake_server.models = [{"id": "tiny", "max_model_len": 63}]
     with pytest.raises(ConfigurationError, match="max_context_tokens=64: the server's context is shorter: 63"):
-        ask(fake_server)
+        ask()

@@ -61,6 +61,19 @@ def test_what_the_second_turn_is_told(codec: ChatCodec):
     assert "nonsense" not in told[1].split("<|im_end|>", 1)[1]
 
 
+def test_the_messages_are_the_context(codec: ChatCodec):
+    """Through the chat template they give the same ids, whether a reply was closed or cut."""
+    episode = Episode(dry_lake(), codec, max_context_tokens=4096)
+    context = episode.start()
+    closed, cut = say(codec, "Down"), say(codec, "Up", end="")
+    for reply in (*closed, *cut):
+        assert codec.initial_ids(episode.messages) == context
+        context = episode.receive(Reply(reply)) or []
+    assert codec.initial_ids(episode.messages) == context
+    assert [message["role"] for message in episode.messages] == ["system", *2 * ["user", "assistant"], "user"]
+    assert episode.messages[2]["content"] == "<think>hm</think><answer>Down</answer>"
+
+
 @pytest.mark.parametrize("ending", ["<|im_end|>", "", " ", "<|endoftext|>", "<|im_end|>x"])
 def test_the_turn_is_closed_exactly_once(codec: ChatCodec, ending):
     policy = ListPolicy(say(codec, "Down", end=ending))
