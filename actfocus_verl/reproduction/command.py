@@ -53,14 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
-        command.add_argument("matrix", type=Path, help="a file of recipes/matrices")
         command.add_argument("--results", type=Path, default=Path("results"), help="where summaries are kept")
         command.add_argument("--outputs", type=Path, default=Path("outputs"), help="where run folders are")
         if name != "report":
+            command.add_argument("matrix", type=Path, help="a file of recipes/matrices")
             command.add_argument(
                 "--only", action="append", default=[], metavar="PATTERN", help="of <experiment>/seed<k>"
             )
         else:
+            command.add_argument("matrix", type=Path, nargs="+", help="files of recipes/matrices")
             command.add_argument("--out", type=Path, help="default: <results>/<matrix>/report")
         if name == "run":
             _add_run_options(command)
@@ -79,8 +80,8 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="with --submit: only write the scripts")
 
 
-def _workspace(given: argparse.Namespace) -> Workspace:
-    return Workspace(read_matrix(given.matrix), given.results, given.outputs)
+def _workspace(given: argparse.Namespace, matrix: Path | None = None) -> Workspace:
+    return Workspace(read_matrix(matrix or given.matrix), given.results, given.outputs)
 
 
 def _plan(given: argparse.Namespace, console: Console) -> int:
@@ -163,10 +164,14 @@ def _cell(workspace: Workspace, run: Run, states: dict[Run, State]) -> str:
 def _report(given: argparse.Namespace, console: Console) -> int:
     from actfocus_verl.reproduction.report import write_report  # matplotlib, which the other commands do without
 
-    workspace = _workspace(given)
-    out = given.out or workspace.results / workspace.matrix.name / "report"
-    for path in write_report(workspace.matrix, finished_summaries(workspace), out):
-        console.print(str(path))
+    if given.out and len(given.matrix) > 1:
+        problem = "is one folder for several reports"
+        raise ConfigurationError("--out", str(given.out), problem, "Leave it out, or name one matrix")
+    for matrix in given.matrix:
+        workspace = _workspace(given, matrix)
+        out = given.out or workspace.results / workspace.matrix.name / "report"
+        for path in write_report(workspace.matrix, finished_summaries(workspace), out):
+            console.print(str(path))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,6 +95,21 @@ def test_a_mistake_is_one_line(typed: Typed) -> None:
     assert status == 2
     assert shown.count("\n") == 1
     assert shown.startswith("error: --only='nothing': matches no run")
+
+
+def test_several_reports_have_no_folder_in_common(
+    typed: Typed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert typed("run", "--training", shlex.join(STAND_IN), "--only", "*/seed0")[0] == 0
+    other = tmp_path / "other.yaml"
+    other.write_text(MATRIX.replace("typed", "other"))
+    shutil.copytree(tmp_path / "results" / "typed", tmp_path / "results" / "other")
+    words = ["report", str(tmp_path / "typed.yaml"), str(other), "--results", str(tmp_path / "results")]
+    assert command.main([*words, "--out", str(tmp_path / "both")]) == 2
+    assert "is one folder for several reports" in capsys.readouterr().err
+    assert command.main(words) == 0
+    for name in ("typed", "other"):
+        assert f"# Matrix {name}" in (tmp_path / "results" / name / "report" / "report.md").read_text()
 
 
 def test_scripts_are_written_for_a_cluster(typed: Typed, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ class TestSuccess:
         assert uniform["peak to final"] == "0.0"
         assert actfocus["final"] == "44.0 [39.0, 49.0]"
         assert actfocus["peak to final"] == "6.0 [-19.8, 31.8]"
+        assert uniform["last gain"] == "15.0 [-9.8, 39.8]"  # 5, 15, 25
         assert actfocus["seeds"] == "3"
 
     def test_the_paper_s_numbers_stand_beside(self, both: dict[str, cells.Cell]) -> None:
@@ -143,6 +144,19 @@ def test_differences_are_paired_by_seed(both: dict[str, cells.Cell]) -> None:
     ((name, *rest),) = table.rows
     assert name == "FrozenLake: ActFocus minus uniform (does it help)"
     assert rest == ["3", "+12.0, +4.0, -4.0", "4.0 [-15.9, 23.9]", "1.00"]
+
+
+def test_a_question_asked_twice_is_answered_over_settings() -> None:
+    """12, 4, -4, 2, 4: mean 3.6, s = 5.7271, half = 2.776445 * s / sqrt(5) = 7.111; one of five below: p = 12 / 32."""
+    third = Experiment("small/third", "third")
+    runs = [*SUMMARIES, *(summary(third, seed, (20, 40)) for seed in (0, 1))]
+    all_cells = cells.cells_of(Matrix("mine", (0, 1, 2), {"all": (UNIFORM, ACTFOCUS, third)}), runs)
+    again = Comparison("small/actfocus", "small/third", "does it help")
+    alone = Comparison("small/third", "small/uniform", "asked once")
+    table = tables.pooled_table([*MATRIX.comparisons, alone, again], all_cells)
+    assert table is not None
+    assert table.rows == [["does it help", "2", "5", "4", "3.6 [-3.5, 10.7]", "0.375"]]
+    assert tables.pooled_table([*MATRIX.comparisons, alone], all_cells) is None
 
 
 def test_a_seed_that_one_arm_lacks_is_no_pair() -> None:

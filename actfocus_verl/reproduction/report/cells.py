@@ -81,6 +81,12 @@ def drop(run: Summary) -> float:
     return peak_rate(run) - final_rate(run)
 
 
+def last_gain(run: Summary) -> float | None:
+    """Success at the last evaluation minus that at the one before; None where there is one only."""
+    rates = [float(each["rate"]) for each in run["evaluations"]]
+    return rates[-1] - rates[-2] if len(rates) > 1 else None
+
+
 def final_return(run: Summary) -> float:
     """Mean return at the last evaluation."""
     return float(run["evaluations"][-1]["mean_return"])

@@ -38,13 +38,14 @@ def success_table(cells: Sequence[Cell]) -> Table:
             mean_of(cell.values(of.final_rate), 100),
             mean_of(cell.values(of.peak_rate), 100),
             mean_of(cell.values(of.drop), 100),
+            mean_of(cell.values(of.last_gain), 100),
             f"{mean_of(cell.values(of.first_return), 1, 2)} to {mean_of(cell.values(of.final_return), 1, 2)}",
             mean_of(cell.values(of.final_valid_rate), 100),
             _paper_numbers(cell),
         ]
         for cell in cells
     ]
-    columns = ("weighting", "seeds", "before", "final", "peak", "peak to final", "return", "valid turns")
+    columns = ("weighting", "seeds", "before", "final", "peak", "peak to final", "last gain", "return", "valid turns")
     return Table([*columns, "the paper's final (peak): another model and scale"], rows)
 
 
@@ -86,6 +87,22 @@ def comparison_table(comparisons: Sequence[Comparison], cells: Mapping[str, Cell
         title = f"{titles[each.arm]}: {arm.label} minus {base.label}"
         rows.append([f"{title} ({each.question})" if each.question else title, *_difference_cells(differences)])
     return Table(["comparison", "pairs", "differences by seed", "mean", "sign test p"], rows)
+
+
+def pooled_table(comparisons: Sequence[Comparison], cells: Mapping[str, Cell]) -> Table | None:
+    """The pairs of all comparisons that ask the same question, together; None where none is asked twice."""
+    by_question: dict[str, list[list[float]]] = {}
+    for each in comparisons:
+        if differences := paired(cells[each.arm], cells[each.base]):
+            by_question.setdefault(each.question, []).append(differences)
+    rows = []
+    for question, settings in by_question.items():
+        if question and len(settings) > 1:
+            differences = [difference for setting in settings for difference in setting]
+            pairs, above = str(len(differences)), str(sum(each > 0 for each in differences))
+            mean, test = mean_of(differences, 100), f"{sign_test(differences):.3f}"
+            rows.append([question, str(len(settings)), pairs, above, mean, test])
+    return Table(["question", "settings", "pairs", "above 0", "mean", "sign test p"], rows) if rows else None
 
 
 def paired(arm: Cell, base: Cell) -> list[float]:
