@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--only", action="append", default=[], metavar="PATTERN", help="of <experiment>/seed<k>"
             )
         else:
-            command.add_argument("matrix", type=Path, nargs="+", help="files of recipes/matrices")
+            command.add_argument("matrices", type=Path, nargs="+", metavar="matrix", help="files of recipes/matrices")
             command.add_argument("--out", type=Path, help="default: <results>/<matrix>/report")
         if name == "run":
             _add_run_options(command)
@@ -80,12 +80,12 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="with --submit: only write the scripts")
 
 
-def _workspace(given: argparse.Namespace, matrix: Path | None = None) -> Workspace:
-    return Workspace(read_matrix(matrix or given.matrix), given.results, given.outputs)
+def _workspace(matrix: Path, given: argparse.Namespace) -> Workspace:
+    return Workspace(read_matrix(matrix), given.results, given.outputs)
 
 
 def _plan(given: argparse.Namespace, console: Console) -> int:
-    workspace = _workspace(given)
+    workspace = _workspace(given.matrix, given)
     matrix, summaries = workspace.matrix, finished_summaries(workspace)
     runs = matrix.runs(given.only)
     table = Table("experiment", "runs", "done", "steps", "episodes a step", "evaluations", "min a run", "from")
@@ -124,7 +124,7 @@ def _hours(seconds: float | None) -> str:
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:
-    workspace = _workspace(given)
+    workspace = _workspace(given.matrix, given)
     runs = workspace.matrix.runs(given.only)
     if given.submit:
         options = ["--mix-versions"] if given.mix_versions else []
@@ -139,7 +139,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
 
 
 def _status(given: argparse.Namespace, console: Console) -> int:
-    workspace = _workspace(given)
+    workspace = _workspace(given.matrix, given)
     runs = workspace.matrix.runs(given.only)
     states = {run: workspace.state(run) for run in runs}
     seeds = sorted({run.seed for run in runs})
@@ -164,11 +164,11 @@ def _cell(workspace: Workspace, run: Run, states: dict[Run, State]) -> str:
 def _report(given: argparse.Namespace, console: Console) -> int:
     from actfocus_verl.reproduction.report import write_report  # matplotlib, which the other commands do without
 
-    if given.out and len(given.matrix) > 1:
+    if given.out and len(given.matrices) > 1:
         problem = "is one folder for several reports"
         raise ConfigurationError("--out", str(given.out), problem, "Leave it out, or name one matrix")
-    for matrix in given.matrix:
-        workspace = _workspace(given, matrix)
+    for matrix in given.matrices:
+        workspace = _workspace(matrix, given)
         out = given.out or workspace.results / workspace.matrix.name / "report"
         for path in write_report(workspace.matrix, finished_summaries(workspace), out):
             console.print(str(path))

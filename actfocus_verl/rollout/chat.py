@@ -51,10 +51,6 @@ class ChatCodec:
         """Ids of a text that never was ids: one of ours, or a reply of a server that sends text alone."""
         return self._encode(text)
 
-    def reply_text(self, token_ids: Sequence[int]) -> str:
-        """The text of a reply without its end-of-turn token, as a message of the conversation has it."""
-        return self.offsets(token_ids[:-1] if self.is_closed(token_ids) else token_ids)[0]
-
     def is_closed(self, token_ids: Sequence[int]) -> bool:
         """Whether the reply ends with the end-of-turn token."""
         return bool(token_ids) and token_ids[-1] == self.end_of_turn_id

@@ -15,9 +15,10 @@ _RANK = {TokenRole.REASONING: 0, TokenRole.FORMAT: 1, TokenRole.ACTION: 2}
 
 @dataclass(frozen=True)
 class ReadReply:
-    """One reply. text: decoded, special tokens visible. roles: one a sampled token."""
+    """One reply. text: decoded, special tokens visible. message: without the end-of-turn token. roles: one a token."""
 
     text: str
+    message: str
     parsed: ParsedReply
     roles: list[TokenRole]
 
@@ -31,11 +32,12 @@ def read_reply(codec: ChatCodec, token_ids: Sequence[int]) -> ReadReply:
     text, spans = codec.offsets(token_ids)
     closed = codec.is_closed(token_ids)
     body = token_ids[:-1] if closed else token_ids
-    parsed = parse_reply(text[: spans[-1][0]] if closed else text)
+    message = text[: spans[-1][0]] if closed else text
+    parsed = parse_reply(message)
     if not codec.special_ids.isdisjoint(body):
         parsed = without_structure(parsed)
     special = [token_id in codec.special_ids for token_id in token_ids]
-    return ReadReply(text, parsed, token_roles(parsed, spans, special))
+    return ReadReply(text, message, parsed, token_roles(parsed, spans, special))
 
 
 def token_roles(parsed: ParsedReply, spans: Sequence[Span], special: Sequence[bool]) -> list[TokenRole]:

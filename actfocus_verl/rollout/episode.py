@@ -49,7 +49,7 @@ class Episode:
         self._roles: list[int] = []
         self._turn_ids: list[int] = []
         self._turns = PlayedTurns(world)
-        self._asked: list[str] = []
+        self._messages = [{"role": "system", "content": world.system_prompt()}]
         self._anchors: list[int] = []
         self._states: list[int] = []
         self._replies: list[Reply] = []
@@ -68,13 +68,7 @@ class Episode:
     @property
     def messages(self) -> list[dict[str, str]]:
         """The conversation so far, {"role", "content"} a message: what a chat API takes instead of the context."""
-        messages = [{"role": "system", "content": self.world.system_prompt()}]
-        for turn, message in enumerate(self._asked):
-            messages.append({"role": "user", "content": message})
-            if turn < len(self._replies):
-                text = self._codec.reply_text(self._replies[turn].token_ids)
-                messages.append({"role": "assistant", "content": text})
-        return messages
+        return list(self._messages)
 
     async def play(self, policy: Policy) -> Trajectory:
         """Play to the end. Raises ConfigurationError when not even one turn fits."""
@@ -91,8 +85,8 @@ class Episode:
         """The ids the first reply continues."""
         if self._context:
             raise RuntimeError("Episode.start was called twice")
-        self._asked.append(self._turns.message())
-        prompt = self._codec.initial_ids(self.messages)
+        self._ask()
+        prompt = self._codec.initial_ids(self._messages)
         self._require_room(len(prompt))
         self._context, self._prompt_length = prompt, len(prompt)
         return list(self._context)
@@ -124,6 +118,7 @@ class Episode:
         self._starts.append(len(self._context) - self._prompt_length)
         self._answers.append(self.world.known_answer() if self._ask_answers else None)
         read = read_reply(self._codec, reply.token_ids)
+        self._messages.append({"role": "assistant", "content": read.message})
         if sampled:
             self._append_reply(reply, read.roles)
         else:
@@ -176,6 +171,12 @@ class Episode:
             known_answers=self._answers,
         )
 
+    def _ask(self) -> str:
+        """The next user message, which the conversation then holds."""
+        message = self._turns.message()
+        self._messages.append({"role": "user", "content": message})
+        return message
+
     def _reason_to_stop(self, reply: Reply) -> StopReason | None:
         if self.world.done:
             return StopReason.SUCCESS if self.world.success else StopReason.FAILURE
@@ -187,8 +188,7 @@ class Episode:
 
     def _continue(self, reply: Reply) -> list[int] | None:
         """Append the next user message, or stop because it and a full reply to it do not fit."""
-        self._asked.append(self._turns.message())
-        between = self._codec.continuation_ids(self._asked[-1], closed=self._codec.is_closed(reply.token_ids))
+        between = self._codec.continuation_ids(self._ask(), closed=self._codec.is_closed(reply.token_ids))
         if self._missing_room(len(self._context) + len(between)) > 0:
             self._stop_reason = StopReason.CONTEXT_FULL
             return None

@@ -13,6 +13,7 @@ from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.evaluation.server import ATTEMPTS, ChatServer, CompletionServer
 from actfocus_verl.rollout import ChatCodec, Reply
+from actfocus_verl.rollout.columns import read_reply
 from tests.evaluation.conftest import FakeServer
 
 Ask = Callable[..., Reply]
@@ -91,14 +92,14 @@ def test_texts_become_ids(
     reply = ask(ChatServer)
     assert reply.finish_reason == reason
     assert reply.token_ids[len(reply.token_ids) - end :] == [codec.end_of_turn_id] * end
-    assert codec.reply_text(reply.token_ids) == unicodedata.normalize("NFC", text or "")
+    assert read_reply(codec, reply.token_ids).message == unicodedata.normalize("NFC", text or "")
 
 
 def test_a_text_longer_than_asked_for_is_cut(ask: Ask, fake_server: FakeServer, codec: ChatCodec) -> None:
     fake_server.text = "1 2 3 " * 200
     reply = ask(ChatServer)
     assert (len(reply.token_ids), reply.finish_reason) == (100, "length")
-    assert fake_server.text.startswith(codec.reply_text(reply.token_ids))
+    assert fake_server.text.startswith(read_reply(codec, reply.token_ids).message)
 
 
 def test_a_tokenizer_that_cannot_write_a_text_is_refused(fake_server: FakeServer, codec: ChatCodec, ask: Ask) -> None:
