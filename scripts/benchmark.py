@@ -118,10 +118,10 @@ def median_interval(values: list[float]) -> dict[str, float]:
     return {"median": median(values), "low": float(found.low), "high": float(found.high)}
 
 
-def measure_rollout(rounds: int) -> dict[str, Any]:
+def measure_rollout(rounds: int, only: str | None = None) -> dict[str, Any]:
     shipped = dict(OmegaConf.load(CPU_PLATFORM).platform.env_vars)
     table: dict[str, list[float]] = {}
-    for name in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)]:
+    for name in [*ROLLOUT_SETTINGS, *reversed(ROLLOUT_SETTINGS)] if only is None else [only]:
         command = [sys.executable, __file__, "one-rollout", "--rounds", str(rounds), "--setting", name]
         environment = os.environ | shipped | ROLLOUT_SETTINGS[name].get("environment", {})
         result = subprocess.run(command, cwd=ROOT, check=True, env=environment, stdout=subprocess.PIPE, text=True)
@@ -245,9 +245,9 @@ def main() -> None:
     parser.add_argument("what", choices=("credit", "rollout", "worlds", "one-rollout", "one-world"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
-    parser.add_argument("--setting", default="as shipped", help="of one-rollout and one-world")
+    parser.add_argument("--setting", help="rollout: this one alone; of one-rollout and one-world: which")
     parser.add_argument("overrides", nargs="*", help="credit: overrides of the training's configuration")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()  # overrides may follow --rounds
     if arguments.what == "one-rollout":
         changes = ROLLOUT_SETTINGS[arguments.setting].get("engine", {})
         print("\n" + json.dumps(asyncio.run(one_rollout(arguments.rounds, changes))))
@@ -260,8 +260,10 @@ def main() -> None:
         parser.error(f"{arguments.what} takes no overrides: {' '.join(arguments.overrides)}")
     if arguments.what == "credit":
         measured = measure_credit(arguments.folder, arguments.rounds, arguments.overrides)
+    elif arguments.what == "rollout":
+        measured = measure_rollout(arguments.rounds, arguments.setting)
     else:
-        measured = {"rollout": measure_rollout, "worlds": measure_worlds}[arguments.what](arguments.rounds)
+        measured = measure_worlds(arguments.rounds)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=2)
     (arguments.folder / f"{arguments.what}.json").write_text(text + "\n")

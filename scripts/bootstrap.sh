@@ -10,7 +10,8 @@
 # .venv/.bootstrap says what .venv is: a fingerprint of what it was installed from; `stale` after an install that
 # failed; `building` while one runs, so also after one that was killed. No such file: someone made .venv by hand.
 
-ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+# Through a link to this script too, it is the tree where the file lies.
+ROOT="$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd -P)"
 VENV="$ROOT/.venv"
 STAMP="$VENV/.bootstrap"
 LOG="$ROOT/.cache/bootstrap.log"

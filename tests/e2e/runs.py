@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -125,3 +126,23 @@ class Run:
 def _environment() -> dict[str, str]:
     # The test process itself runs with VERL_PLATFORM=cpu; a user's shell does not.
     return {key: value for key, value in os.environ.items() if key not in ("VERL_PLATFORM", "OMP_NUM_THREADS")}
+
+
+def end_session(process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    """End a command that was started in a session of its own, and whatever it left running there."""
+    members = [each for each in psutil.process_iter() if _session(each.pid) == process.pid]
+    for each in members:
+        with contextlib.suppress(psutil.Error):
+            each.terminate()
+    _, alive = psutil.wait_procs(members, timeout=seconds)
+    for each in alive:
+        with contextlib.suppress(psutil.Error):
+            each.kill()
+    process.wait(timeout=seconds)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None

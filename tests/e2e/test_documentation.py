@@ -1,0 +1,150 @@
+"""README.md and docs/*.md are typed, in reading order, on what the quickstart writes: no block is left out in silence.
+
+Every ```bash block runs as it is printed. CUTS makes work smaller by what it appends to a command, and changes nothing
+else; EXCEPTIONS lists the blocks that cannot run here, each with its reason. A block that is neither fails.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.documentation import Block, Workplace, blocks, files_of, pages
+from tests.e2e.runs import ROOT, end_session
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+EXCEPTIONS: Final = {
+    "README.md:2": "is what runs this test",
+    "README.md:7": "needs an NVIDIA GPU",
+    "docs/evaluation.md:2": "needs an NVIDIA GPU and the model hub",
+    "docs/evaluation.md:5": "needs a key of OpenAI's",
+    "docs/use_with_your_verl_run.md:1": "is a fragment of the reader's own command, which test_tool_agent.py completes",
+    "docs/use_with_your_verl_run.md:2": "needs an NVIDIA GPU and the model hub",
+}
+"""Blocks that are not run, and why."""
+
+TRAINING: Final = (
+    "data.train_batch_size=4 actor_rollout_ref.rollout.n=4 env.evaluation_size=16 trainer.total_training_steps=2 "
+    "trainer.test_freq=-1 trainer.val_before_train=false"
+)
+MICRO: Final = "+tiny_policy.episodes=150 +tiny_policy.layers=1 +tiny_policy.evaluation_episodes=0"
+"""A policy that has seen little and is built in seconds."""
+CUTS: Final = (
+    (r"recipes/cpu/\w+\.sh", f"{TRAINING} {MICRO} env.max_turn_tokens=96"),
+    (r"actfocus_verl\.train .*--config-dir conf env=", f"{TRAINING} {MICRO} trainer.test_freq=1"),
+    (r"actfocus_verl\.train ", TRAINING),
+    (r"actfocus_verl\.evaluate .*repeats=16", "episodes=16 repeats=4"),
+    (r"actfocus_verl\.evaluate ", "episodes=8"),
+    (r"actfocus_verl\.diagnose .*tokens=300", "tokens=6"),
+    (r"environments overlap ", "train=64 evaluation=64"),
+    (r"build_tiny_policy\.py", "--set episodes=150 --set layers=1 --set evaluation_episodes=0 --cache outputs/cache"),
+    (r"benchmark\.py credit", f"--rounds 1 --folder outputs/benchmark {TRAINING.partition(' env.')[0]}"),
+    (r"benchmark\.py rollout", "--rounds 1 --folder outputs/benchmark --setting 'as shipped'"),
+    (r"benchmark\w*\.py", "--rounds 1 --folder outputs/benchmark"),
+)
+"""(what a command matches, what is appended to it): the first that matches."""
+SERVER: Final = re.compile(r"actfocus_verl\.serve .*--port (\d+)")
+"""A block that goes on for ever: the next ones of its page are typed while it runs."""
+SECONDS: Final = 900
+"""A generous bound on a block."""
+
+BLOCKS: Final = blocks()
+
+
+def typed(block: Block) -> str:
+    """The block, cut to size."""
+    return "\n".join(
+        " ".join([line, next((more for pattern, more in CUTS if re.search(pattern, line)), "")]).strip()
+        for line in block.commands
+    )
+
+
+def test_every_exception_is_a_block() -> None:
+    assert EXCEPTIONS.keys() <= {block.name for block in BLOCKS}
+
+
+def test_blocks_are_only_appended_to() -> None:
+    for block in BLOCKS:
+        for printed, line in zip(block.commands, typed(block).splitlines(), strict=True):
+            assert line.startswith(printed)
+
+
+def test_every_shell_block_is_marked_as_such() -> None:
+    """A command in a block of no language would be left out."""
+    for page in pages():
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for language, content in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            if language != "bash":
+                assert not re.search(r"^(\$ |bash |\.venv/|python3? -m |pip |vllm )", content, re.MULTILINE), page
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Servers that a page started, by page; those of an earlier page are ended when the next one begins."""
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    yield running
+    for process in running.values():
+        end_session(process)
+
+
+@pytest.mark.parametrize("block", BLOCKS[1:], ids=lambda block: block.name)
+def test_a_block_works_as_printed(
+    block: Block, real_run: Path, workplace: Workplace, servers: dict[str, subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    """The first one, the quickstart, is the fixture `real_run`."""
+    if block.name in EXCEPTIONS:
+        pytest.skip(EXCEPTIONS[block.name])
+    for page in [page for page in servers if page != block.page]:
+        end_session(servers.pop(page))
+    if block.number == 1:
+        workplace.write_files_of(block.page)
+    log = tmp_path / "terminal"
+    process = workplace.start(typed(block), log)
+    server = SERVER.search(block.text)
+    if server:
+        servers[block.page] = process
+        wait_for_answer(process, int(server[1]), log)
+        return
+    try:
+        status = process.wait(SECONDS)
+    finally:
+        end_session(process)
+    assert status == 0, f"{typed(block)}\n{log.read_text(errors='replace')[-6000:]}"
+
+
+def wait_for_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text(errors="replace")[-6000:]
+        try:
+            if opener.open(f"http://127.0.0.1:{port}/health", timeout=5).status == 200:
+                return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"no answer within {SECONDS} s: {log.read_text(errors='replace')[-6000:]}")
+
+
+def test_the_quickstart_left_what_the_readme_lists(real_run: Path) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## A run's folder")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ((?:`[\w./<>]+`(?:, )?)+) \|", section, re.MULTILINE)
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert len(names) >= 7
+    for name in names:
+        assert list(real_run.glob(name.replace("<step>", "*").rstrip("/"))), f"{real_run} has no {name}"
+    assert (real_run / "figures" / "success.png").stat().st_size > 0
+
+
+def test_pages_show_whole_files() -> None:
+    """What `Workplace.write_files_of` writes: the pages that ask for files of the reader's show them."""
+    shown = {page: [path for path, _ in files_of(page)] for page in pages()}
+    assert "corridor.py" in shown["docs/extending.md"]
+    assert "my_credit.py" in shown["docs/extending_credit.md"]
