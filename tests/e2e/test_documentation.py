@@ -38,7 +38,7 @@ TRAINING: Final = (
 MICRO: Final = "+tiny_policy.episodes=150 +tiny_policy.layers=1 +tiny_policy.evaluation_episodes=0"
 """A policy that has seen little and is built in seconds."""
 CUTS: Final = (
-    (r"recipes/cpu/\w+\.sh", f"{TRAINING} {MICRO} env.max_turn_tokens=96"),
+    (r"recipes/\S+\.sh", f"{TRAINING} {MICRO} env.max_turn_tokens=96 trainer.test_freq=2"),  # its last line is a figure
     (r"actfocus_verl\.train .*--config-dir conf env=", f"{TRAINING} {MICRO} trainer.test_freq=1"),
     (r"actfocus_verl\.train ", TRAINING),
     (r"actfocus_verl\.evaluate .*repeats=16", "episodes=16 repeats=4"),
