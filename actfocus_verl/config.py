@@ -16,6 +16,7 @@ from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.spans import KEY as ACTION_SPAN
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span
+from actfocus_verl.rollout.templates import OPTIONS_KEY as TEMPLATE_OPTIONS
 
 NO_WORLD = "none"
 """`env.name` of a run on the user's own data."""
@@ -48,6 +49,16 @@ def section(config: Any, key: str) -> dict[str, Any]:
     """Return a section as a dictionary; empty when it is absent, as in a command of verl's own, or null."""
     found = OmegaConf.select(config, key)
     return {} if found is None else OmegaConf.to_container(found, resolve=True)  # type: ignore[return-value]
+
+
+def template_options(data: Any) -> dict[str, Any]:
+    """Return what verl's `data` section says to the chat template, such as Qwen3's `enable_thinking`."""
+    found = OmegaConf.select(data, "apply_chat_template_kwargs")
+    if found is not None and not OmegaConf.is_dict(found):
+        raise ConfigurationError(
+            TEMPLATE_OPTIONS, found, "must be names with values", f"Write +{TEMPLATE_OPTIONS}.enable_thinking=false"
+        )
+    return section(data, "apply_chat_template_kwargs")
 
 
 def has_world(config: Any) -> bool:

@@ -9,6 +9,7 @@ out          a new folder for episodes.jsonl and evaluation.json; the same comma
 env, preset, split          default: the run's world, or preset=clean; split=evaluation
 episodes=512 repeats=1      episodes/repeats boards, the first ones of the split, each played `repeats` times
 temperature=0.5 seed=0      0 takes the likeliest token; the seed is that of the worlds' luck and of the sampling
+template.<name>=<value>     goes to the chat template, like template.enable_thinking=false; default: the run's
 platform=cpu                or gpu: how vLLM is set up here; engine.<argument>=<value> goes to vLLM's engine
 server, server_model        an OpenAI-compatible server instead; model is then the one whose tokenizer it has
 server_api=completions      token ids in and out, which takes a vLLM server; or chat: messages, which any server takes
@@ -66,7 +67,7 @@ def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
     options = evaluation_options(words)
     named = find_model(options["model"], options.get("step"))
     arguments = complete(options, RunDefaults.read(named.run) if named.run else None)
-    model = read_model(_model_path(named, arguments, console))
+    model = read_model(_model_path(named, arguments, console), arguments.template)
     settings = _settings(arguments, named, model)
     with EvaluationFolder(arguments.out, settings) as folder:
         done = {record.key for record in folder.records}
@@ -105,6 +106,7 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "repeats": arguments.repeats,
         "temperature": float(arguments.temperature),
         "seed": arguments.seed,
+        "template": dict(arguments.template) or None,
         "platform": arguments.platform if local else None,
         "engine": dict(arguments.engine),
         "server": arguments.server,
@@ -176,7 +178,10 @@ class _Play:
 
         arguments = self._arguments
         kind = ChatServer if arguments.server_api == "chat" else CompletionServer
-        own: Json = {"model": arguments.server_model, "timeout": arguments.timeout, "fields": arguments.request}
+        fields = dict(arguments.request)
+        if kind is ChatServer and arguments.template:  # its template is the server's own
+            fields = {"chat_template_kwargs": dict(arguments.template), **fields}
+        own: Json = {"model": arguments.server_model, "timeout": arguments.timeout, "fields": fields}
         async with kind(address, self._model.codec, **own, **self._sampling) as server:
             await self._play_with(server, keys)
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.arguments import read_options
-from actfocus_verl.config import world_overrides
+from actfocus_verl.config import template_options, world_overrides
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
@@ -35,7 +35,8 @@ _TAKEN = ("name", "index", "episode_seed")
 class Arguments:
     """The command line, checked. See `python -m actfocus_verl.evaluate --help` for the keys.
 
-    world: keys of the world. engine: arguments of vLLM's engine. request: fields of a request to a server.
+    world: keys of the world. template: names for the chat template. engine: arguments of vLLM's engine. request: fields
+    of a request to a server.
     None: not given.
     """
 
@@ -59,6 +60,7 @@ class Arguments:
     max_response_tokens: int | None = None
     texts: bool = False
     world: Mapping[str, object] = field(default_factory=dict)
+    template: Mapping[str, object] = field(default_factory=dict)
     engine: Mapping[str, object] = field(default_factory=dict)
     request: Mapping[str, object] = field(default_factory=dict)
 
@@ -73,13 +75,17 @@ _KEYS = tuple(name for name in Arguments.__dataclass_fields__ if name != "world"
 
 @dataclass(frozen=True)
 class RunDefaults:
-    """What a run's `config.yaml` says of the episodes it was trained on. world: the keys that were set."""
+    """What a run's `config.yaml` says of the episodes it was trained on.
+
+    world: the keys that were set. template: the run's `data.apply_chat_template_kwargs`.
+    """
 
     env: str
     preset: str
     world: Mapping[str, object]
     max_context_tokens: int
     max_response_tokens: int
+    template: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def read(cls, run: Path) -> RunDefaults:
@@ -88,7 +94,8 @@ class RunDefaults:
             config = OmegaConf.load(run / "config.yaml")
             prompt, response = int(config.data.max_prompt_length), int(config.data.max_response_length)
             world: dict[str, Any] = OmegaConf.to_container(config.env)  # type: ignore[assignment]
-            return cls(world["name"], world["preset"], world_overrides(world), prompt + response, response)
+            template = template_options(config.data)
+            return cls(world["name"], world["preset"], world_overrides(world), prompt + response, response, template)
         except (
             OSError,
             yaml.YAMLError,
@@ -126,6 +133,8 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
             world = {**run.world, **world}
         given.setdefault("max_context_tokens", run.max_context_tokens)
         given.setdefault("max_response_tokens", run.max_response_tokens)
+        if isinstance(given.setdefault("template", {}), Mapping):
+            given["template"] = {**run.template, **given["template"]}
     if "env" not in given:
         raise ConfigurationError("env", None, "no world was named", "Add for example env=frozen_lake")
     world = {key: value for key, value in world.items() if value is not None}  # null: the preset's value
@@ -148,7 +157,12 @@ def _check_values(arguments: Arguments) -> None:
             raise ConfigurationError(key, getattr(arguments, key), "is no name", "Write a name")
     if not isinstance(arguments.texts, bool):
         raise ConfigurationError("texts", arguments.texts, "is neither true nor false", "Write texts=true")
-    for key, meaning in {"engine": "argument of vLLM's engine", "request": "field of a request"}.items():
+    groups = {
+        "template": "name for the chat template",
+        "engine": "argument of vLLM's engine",
+        "request": "field of a request",
+    }
+    for key, meaning in groups.items():
         value = getattr(arguments, key)
         if not isinstance(value, Mapping):
             raise ConfigurationError(key, value, f"is no {meaning}", f"Write {key}.name=value")

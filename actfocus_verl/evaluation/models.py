@@ -12,6 +12,7 @@ from typing import Any
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.rollout import ChatCodec
+from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -85,8 +86,11 @@ class ModelFiles:
     revision: str | None
 
 
-def read_model(path: str) -> ModelFiles:
-    """Read configuration and tokenizer. Raises ConfigurationError when that is impossible."""
+def read_model(path: str, template_options: Mapping[str, object] | None = None) -> ModelFiles:
+    """Read configuration and tokenizer. Raises ConfigurationError when that is impossible.
+
+    template_options: further names for the chat template, `enable_thinking` for Qwen3's.
+    """
     from transformers import AutoConfig, AutoTokenizer
 
     try:
@@ -98,10 +102,20 @@ def read_model(path: str) -> ModelFiles:
     text = network.get_text_config()
     return ModelFiles(
         path,
-        ChatCodec(tokenizer),
+        _codec(path, tokenizer, template_options or {}),
         getattr(text, "max_position_embeddings", None),
         getattr(network, "_commit_hash", None),
     )
+
+
+def _codec(path: str, tokenizer: Any, options: Mapping[str, object]) -> ChatCodec:
+    try:
+        return ChatCodec(tokenizer, **options)
+    except ConfigurationError as error:
+        if error.key == MODEL_KEY:
+            raise ConfigurationError("model", path, error.problem, error.remedy) from error
+        key = error.key.replace(OPTIONS_KEY, "template")
+        raise ConfigurationError(key, error.value, error.problem, error.remedy) from error
 
 
 def weights_digest(path: str) -> str:

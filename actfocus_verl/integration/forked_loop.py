@@ -34,7 +34,7 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         uid, session = str(kwargs["uid"]), int(kwargs["session_id"])
         settings = self.config.rollout
         group = _groups.setdefault(uid, ForkedGroup(roots=settings.roots, wave=settings.wave))
-        policy = ServerPolicy(self.server_manager, sampling_params)
+        policy = self.policy(sampling_params)
         line = None
         try:
             line, fork = await self._play(policy, await group.fork_point(session), kwargs)

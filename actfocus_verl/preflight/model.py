@@ -6,16 +6,18 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from omegaconf import DictConfig
 from transformers import AutoConfig, AutoTokenizer
 
-from actfocus_verl.config import has_world, world_overrides
+from actfocus_verl.config import has_world, template_options, world_overrides
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout import ChatCodec, Episode, TokenDecoder
+from actfocus_verl.rollout.templates import MODEL_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,14 @@ def check_model(config: DictConfig) -> None:
     _compare_vocabulary(model.path, _text_part(network).vocab_size, len(tokenizer))
     _require_positions(config, _text_part(network).max_position_embeddings)
     if has_world(config):
-        _require_room_for_a_turn(config, _made(ChatCodec, model.path, tokenizer))
+        codec = _made(partial(ChatCodec, **template_options(config.data)), model.path, tokenizer)
+        if codec.no_system is not None:
+            logger.warning(
+                "%s=%s: %s. So the world's rules stand at the start of the first user message; another template can be "
+                "set as actor_rollout_ref.model.custom_chat_template.",
+                *(PATH, model.path, codec.no_system),
+            )
+        _require_room_for_a_turn(config, codec)
     else:
         _made(TokenDecoder, model.path, tokenizer)
 
@@ -152,6 +161,8 @@ def _made(kind: Callable[[Any], _Made], path: str, tokenizer: Any) -> _Made:
     try:
         return kind(tokenizer)
     except ConfigurationError as error:
+        if error.key != MODEL_KEY:
+            raise
         raise ConfigurationError(PATH, path, error.problem, error.remedy) from error
 
 

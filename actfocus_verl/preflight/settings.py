@@ -24,6 +24,7 @@ from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.batches import check_batches, check_lengths
 from actfocus_verl.preflight.derived import MINI_BATCH
+from actfocus_verl.preflight.not_for_worlds import check_not_for_worlds
 from actfocus_verl.preflight.own_data import check_own_data
 from actfocus_verl.preflight.rollouts import check_rollouts
 
@@ -74,6 +75,7 @@ def check_config(config: DictConfig) -> None:
     """
     _check_numbers(config)
     if has_world(config):
+        check_not_for_worlds(config)
         _check_boards(config)
     else:
         check_own_data(config)

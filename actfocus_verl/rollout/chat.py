@@ -2,49 +2,80 @@
 
 Text of the environment becomes ids through the chat template; ids that a policy sampled become text with offsets, to be
 read and never to be encoded again. A tokenizer is any fast Hugging Face tokenizer with a chat template.
+
+What the environment says is plain text: a special token spelt out in it becomes ordinary tokens, so a state or a
+product can neither end a turn nor speak in another role. Special tokens come from the template alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise
+from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.decoding import TokenDecoder
 from actfocus_verl.rollout.parsing import TAGS
+from actfocus_verl.rollout.templates import MODEL_KEY, ChatTemplate, Message
 
-_REPLY_MARK = "actfocus-reply-mark"
+_HARMLESS: Final = "text"
+"""Stands for what an environment says where only the template's own tokens are asked for."""
+_SEPARATORS: Final = [chr(point) for point in range(0xFDD0, 0xFDF0)]
+"""Characters that Unicode keeps out of texts."""
+_BRACKETED: Final = re.compile(r"[<\[].+[>\]]", re.DOTALL)
+
+Render = Callable[[Sequence[str]], str]
 
 
 class ChatCodec:
     """The chat template as two pieces, the start and what stands between two replies, and decoding with offsets.
 
-    tokenizer: fast, with a chat template that takes system, user and assistant messages and closes a reply with a
-    special token. template_options: further keywords of `apply_chat_template`.
+    tokenizer: fast, with a chat template that `ChatTemplate` accepts and that closes a reply with a special token.
+    template_options: further keywords of `apply_chat_template`.
     Raises ConfigurationError when the tokenizer is none of that.
     """
 
-    def __init__(self, tokenizer: Any, **template_options: object) -> None:
+    def __init__(self, tokenizer: Any, /, **template_options: object) -> None:
         self._tokenizer = tokenizer
-        self._options = template_options
-        self._require_template()
+        self._template = ChatTemplate(tokenizer, template_options)
         self._decoder = TokenDecoder(tokenizer)
         added = self._decoder.added
         self.special_ids = frozenset(i for i in self._decoder.special_ids if added.get(i) not in TAGS)
         """Ids of special tokens, the four tags excepted: a tokenizer may hold those as tokens of their own."""
-        self.end_of_turn_id = self._find_end_of_turn()
+        after = self._encode(self._template.after_reply(_HARMLESS))
+        self.end_of_turn_id = self._require_end_of_turn(after)
         """The special token that closes a reply, `<|im_end|>` in Qwen's template."""
+        marks = {i for i in (*self._encode(self._template.opening()), *after) if _is_mark(added.get(i))}
+        self._reserved = self.special_ids | marks
+        self._own: dict[tuple[str, ...], list[int]] = {}
 
-    def initial_ids(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    @property
+    def no_system(self) -> str | None:
+        """Why the system text stands in the first user message; None where the template takes a system message."""
+        return self._template.no_system
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages ({"role", "content"}) as the template takes them: with or without one of the system."""
+        return self._template.messages(messages)
+
+    def initial_ids(self, messages: Sequence[Message]) -> list[int]:
         """Ids of the messages ({"role", "content"}) and the generation prompt."""
-        return self._encode(self._render(messages))
+        roles = tuple(message["role"] for message in messages)
+
+        def render(texts: Sequence[str]) -> str:
+            return self._template.start(
+                [{**message, "content": text} for message, text in zip(messages, texts, strict=True)]
+            )
+
+        return self._plain_ids(render, [message["content"] for message in messages], roles)
 
     def continuation_ids(self, user_text: str, *, closed: bool = True) -> list[int]:
         """Ids between the end of a sampled reply and the start of the next one.
 
         closed: whether the reply ended with the end-of-turn token; if it did not, the first id here is that token.
         """
-        ids = self._encode(self._after_reply(user_text))
+        ids = self._plain_ids(lambda texts: self._template.after_reply(texts[0]), [user_text], ("after a reply",))
         return ids[1:] if closed else ids
 
     def text_ids(self, text: str) -> list[int]:
@@ -67,53 +98,66 @@ class ChatCodec:
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _render(self, messages: Sequence[dict[str, str]], *, generation_prompt: bool = True) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=generation_prompt, **self._options
-            )
+    def _plain_ids(self, render: Render, texts: Sequence[str], kind: tuple[str, ...]) -> list[int]:
+        """Ids of what is rendered around the environment's texts, which bring no special token with them.
+
+        Nearly always these are the ids of the whole rendering. Where a text would become a special token, the rendering
+        is cut within it and encoded in parts; everywhere else it is tokenised as the whole would be. That changes no
+        setting of the tokenizer, which other threads use, and holds for tokens that are special by use alone.
+        kind: equal for renderings with the same tokens of the template.
+        """
+        ids = self._encode(render(texts))
+        if kind not in self._own:
+            self._own[kind] = self._reserved_in(self._encode(render([_HARMLESS] * len(texts))))
+        if self._reserved_in(ids) == self._own[kind]:
+            return ids
+        parts = [self._without_reserved(text) for text in texts]
+        if all(len(part) == 1 for part in parts):
+            return ids
+        separator = next(mark for mark in _SEPARATORS if not any(mark in text for text in texts))
+        first, *others = render([separator.join(part) for part in parts]).split(separator)
+        return [*self._encode(first), *chain.from_iterable(map(self._encode_further, others))]
+
+    def _without_reserved(self, text: str) -> list[str]:
+        """The text in parts of which none holds a reserved token: each is cut in the middle until it is none."""
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        found = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        cuts = sorted(
+            {
+                (start + end) // 2
+                for token_id, (start, end) in found
+                if token_id in self._reserved and not self._stands_for_another(token_id, text[start:end])
+            }
         )
+        if not cuts:
+            return [text]
+        if not all(0 < cut < len(text) for cut in cuts):
+            problem = f"its tokenizer has a special token of one character, {text!r}, which the world's text holds"
+            raise ConfigurationError(MODEL_KEY, self._template.name, problem, "Use another model, or another text")
+        borders = [0, *cuts, len(text)]
+        parts = (text[start:end] for start, end in pairwise(borders))
+        return list(chain.from_iterable(map(self._without_reserved, parts)))
 
-    def _after_reply(self, user_text: str) -> str:
-        conversation = [
-            {"role": "system", "content": "system"},
-            {"role": "user", "content": "user"},
-            {"role": "assistant", "content": _REPLY_MARK},
-            {"role": "user", "content": user_text},
-        ]
-        return self._render(conversation).partition(_REPLY_MARK)[2]
+    def _encode_further(self, text: str) -> list[int]:
+        """Ids of a text that continues another one: SentencePiece's kind puts a space before the first word only."""
+        line = self._encode("\n")
+        ids = self._encode("\n" + text)
+        return ids[len(line) :] if ids[: len(line)] == line else self._encode(text)
 
-    def _require_template(self) -> None:
-        name = getattr(self._tokenizer, "name_or_path", "") or type(self._tokenizer).__name__
-        if not getattr(self._tokenizer, "chat_template", None):
-            raise ConfigurationError(
-                "model.path", name, "its tokenizer has no chat template", "Use an instruction-tuned (chat) model"
-            )
-        try:
-            rendered = self._after_reply("user")
-        except Exception as error:  # whatever the template's author made it raise
-            raise ConfigurationError(
-                "model.path",
-                name,
-                f"its chat template refuses system, user, assistant, user ({error})",
-                "Use a model whose template takes these roles",
-            ) from error
-        opening = rendered.rpartition(TAGS[0])
-        if opening[1] and TAGS[1] not in opening[2]:
-            raise ConfigurationError(
-                "model.path",
-                name,
-                "its chat template opens <think> itself, but the reply must hold both think tags",
-                "Use another chat template",
-            )
+    def _reserved_in(self, ids: Sequence[int]) -> list[int]:
+        return [token_id for token_id in ids if token_id in self._reserved]
 
-    def _find_end_of_turn(self) -> int:
-        after = self._encode(self._after_reply("user"))
+    def _stands_for_another(self, token_id: int, text: str) -> bool:
+        """Whether the token is that of characters which the tokenizer does not have, and the text is not its name."""
+        return token_id == self._tokenizer.unk_token_id and self._tokenizer.unk_token not in text
+
+    def _require_end_of_turn(self, after: Sequence[int]) -> int:
         if not after or after[0] not in self.special_ids:
-            raise ConfigurationError(
-                "model.path",
-                getattr(self._tokenizer, "name_or_path", ""),
-                "its chat template does not close a reply with a special token",
-                "Use a chat template with an end-of-turn token",
-            )
+            text = self.offsets(after)[0].partition(_HARMLESS)[0]
+            raise self._template.refusal(f"its chat template does not close a reply with a special token: {text!r}")
         return after[0]
+
+
+def _is_mark(token: str | None) -> bool:
+    """Whether an added token that a template writes marks a role: DeepSeek's `<｜User｜>` is no special token."""
+    return token is not None and token not in TAGS and _BRACKETED.fullmatch(token) is not None

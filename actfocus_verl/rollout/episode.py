@@ -67,8 +67,11 @@ class Episode:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The conversation so far, {"role", "content"} a message: what a chat API takes instead of the context."""
-        return list(self._messages)
+        """The conversation so far, {"role", "content"} a message: what a chat API takes instead of the context.
+
+        As the chat template takes them: without a system message where it has none.
+        """
+        return self._codec.messages(self._messages)
 
     async def play(self, policy: Policy) -> Trajectory:
         """Play to the end. Raises ConfigurationError when not even one turn fits."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Final, Protocol
 
 import numpy as np
@@ -51,15 +51,19 @@ class TagPair:
     """What stands between an opening tag and the next closing one; in time linear in the text.
 
     The search goes on after the closing tag, so an opening tag within a content is part of it. A tag without its
-    partner marks no action. open_ended: what follows an opening tag without a closing one is content, too.
+    partner marks no action. open_ended: what follows an opening tag without a closing one is content, too. nearest: a
+    content begins after the last opening tag before the closing one, so an opening tag that is only mentioned, as in
+    "I end with <answer>", opens nothing. only_with: without this text there is no content.
     """
 
     opening: str
     closing: str
     open_ended: bool = False
+    nearest: bool = False
+    only_with: str = ""
 
     def find(self, text: str) -> FoundSpans:
-        contents, start = [], text.find(self.opening)
+        contents, start = [], text.find(self.opening) if self.only_with in text else -1
         while start >= 0:
             start += len(self.opening)
             end = text.find(self.closing, start)
@@ -67,6 +71,8 @@ class TagPair:
                 if self.open_ended:
                     contents.append((start, len(text)))
                 break
+            if self.nearest:
+                start = max(start, text.rfind(self.opening, start, end) + len(self.opening))
             contents.append((start, end))
             start = text.find(self.opening, end + len(self.closing))
         longest_first = sorted((self.opening, self.closing), key=len, reverse=True)
@@ -97,6 +103,39 @@ class Pattern:
         return FoundSpans(tuple(contents), tuple(match.span() for match in matches))
 
 
+class GptOssCalls:
+    """Calls in OpenAI's harmony format; none in the analysis, which verl's parser removes before it looks."""
+
+    _CALL: Final = Pattern(
+        r"<\|start\|>assistant<\|channel\|>[^<]* to=functions\.([^<]+) <\|constrain\|>json<\|message\|>"
+        r"((?s:(?!<\|start\|>).)*?)<\|call\|>"
+    )
+    _ANALYSES: Final = tuple(
+        TagPair(f"{start}<|channel|>analysis<|message|>", "<|end|>") for start in ("<|start|>assistant", "")
+    )
+
+    def find(self, text: str) -> FoundSpans:
+        places: Sequence[int] = range(len(text))
+        for analysis in self._ANALYSES:
+            found = analysis.find(text).contents
+            begins = [start - len(analysis.opening) for start, _ in found]
+            ends = [end + len(analysis.closing) for _, end in found]
+            kept = [slice(*span) for span in zip([0, *ends], [*begins, len(text)], strict=True)]
+            text = "".join(text[part] for part in kept)
+            places = [*chain.from_iterable(places[part] for part in kept)]
+        calls = self._CALL.find(text)
+        return FoundSpans(_placed(calls.contents, places), _placed(calls.tags, places))
+
+
+def _placed(found: Sequence[Span], places: Sequence[int]) -> tuple[Span, ...]:
+    """The spans where `places` has their characters; in parts where something was left out between these."""
+    spans: list[Span] = []
+    for start, end in found:
+        borders = [start, *(k for k in range(start + 1, end) if places[k] != places[k - 1] + 1), end]
+        spans += [(places[a], places[b - 1] + 1) for a, b in pairwise(borders) if a < b]
+    return tuple(spans)
+
+
 _QWEN_TAGS: Final = ("<tool_call>", "</tool_call>")
 TOOL_CALLS: Final[Mapping[str, ActionSpan]] = {
     "hermes": TagPair(*_QWEN_TAGS),
@@ -104,13 +143,10 @@ TOOL_CALLS: Final[Mapping[str, ActionSpan]] = {
     "qwen3_coder": TagPair(*_QWEN_TAGS, open_ended=True),
     "seed": TagPair("<seed:tool_call>", "</seed:tool_call>"),
     "minimax": TagPair("<minimax:tool_call>", "</minimax:tool_call>"),
-    "kimi": TagPair("<|tool_call_begin|>", "<|tool_call_end|>"),
+    "kimi": TagPair("<|tool_call_begin|>", "<|tool_call_end|>", only_with="<|tool_calls_section_begin|>"),
     "deepseek_v4": TagPair("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>"),
     "gemma4": TagPair("<|tool_call>", "<tool_call|>"),
-    "gpt-oss": Pattern(
-        r"<\|start\|>assistant<\|channel\|>[^<]* to=functions\.([^<]+) <\|constrain\|>json<\|message\|>"
-        r"((?s:(?!<\|start\|>).)*?)<\|call\|>"
-    ),
+    "gpt-oss": GptOssCalls(),
 }
 """The calls that verl's tool parsers read, by `rollout.multi_turn.format`; whether a call is valid is not looked at."""
 
@@ -124,7 +160,7 @@ def build_action_span(value: object, *, tool_format: str) -> ActionSpan | None:
     if value is None or value == COLUMN:
         return None
     if value == "answer":
-        return TagPair("<answer>", "</answer>")
+        return TagPair("<answer>", "</answer>", nearest=True)
     if value == TOOL_CALL:
         return _tool_call(tool_format)
     if isinstance(value, Mapping):
@@ -149,7 +185,7 @@ def _tag_pair(value: Sequence[object]) -> TagPair:
     tags = [tag for tag in value if isinstance(tag, str) and tag]
     if len(value) != 2 or len(tags) != 2:
         raise ConfigurationError(KEY, list(value), "is no pair of tags, two texts that are not empty", _REMEDY)
-    return TagPair(tags[0], tags[1])
+    return TagPair(tags[0], tags[1], nearest=True)
 
 
 def _pattern(value: Mapping[object, object]) -> Pattern:

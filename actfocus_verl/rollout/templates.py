@@ -1,0 +1,179 @@
+"""A tokenizer's chat template as text: the start of a conversation, and what stands between two replies.
+
+Sampled replies stay as they are, so a context is written piece by piece. That is the conversation which the template
+means only if what follows a reply is the same whatever the system text is and however many turns come before or after.
+So it is rendered with different ones and compared, once for each codec.
+A template that takes no system message, or writes it anywhere but at the start, gets the system text at the start of
+the first user message, with an empty line between them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.rollout.parsing import TAGS
+
+MODEL_KEY: Final = "model.path"
+OPTIONS_KEY: Final = "data.apply_chat_template_kwargs"
+
+_REPLY: Final = "actfocus-reply-mark"
+_SYSTEM, _OTHER_SYSTEM = "actfocus-system-one", "actfocus-system-two"
+_FIRST, _OTHER_FIRST, _SECOND = "actfocus-user-first", "actfocus-user-other", "actfocus-user-second"
+_SHOWN_CHARACTERS: Final = 160
+_NOT_THE_TEMPLATES: Final = frozenset({"tools", "documents"})
+"""Arguments of `apply_chat_template` that do reach the template."""
+_TEMPLATE_KEYS: Final = "actor_rollout_ref.model.custom_chat_template, or chat_template.jinja in the model's folder"
+_REMEDY: Final = f"Use another chat template: {_TEMPLATE_KEYS}"
+
+Message = dict[str, str]
+
+
+class ChatTemplate:
+    """Renders with `tokenizer.apply_chat_template` and the further keywords `options`.
+
+    Raises ConfigurationError for a template that is none of what the module says, and for an option it does not read.
+    """
+
+    def __init__(self, tokenizer: Any, options: Mapping[str, object]) -> None:
+        self._tokenizer = tokenizer
+        self._options = dict(options)
+        self.name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
+        self._require_template()
+        self._require_options()
+        self.no_system: str | None = None
+        """Why the system text stands in the first user message; None where the template takes a system message."""
+        try:
+            self._check()
+        except _UnsuitableError as with_system:
+            self.no_system = str(with_system)
+            try:
+                self._check()
+            except _UnsuitableError as folded:
+                also = "" if str(folded) == self.no_system else f"; without a system message, {folded}"
+                raise self.refusal(f"{with_system}{also}") from folded
+        self._require_room_for_thoughts()
+
+    def start(self, messages: Sequence[Message]) -> str:
+        """The messages and the generation prompt."""
+        return str(
+            self._tokenizer.apply_chat_template(
+                self.messages(messages), tokenize=False, add_generation_prompt=True, **self._options
+            )
+        )
+
+    def opening(self) -> str:
+        """The start of some conversation."""
+        return self.start(_conversation(_SYSTEM, _FIRST))
+
+    def after_reply(self, user_text: str) -> str:
+        """What stands between the text of a reply and the next one, the end of the turn included."""
+        return self.start(_conversation(_SYSTEM, _FIRST, user_text)).partition(_REPLY)[2]
+
+    def messages(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages as the template takes them."""
+        if self.no_system is None or len(messages) < 2 or messages[0]["role"] != "system":
+            return list(messages)
+        system, user, *others = messages
+        return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *others]
+
+    def refusal(self, problem: str) -> ConfigurationError:
+        """The error that says so of this template."""
+        return ConfigurationError(MODEL_KEY, self.name, problem, _REMEDY)
+
+    def _require_template(self) -> None:
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise ConfigurationError(
+                MODEL_KEY,
+                self.name,
+                "its tokenizer has no chat template",
+                "Use an instruction-tuned (chat) model, or set actor_rollout_ref.model.custom_chat_template",
+            )
+
+    def _require_options(self) -> None:
+        """Jinja takes a name that a template does not read without a word."""
+        text = str(self._tokenizer.get_chat_template())
+        arguments = set(inspect.signature(self._tokenizer.apply_chat_template).parameters) - _NOT_THE_TEMPLATES
+        for option, value in self._options.items():
+            if option in arguments:
+                problem, remedy = "is no option of a chat template", "Leave it out"
+            elif not re.search(rf"\b{re.escape(option)}\b", text):
+                problem = f"the chat template of {self.name} reads no such name"
+                remedy = "Correct its name, or leave it out"
+            else:
+                continue
+            raise ConfigurationError(f"{OPTIONS_KEY}.{option}", value, problem, remedy)
+
+    def _check(self) -> None:
+        """Raise _UnsuitableError unless conversations can be written piece by piece."""
+        (start,) = self._pieces(_SYSTEM, _FIRST)
+        before, after = self._pieces(_SYSTEM, _FIRST, _SECOND)
+        if (start.count(_SYSTEM), start.count(_FIRST)) != (1, 1) or start.index(_SYSTEM) > start.index(_FIRST):
+            raise _UnsuitableError("its chat template does not write the system text and then the user's", start)
+        if after.count(_SECOND) != 1:
+            raise _UnsuitableError("its chat template does not write the user's text after a reply", after)
+        _, between, third = self._pieces(_SYSTEM, _FIRST, _SECOND, _SECOND)
+        others = {
+            "the system text": self._pieces(_OTHER_SYSTEM, _FIRST, _SECOND)[-1],
+            "what was said before": self._pieces(_SYSTEM, _OTHER_FIRST, _SECOND)[-1],
+            "the number of turns": third,
+        }
+        for what, other in others.items():
+            if other != after:
+                raise _UnsuitableError(f"what its chat template writes after a reply depends on {what}", after, other)
+        for first, later in ((start, before), (after, between)):
+            # A generation prompt may be longer or shorter than the header of a reply that was given: an empty think
+            # block, a channel, a space.
+            if not (first.startswith(later) or later.startswith(first)):
+                raise _UnsuitableError(
+                    "what its chat template writes before a reply depends on later turns", first, later
+                )
+
+    def _pieces(self, system: str, *users: str) -> list[str]:
+        """What is rendered before, between and after the replies of a conversation."""
+        try:
+            rendered = self.start(_conversation(system, *users))
+        except Exception as error:  # whatever the template's author made it raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _UnsuitableError(f"its chat template refuses system, user, assistant, user ({reason})") from error
+        pieces = rendered.split(_REPLY)
+        if len(pieces) != len(users):
+            raise _UnsuitableError("its chat template does not write each reply once", rendered)
+        return pieces
+
+    def _require_room_for_thoughts(self) -> None:
+        after = self.after_reply(_SECOND)
+        _, opened, behind = after.rpartition(TAGS[0])
+        if opened and TAGS[1] not in behind:
+            error = self.refusal(
+                "its chat template opens <think> itself, but the reply must hold both think tags: "
+                f"{_shown(after.partition(_SECOND)[2])}"
+            )
+            if "enable_thinking" in str(self._tokenizer.get_chat_template()):
+                remedy = f"Set +{OPTIONS_KEY}.enable_thinking=false, or another chat template: {_TEMPLATE_KEYS}"
+                raise ConfigurationError(error.key, error.value, error.problem, remedy)
+            raise error
+
+
+class _UnsuitableError(ValueError):
+    """A problem with a template, and what was found: one text, or two that should be one."""
+
+    def __init__(self, problem: str, *found: str) -> None:
+        super().__init__(": ".join([problem, " or ".join(map(_shown, found))]) if found else problem)
+
+
+def _conversation(system: str, *users: str) -> list[Message]:
+    """System, user, assistant, user, assistant, ..., user."""
+    first, *others = users
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": first}]
+    for user in others:
+        messages += [{"role": "assistant", "content": _REPLY}, {"role": "user", "content": user}]
+    return messages
+
+
+def _shown(text: str) -> str:
+    """On one line, its end: what a template writes last is what a reply follows."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"...{text[-_SHOWN_CHARACTERS:]}")
