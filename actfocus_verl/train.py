@@ -24,6 +24,7 @@ from rich.console import Console
 
 from actfocus_verl import preflight
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.claim import FolderClaim
 
 if TYPE_CHECKING:
     from actfocus_verl.launch.watchdog import Watchdog
@@ -46,8 +47,10 @@ def verl_config_folder() -> Path:
     return Path(spec.origin).parent / "trainer" / "config"
 
 
-def prepare(config: DictConfig, console: Console) -> DictConfig:
+def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) -> DictConfig:
     """Check the configuration and make it complete: absolute run folder, environment variables, the tiny policy.
+
+    claims: gets those of the folders that the run writes to, to be released at its end.
 
     Raises:
         ConfigurationError: whatever can be known to be wrong before Ray starts.
@@ -57,7 +60,11 @@ def prepare(config: DictConfig, console: Console) -> DictConfig:
         preflight.fill_derived(config)
     preflight.check_config(config)
     preflight.check_machine(config)
+    run_folder, checkpoints = Path(config.run.dir), Path(config.trainer.default_local_dir)
+    claims.enter_context(FolderClaim("run.dir", run_folder))
     preflight.check_output(config)
+    if not checkpoints.samefile(run_folder):
+        claims.enter_context(FolderClaim("trainer.default_local_dir", checkpoints))
     _set_environment(config)
     if config.get("tiny_policy") and config.model.path is None:
         config.model.path = str(_tiny_policy(config, console))
@@ -164,13 +171,22 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 @hydra.main(config_path="pkg://actfocus_verl_configs", config_name="train", version_base=None)
 def run(config: DictConfig) -> None:
-    """Hydra's entry: prepare, train, record how it ended, leave no process behind."""
+    """Hydra's entry: prepare, then run while nobody else writes to the run's folders."""
     console = Console(stderr=True)
-    try:
-        config = prepare(config, console)
-    except ConfigurationError as error:
-        _fail(console, str(error))
+    signal.signal(signal.SIGTERM, _interrupt)
+    with contextlib.ExitStack() as claims:
+        try:
+            config = prepare(config, console, claims)
+        except ConfigurationError as error:
+            _fail(console, str(error))
+        except KeyboardInterrupt:
+            console.print("interrupted before the run began")
+            sys.exit(EXIT_INTERRUPTED)
+        _run(config, console)
 
+
+def _run(config: DictConfig, console: Console) -> None:
+    """Train, record how it ended, leave no process behind; exits unless it has finished."""
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
@@ -178,7 +194,6 @@ def run(config: DictConfig) -> None:
     watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
     record = RunRecord(Path(config.run.dir), config)
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, _interrupt)
     reason = "finished"
     try:
         train(config, console, watchdog)
