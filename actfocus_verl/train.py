@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -84,12 +85,13 @@ def _set_environment(config: DictConfig) -> None:
 
 
 def _tiny_policy(config: DictConfig, console: Console) -> Path:
+    from actfocus_verl.launch.progress import StageProgress
     from actfocus_verl.policies.tiny import TinyPolicyConfig, ensure_tiny_policy
 
     section: dict[str, Any] = OmegaConf.to_container(config.tiny_policy, resolve=True)  # type: ignore[assignment]
     cache = Path(section.pop("cache")).absolute()
-    with console.status("looking for the tiny policy; building it takes about two minutes"):
-        return ensure_tiny_policy(TinyPolicyConfig(**section), cache)
+    with StageProgress("tiny policy", console) as progress:
+        return ensure_tiny_policy(TinyPolicyConfig(**section), cache, progress)
 
 
 class _SupervisedRunner:
@@ -110,6 +112,8 @@ class _SupervisedRunner:
         from actfocus_verl.launch.resources import check_resources
 
         signal.signal(signal.SIGTERM, _interrupt)  # ray.init took it, to end the process without a record
+        if not self._config.run.verbose:
+            _quiet_vllm()
         check_resources(self._config)
         runner = self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
         _require_registered(ray.get(runner.__ray_call__.remote(plugin.worker_probe())))
@@ -134,12 +138,13 @@ def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
 
     from actfocus_verl import plugin
     from actfocus_verl.launch.progress import ProgressBar
+    from actfocus_verl.launch.stages import StartUp
 
     _require_registered(plugin.verify())
     folder = Path(config.run.dir)
     with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
-            with ProgressBar(folder, config.trainer.total_training_steps, console):
+            with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
                 run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config))
         except Exception as error:
             death = watchdog.death or watchdog.look()
@@ -165,6 +170,25 @@ def _driver_output(path: Path, verbose: bool) -> Iterator[None]:
         yield
 
 
+def _quiet_libraries() -> None:
+    """Keep from the terminal what this process's libraries report of themselves; warnings and errors still show."""
+    for handler in logging.getLogger().handlers:  # Hydra's, on stdout: verl's loggers tell what they chose
+        handler.setLevel(logging.WARNING)
+    # Ray warns at every start of a cluster that token authentication is on, which is its default since 2.60.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+
+
+def _quiet_vllm() -> None:
+    """Keep from the terminal what vLLM and transformers say when Ray imports vLLM here, to hand out a server's actor.
+
+    They report that there is no Triton and no torchvision, of which this process needs neither. Only once Ray runs: the
+    workers inherit the environment, and their logs are where the cause of an error is looked for.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # where vLLM's logger is configured later
+    for name in ("vllm", "transformers"):  # where it was before
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -173,6 +197,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def run(config: DictConfig) -> None:
     """Hydra's entry: prepare, then run while nobody else writes to the run's folders."""
     console = Console(stderr=True)
+    console.print("checking the configuration")
+    if not config.run.verbose:
+        _quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as claims:
         try:
