@@ -13,7 +13,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 # Worlds bring word lists and READMEs, reporting brings page templates: data files that live beside the modules.
-DATA_FILES = [f"**/*.{suffix}" for suffix in ("md", "txt", "json", "jsonl", "yaml", "html", "css", "js", "jinja", "j2")]
+DATA_FILES = [f"**/*.{suffix}" for suffix in ("md", "json", "html", "css", "js")]
 
 
 def version() -> str:
@@ -51,7 +51,7 @@ setup(
     # configs/ stays at the root of the repository, where a user looks for it; it is imported as actfocus_verl_configs.
     packages=[*find_packages(include=["actfocus_verl", "actfocus_verl.*"]), "actfocus_verl_configs"],
     package_dir={"actfocus_verl_configs": "configs"},
-    package_data={"actfocus_verl": [*DATA_FILES, "py.typed"], "actfocus_verl_configs": ["**/*.yaml", "**/*.md"]},
+    package_data={"actfocus_verl": [*DATA_FILES, "py.typed"], "actfocus_verl_configs": ["**/*.yaml"]},
     zip_safe=False,
     install_requires=requirements("base"),
     extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev", "worlds")},

@@ -18,10 +18,12 @@ Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted. 
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -39,6 +41,7 @@ from actfocus_verl.evaluation.engine import platform_environment
 from actfocus_verl.evaluation.models import NamedModel, find_model
 from actfocus_verl.evaluation.sampling import EvaluationError
 from actfocus_verl.files import write_json
+from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.launch.record import installed_versions, source_commit
 from actfocus_verl.reporting.run_folder import RunFolder
 
@@ -53,7 +56,11 @@ def diagnose(arguments: Arguments, console: Console) -> Json:
     console: for progress. Raises ConfigurationError, and EvaluationError when a checkpoint cannot be merged.
     """
     run = RunFolder.open(arguments.run)
-    folder = _folder(arguments.folder)
+    with FolderClaim("out", arguments.folder):
+        return _diagnose(arguments, run, arguments.folder, console)
+
+
+def _diagnose(arguments: Arguments, run: RunFolder, folder: Path, console: Console) -> Json:
     samples = read_samples(run, arguments.step)
     notes = list(run.notes)
     tokens = flat_tokens(samples)
@@ -78,16 +85,6 @@ def diagnose(arguments: Arguments, console: Console) -> Json:
         plot_energy(groups, found["correlation"]["pooled"], folder / FIGURE_FILE)
     write_json(folder / RESULT_FILE, found)
     return found
-
-
-def _folder(path: Path) -> Path:
-    """Make the folder before anything is computed."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = f"cannot be made ({error.strerror})"
-        raise ConfigurationError("out", str(path), problem, "Name another folder: out=<folder>") from error
-    return path
 
 
 def _groups(run: RunFolder, samples: Sequence[StepSample], notes: list[str]) -> list[Group]:
@@ -173,5 +170,10 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main(sys.argv[1:]))

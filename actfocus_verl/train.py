@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from actfocus_verl import preflight
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.claim import FolderClaim
 
 if TYPE_CHECKING:
     from actfocus_verl.launch.watchdog import Watchdog
@@ -46,8 +48,10 @@ def verl_config_folder() -> Path:
     return Path(spec.origin).parent / "trainer" / "config"
 
 
-def prepare(config: DictConfig, console: Console) -> DictConfig:
+def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) -> DictConfig:
     """Check the configuration and make it complete: absolute run folder, environment variables, the tiny policy.
+
+    claims: gets those of the folders that the run writes to, to be released at its end.
 
     Raises:
         ConfigurationError: whatever can be known to be wrong before Ray starts.
@@ -57,7 +61,11 @@ def prepare(config: DictConfig, console: Console) -> DictConfig:
         preflight.fill_derived(config)
     preflight.check_config(config)
     preflight.check_machine(config)
+    run_folder, checkpoints = Path(config.run.dir), Path(config.trainer.default_local_dir)
+    claims.enter_context(FolderClaim("run.dir", run_folder))
     preflight.check_output(config)
+    if not checkpoints.samefile(run_folder):
+        claims.enter_context(FolderClaim("trainer.default_local_dir", checkpoints))
     _set_environment(config)
     if config.get("tiny_policy") and config.model.path is None:
         config.model.path = str(_tiny_policy(config, console))
@@ -77,12 +85,13 @@ def _set_environment(config: DictConfig) -> None:
 
 
 def _tiny_policy(config: DictConfig, console: Console) -> Path:
+    from actfocus_verl.launch.progress import StageProgress
     from actfocus_verl.policies.tiny import TinyPolicyConfig, ensure_tiny_policy
 
     section: dict[str, Any] = OmegaConf.to_container(config.tiny_policy, resolve=True)  # type: ignore[assignment]
     cache = Path(section.pop("cache")).absolute()
-    with console.status("looking for the tiny policy; building it takes about two minutes"):
-        return ensure_tiny_policy(TinyPolicyConfig(**section), cache)
+    with StageProgress("tiny policy", console) as progress:
+        return ensure_tiny_policy(TinyPolicyConfig(**section), cache, progress)
 
 
 class _SupervisedRunner:
@@ -103,6 +112,8 @@ class _SupervisedRunner:
         from actfocus_verl.launch.resources import check_resources
 
         signal.signal(signal.SIGTERM, _interrupt)  # ray.init took it, to end the process without a record
+        if not self._config.run.verbose:
+            _quiet_vllm()
         check_resources(self._config)
         runner = self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
         _require_registered(ray.get(runner.__ray_call__.remote(plugin.worker_probe())))
@@ -127,12 +138,13 @@ def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
 
     from actfocus_verl import plugin
     from actfocus_verl.launch.progress import ProgressBar
+    from actfocus_verl.launch.stages import StartUp
 
     _require_registered(plugin.verify())
     folder = Path(config.run.dir)
     with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
-            with ProgressBar(folder, config.trainer.total_training_steps, console):
+            with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
                 run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config))
         except Exception as error:
             death = watchdog.death or watchdog.look()
@@ -158,19 +170,50 @@ def _driver_output(path: Path, verbose: bool) -> Iterator[None]:
         yield
 
 
+def _quiet_libraries() -> None:
+    """Keep from the terminal what this process's libraries report of themselves; warnings and errors still show."""
+    for handler in logging.getLogger().handlers:  # Hydra's, on stdout: verl's loggers tell what they chose
+        handler.setLevel(logging.WARNING)
+    # Ray warns at every start of a cluster that token authentication is on, which is its default since 2.60.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+
+
+def _quiet_vllm() -> None:
+    """Keep from the terminal what vLLM and transformers say when Ray imports vLLM here, to hand out a server's actor.
+
+    They report that there is no Triton and no torchvision, of which this process needs neither. Only once Ray runs: the
+    workers inherit the environment, and their logs are where the cause of an error is looked for.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # where vLLM's logger is configured later
+    for name in ("vllm", "transformers"):  # where it was before
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 @hydra.main(config_path="pkg://actfocus_verl_configs", config_name="train", version_base=None)
 def run(config: DictConfig) -> None:
-    """Hydra's entry: prepare, train, record how it ended, leave no process behind."""
+    """Hydra's entry: prepare, then run while nobody else writes to the run's folders."""
     console = Console(stderr=True)
-    try:
-        config = prepare(config, console)
-    except ConfigurationError as error:
-        _fail(console, str(error))
+    console.print("checking the configuration")
+    if not config.run.verbose:
+        _quiet_libraries()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with contextlib.ExitStack() as claims:
+        try:
+            config = prepare(config, console, claims)
+        except ConfigurationError as error:
+            _fail(console, str(error))
+        except KeyboardInterrupt:
+            console.print("interrupted before the run began")
+            sys.exit(EXIT_INTERRUPTED)
+        _run(config, console)
 
+
+def _run(config: DictConfig, console: Console) -> None:
+    """Train, record how it ended, leave no process behind; exits unless it has finished."""
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
@@ -178,7 +221,6 @@ def run(config: DictConfig) -> None:
     watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
     record = RunRecord(Path(config.run.dir), config)
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
-    signal.signal(signal.SIGTERM, _interrupt)
     reason = "finished"
     try:
         train(config, console, watchdog)

@@ -8,7 +8,8 @@
 #   ACTFOCUS_LOCK_WAIT_S   how long to wait for another bootstrap of the same tree (default 1800)
 #
 # .venv/.bootstrap says what .venv is: a fingerprint of what it was installed from; `stale` after an install that
-# failed; `building` while one runs, so also after one that was killed. No such file: someone made .venv by hand.
+# failed; `building` while one runs, so also after one that was killed. No such file: this script did not make .venv, and
+# leaves it alone, as it does a link and an environment that was made elsewhere.
 
 # Through a link to this script too, it is the tree where the file lies.
 ROOT="$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd -P)"
@@ -67,7 +68,6 @@ check_machine() {
 
 check_writable() {
     [[ -w "$ROOT" ]] || die "$ROOT is not writable by $(id -un): clone the repository to a folder of your own"
-    [[ ! -e "$VENV" || -d "$VENV" ]] || die "$VENV is not a folder: move it away"
     [[ ! -e "$VENV" || -w "$VENV" ]] || die "$VENV is not writable by $(id -un): delete it, or give it to yourself"
 }
 
@@ -100,20 +100,38 @@ fingerprint() { # of all that decides what an install holds
     } | sha256sum | cut -d ' ' -f 1
 }
 
-usable_venv() { # has pip, runs on a Python that fits, and was made at this path (a venv cannot be moved)
+made_here() { # whether .venv was made at this path, which its scripts name: a venv cannot be moved
+    local activate wrapped
+    [[ -f "$VENV/bin/activate" ]] || return 0 # cut short before it had one
+    activate="$(cat "$VENV/bin/activate")"$'\n'
+    for wrapped in "=$VENV"$'\n' "\"$VENV\"" "'$VENV'"; do
+        [[ "$activate" != *"$wrapped"* ]] || return 0
+    done
+    return 1
+}
+
+usable_venv() { # has pip, and runs on a Python that fits
     compgen -G "$VENV/lib/python3.*/site-packages/pip" >/dev/null || return 1
-    grep -qsF "$VENV" "$VENV/bin/activate" || return 1
+    [[ -f "$VENV/bin/activate" ]] || return 1
     supported_python "$VENV/bin/python" || return 1
     [[ -z "${PYTHON:-}" || "$(python_version "$VENV/bin/python")" == "$(python_version "$PYTHON")" ]]
 }
 
-venv_state() { # prints: absent, unusable, interrupted, fresh or stale
+venv_state() { # prints: link, absent, file, foreign, elsewhere, unusable, interrupted, fresh or stale
     local stamp
     stamp="$(cat "$STAMP" 2>/dev/null || true)"
-    if [[ ! -e "$VENV" ]]; then
+    if [[ -L "$VENV" ]]; then
+        echo link
+    elif [[ ! -e "$VENV" ]]; then
         echo absent
+    elif [[ ! -d "$VENV" ]]; then
+        echo file
+    elif [[ ! -f "$STAMP" ]]; then
+        if [[ -n "$(ls -A "$VENV")" ]]; then echo foreign; else echo absent; fi
     elif [[ "$stamp" == building ]]; then
         echo interrupted
+    elif ! made_here; then
+        echo elsewhere
     elif ! usable_venv; then
         echo unusable
     elif [[ "$stamp" == "$(fingerprint)" ]]; then
@@ -121,6 +139,19 @@ venv_state() { # prints: absent, unusable, interrupted, fresh or stale
     else
         echo stale
     fi
+}
+
+check_ours() { # $1: the state; ends the script, and touches nothing, unless .venv is this script's to change
+    local instead="or leave it and run python -m actfocus_verl.train in it (requirements/cpu.txt says what to install)"
+    case "$1" in
+        link) die "$VENV is a link to another environment: delete the link (rm $VENV) to get one here, $instead" ;;
+        file) die "$VENV is not a folder: move it away" ;;
+        foreign) die "$VENV was not made by this script: move it away (mv $VENV $VENV-mine), $instead" ;;
+        elsewhere)
+            die "$VENV was made at another path and does not work here: move it back, or delete it (rm -r $VENV) and" \
+                "run this again"
+            ;;
+    esac
 }
 
 # --- The install ----------------------------------------------------------------------------------------------------
@@ -145,7 +176,10 @@ create_venv() {
         die "$python cannot make virtual environments: install its venv module" \
             "(Debian: apt install python$(python_version "$python" | cut -d . -f 1-2)-venv)"
     say "creating .venv on Python $(python_version "$python")"
-    logged "$python" -m venv --clear "$VENV" || fail_install "python -m venv failed"
+    mkdir -p "$VENV"
+    echo building >"$STAMP" # first of all, and not by `venv --clear`, which deletes it: a kill leaves no unknown folder
+    find "$VENV" -mindepth 1 -maxdepth 1 ! -name "${STAMP##*/}" -exec rm -rf {} +
+    logged "$python" -m venv "$VENV" || fail_install "python -m venv failed"
 }
 
 install_torch() {
@@ -193,14 +227,17 @@ take_lock() { # held until this process ends
 }
 
 bootstrap() {
+    local state
+    state="$(venv_state)"
+    check_ours "$state"
     check_cuda_companions
-    [[ "$(venv_state)" != fresh ]] || return 0
+    [[ "$state" != fresh ]] || return 0
     check_machine
     check_writable
     mkdir -p "$ROOT/.cache"
     take_lock
-    local state
     state="$(venv_state)" # again: the one we waited for may have done the work
+    check_ours "$state"
     [[ "$state" != fresh ]] || return 0
     say ".venv is $state"
     date >"$LOG"

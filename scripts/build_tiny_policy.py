@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from rich.console import Console
+
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.progress import StageProgress
 from actfocus_verl.policies import REPORT_NAME, TinyPolicyConfig, ensure_tiny_policy
 
 DEFAULT_CACHE = Path(__file__).resolve().parents[1] / ".cache" / "tiny_policy"
@@ -22,7 +25,8 @@ def main() -> int:
     arguments = _parse()
     try:
         config = TinyPolicyConfig(**_settings(arguments))
-        folder = ensure_tiny_policy(config, arguments.cache)
+        with StageProgress("tiny policy", Console(stderr=True)) as progress:
+            folder = ensure_tiny_policy(config, arguments.cache, progress)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
 from actfocus_verl.files import write_json
+from actfocus_verl.launch.claim import CLAIM_FILE, LOCK_FILE, FolderClaim
 from actfocus_verl.launch.record import installed_versions, source_commit
 
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"
-_LOCK_FILE = ".lock"
+_NOT_OF_OTHERS = (CLAIM_FILE, LOCK_FILE, ".lock")
+"""What an evaluation leaves in a folder that holds none yet; the last is that of earlier versions."""
 
 
 class EvaluationFolder:
@@ -34,7 +35,7 @@ class EvaluationFolder:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self._settings = dict(settings)
-        self._lock = FileLock(path / _LOCK_FILE)
+        self._claims = ExitStack()
         self._start: dict[str, Any] = {}
         self._earlier_starts: list[dict[str, Any]] = []
         self.is_finished = False
@@ -49,12 +50,7 @@ class EvaluationFolder:
         if strangers:
             problem = f"holds other files ({', '.join(strangers[:3])})"
             raise ConfigurationError("out", str(self.path), problem, "Name a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            problem = "another evaluation writes to it"
-            raise ConfigurationError("out", str(self.path), problem, "Wait for it, or name another folder") from error
+        self._claims.enter_context(FolderClaim("out", self.path))
         try:
             earlier = self._read()
             self._require_same_settings(earlier)
@@ -62,12 +58,12 @@ class EvaluationFolder:
             self.is_finished = earlier.get("status") == "finished"
             self.records = self._read_records()
         except BaseException:
-            self._lock.release()
+            self._claims.close()
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._lock.release()
+        self._claims.close()
 
     def begin(self) -> None:
         """Write the settings down, before the first episode of this start."""
@@ -90,7 +86,7 @@ class EvaluationFolder:
     def _strangers(self) -> list[str]:
         if not self.path.is_dir() or (self.path / EVALUATION_FILE).is_file():
             return []
-        return sorted(path.name for path in self.path.iterdir() if path.name != _LOCK_FILE)
+        return sorted(path.name for path in self.path.iterdir() if path.name not in _NOT_OF_OTHERS)
 
     def _require_same_settings(self, earlier: Mapping[str, Any]) -> None:
         if not earlier:

@@ -1,11 +1,14 @@
-"""A progress bar on the terminal, fed by the files the trainer writes in another process."""
+"""How far work is: a bar on a terminal, lines elsewhere. A run's is fed by the files that its trainer writes."""
 
 from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from actfocus_verl.credit.early_stop import REASON
 
 POLL_SECONDS = 0.5
+LINE_SECONDS = 12.0
+"""Where there is no terminal, a stage that goes on says so this often."""
 _NOTED = {
     "episode/success_rate": "success {:.3f}",
     "episode/valid_action_rate": "valid {:.3f}",
@@ -36,16 +41,59 @@ def noted_progress(console: Console) -> Progress:
     )
 
 
-class ProgressBar:
-    """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line a step."""
+class StageProgress:
+    """Shows the stages of one piece of work: a context manager that is called as the work goes on.
 
-    def __init__(self, folder: Path, total_steps: int | None, console: Console) -> None:
+    title: what the work is about. clock: seconds, for lines.
+    """
+
+    def __init__(self, title: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._title = title
+        self._console = console
+        self._clock = clock
+        self._progress = noted_progress(console)
+        self._stage: str | None = None
+        self._said = 0.0
+
+    def __enter__(self) -> StageProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` parts of a stage are done; a total of 0 is not known."""
+        new = stage != self._stage
+        if new:
+            self._progress.start()  # not before: work that was done long ago has no stages
+            for task in self._progress.task_ids:
+                self._progress.remove_task(task)
+            self._progress.add_task(f"{self._title}: {stage}", total=total or None, note="")
+        self._stage = stage
+        self._progress.update(self._progress.task_ids[-1], completed=done)
+        if not self._console.is_terminal and (new or self._clock() - self._said >= LINE_SECONDS):
+            self._said = self._clock()
+            count = f": {done} of {total} ({done / total:.0%})" if done and total else ""
+            self._console.print(f"{self._title}: {stage}{count}", highlight=False, markup=False, soft_wrap=True)
+
+
+class ProgressBar:
+    """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line a step.
+
+    start_up: asked for the stage of the start, None for no news, until the first evaluation or step is there.
+    """
+
+    def __init__(
+        self, folder: Path, total_steps: int | None, console: Console, start_up: Callable[[], str | None] | None = None
+    ) -> None:
         self._metrics = _Follower(folder / "metrics.jsonl")
         self._evaluations = _Follower(folder / "evaluations.jsonl")
         self._console = console
         self._progress = noted_progress(console)
         self._task = self._progress.add_task("starting", total=total_steps, note="")
         self._evaluation = ""
+        self._start_up = start_up
+        self._stage = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-progress", daemon=True)
 
@@ -66,16 +114,28 @@ class ProgressBar:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_SECONDS):
+            self._show_start()
             self._show()
+
+    def _show_start(self) -> None:
+        stage = self._start_up() if self._start_up is not None else None
+        if stage is None or stage == self._stage:
+            return
+        self._stage = stage
+        self._progress.update(self._task, description=stage)
+        if not self._console.is_terminal:
+            self._console.print(stage, highlight=False, soft_wrap=True)
 
     def _show(self) -> None:
         for line in self._evaluations.new():
+            self._start_up = None
             self._evaluation = f"{line['split']} {line['rate']:.3f} [{line['ci_low']:.3f}, {line['ci_high']:.3f}]"
             self._progress.update(self._task, description="training", note=self._evaluation)
             if not self._console.is_terminal:
                 text = f"step {line['step']}: {self._evaluation} ({line['episodes']} episodes)"
                 self._console.print(text, highlight=False, soft_wrap=True)
         for line in self._metrics.new():
+            self._start_up = None
             note = _note(line)
             self._progress.update(
                 self._task, description="training", completed=line["step"], note=f"{note}  {self._evaluation}"

@@ -26,10 +26,12 @@ def play_batch(
     seed: int = 0,
     max_context_tokens: int | None = None,
     observe: Observer | None = None,
+    ended: Callable[[int, int], None] | None = None,
 ) -> list[Trajectory]:
     """Play fresh `worlds` in lock step: every turn of all unfinished episodes is generated in batches.
 
-    temperature: 0 takes the likeliest token. The random state of torch is left as it was.
+    temperature: 0 takes the likeliest token. ended: called before every turn with the number of episodes that have
+    ended, and of all. The random state of torch is left as it was.
     """
     codec = ChatCodec(tokenizer)
     limit = max_context_tokens or model.config.max_position_embeddings
@@ -38,6 +40,8 @@ def play_batch(
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)
         while waiting:
+            if ended is not None:
+                ended(len(episodes) - len(waiting), len(episodes))
             longest = max(episode.world.limits.max_turn_tokens for episode, _ in waiting)
             replies = _generate_all(model, tokenizer, codec, [ids for _, ids in waiting], temperature, longest)
             following = []

@@ -10,11 +10,15 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from actfocus_verl.environments import World, make_world, scripted_player, split_size
 from actfocus_verl.errors import ConfigurationError
@@ -29,41 +33,69 @@ from actfocus_verl.rollout import ChatCodec
 REPORT_NAME = "tiny_policy.json"
 """Beside the weights: the config, seconds by phase, and the play of the finished policy."""
 
+_WAITING_SECONDS = 5.0
+"""How often one that waits for another process's build says so."""
+
 _TOKENIZER_EPISODES = 800
 """Conversations the tokenizer learns from: their words are few."""
 
 
-def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path) -> Path:
+Observer = Callable[[str, int, int], None]
+"""Called as a build goes on: what is being done, how many parts of that are done, of how many (0: unknown)."""
+
+
+def _unobserved(stage: str, done: int, total: int) -> None:
+    """Nobody looks on."""
+
+
+def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path, observe: Observer = _unobserved) -> Path:
     """The folder of this policy under `cache_root`, built when it is absent.
 
     A folder is complete or not there: it is built elsewhere under `cache_root` and renamed. Processes that ask at the
-    same time build it once. Raises ConfigurationError when `cache_root` cannot be written.
+    same time build it once. `observe` is not called when it was there. Raises ConfigurationError when `cache_root`
+    cannot be written.
     """
     folder = cache_root / cache_key(config)
     if folder.is_dir():
         return folder
     try:
         cache_root.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_root / f".{folder.name}.lock"):
+        with _locked(cache_root / f".{folder.name}.lock", observe):
             if not folder.is_dir():
-                _build_and_rename(config, folder)
+                observe(f"building {folder}", 0, 0)
+                _build_and_rename(config, folder, observe)
     except OSError as error:
         problem = f"the tiny policy cannot be written there ({error.strerror or error})"
         raise ConfigurationError("cache_root", str(cache_root), problem, "Choose a writable folder") from error
     return folder
 
 
-def _build_and_rename(config: TinyPolicyConfig, folder: Path) -> None:
+@contextmanager
+def _locked(path: Path, observe: Observer) -> Iterator[None]:
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=_WAITING_SECONDS)
+            break
+        except Timeout:
+            observe("waiting for another process, which builds it", 0, 0)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build_and_rename(config: TinyPolicyConfig, folder: Path, observe: Observer) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        build_tiny_policy(config, unfinished)
+        build_tiny_policy(config, unfinished, observe)
         unfinished.chmod(0o755)  # mkdtemp's are private
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
+def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer = _unobserved) -> dict[str, Any]:
     """Build the policy into `folder`, a Hugging Face model with its tokenizer; returns what `tiny_policy.json` holds.
 
     On one machine the same config gives the same weights to the bit. Random states and the thread count of the calling
@@ -72,16 +104,21 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
     clock, config, player = _Clock(), config.resolved(), scripted_player(config.env)
     folder.mkdir(parents=True, exist_ok=True)
     with reproducible(config.seed), tempfile.TemporaryDirectory() as scratch:
-        conversations = [conversation(config, episode) for episode in range(config.episodes or 0)]
+        conversations = []
+        for episode in range(config.episodes or 0):
+            observe("playing demonstrations", episode, config.episodes or 0)
+            conversations.append(conversation(config, episode))
         clock.lap("demonstrations")
+        observe("training the tokenizer", 0, 0)
         tokenizer = train_tokenizer(_texts(conversations[:_TOKENIZER_EPISODES]), config.vocab_size, player.copied)
         codec = ChatCodec(tokenizer)
         examples = [supervised_example(codec, tokenizer, each, pages=player.learn_pages) for each in conversations]
         clock.lap("tokenizer")
         model = new_model(config, tokenizer)
-        loss = train(model, tokenizer, examples, config, Path(scratch))
+        loss = train(model, tokenizer, examples, config, Path(scratch), partial(observe, "training"))
         clock.lap("training")
-        model.save_pretrained(folder)
+        with _no_bars():
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         report = {
             "config": asdict(config),
@@ -90,16 +127,19 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path) -> dict[str, Any]:
             "training_loss": loss,
         }
         if config.evaluation_episodes:
-            report["evaluation"] = evaluate_policy(config, model, tokenizer)
+            report["evaluation"] = evaluate_policy(config, model, tokenizer, partial(observe, "evaluating"))
             clock.lap("evaluation")
     report["seconds"] = clock.seconds
     (folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
-def evaluate_policy(config: TinyPolicyConfig, model: Any, tokenizer: Any) -> dict[str, Any]:
+def evaluate_policy(
+    config: TinyPolicyConfig, model: Any, tokenizer: Any, ended: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
     """Play `config.evaluation_episodes` evaluation boards at temperature 1: statistics, and how true its reasoning is.
 
+    ended: called before every turn with the number of episodes that have ended, and of all.
     `grounding` is the share of replies that hold each sentence which the scripted player says of the same state.
     """
     player = scripted_player(config.env)
@@ -112,7 +152,8 @@ def evaluate_policy(config: TinyPolicyConfig, model: Any, tokenizer: Any) -> dic
         for position, sentence in enumerate(_sentences(player.describe(world))):
             true_sentences[position] += sentence in reply
 
-    trajectories = play_batch(model, tokenizer, _evaluation_worlds(config), seed=config.seed, observe=observe)
+    worlds = _evaluation_worlds(config)
+    trajectories = play_batch(model, tokenizer, worlds, seed=config.seed, observe=observe, ended=ended)
     grounding = [true_sentences[position] / replies for position in sorted(true_sentences)]
     return {**asdict(play_statistics(trajectories)), "grounding": grounding}
 
@@ -144,6 +185,18 @@ def _texts(conversations: list[list[Message]]) -> list[str]:
     """What the tokenizer learns from: every message, and the roles' lines of the chat template."""
     messages = [message["content"] for messages in conversations for message in messages]
     return messages + [f"{message['role']}\n" for messages in conversations for message in messages]
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers draws a bar even for a single file."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
 
 
 class _Clock:

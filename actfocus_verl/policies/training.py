@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -80,8 +81,18 @@ def supervised_example(
     return {"input_ids": input_ids, "labels": list(input_ids) if pages else labels}
 
 
-def train(model: Any, tokenizer: Any, examples: list[Example], config: TinyPolicyConfig, folder: Path) -> float:
-    """Train `model` in place on the CPU and return the last logged loss; `folder` is for the Trainer's own files."""
+def train(
+    model: Any,
+    tokenizer: Any,
+    examples: list[Example],
+    config: TinyPolicyConfig,
+    folder: Path,
+    stepped: Callable[[int, int], None],
+) -> float:
+    """Train `model` in place on the CPU and return the last logged loss.
+
+    folder: for the Trainer's own files. stepped: called with the number of steps done, and of all.
+    """
     trainer = Trainer(
         model=model,
         args=_arguments(config, folder),
@@ -89,9 +100,23 @@ def train(model: Any, tokenizer: Any, examples: list[Example], config: TinyPolic
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=_IGNORED),
     )
     trainer.remove_callback(PrinterCallback)  # a library does not print
+    trainer.add_callback(_Steps(stepped))
     trainer.train()
     model.eval()
     return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
+
+
+class _Steps(TrainerCallback):
+    """Passes on how far the training is."""
+
+    def __init__(self, stepped: Callable[[int, int], None]) -> None:
+        self._stepped = stepped
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._stepped(0, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._stepped(state.global_step, state.max_steps)
 
 
 def _arguments(config: TinyPolicyConfig, folder: Path) -> TrainingArguments:

@@ -9,7 +9,8 @@
 ==============================================  ====================================================================
 
 The lock is a `flock` on a descriptor that the training inherits, so it lasts as long as any of the two lives: a runner
-that was killed leaves a run that is still locked while its training goes on, and free as soon as that has ended.
+that was killed leaves a run that is still locked while its training goes on, and free as soon as that has ended. The
+training claims its folder for itself as well (launch/claim.py), which also keeps out one that is started by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -25,14 +25,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.claim import ProcessIdentity
 from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.reproduction.matrix import Matrix, Run
-
-_CLOCK_SECONDS = 2.0
-"""By so much the time a process started at may change when the machine's clock is set."""
 
 
 class State(Enum):
@@ -161,20 +157,12 @@ def is_locked(path: Path) -> bool:
         return not lock.acquire()
 
 
-def this_process() -> dict[str, Any]:
-    """What tells this process from every other one, also from a later one with its id."""
-    return {"host": platform.node(), "pid": os.getpid(), "created": psutil.Process().create_time()}
-
-
 def is_orphan(start: Mapping[str, Any]) -> bool:
     """Whether the runner that made this start was one of this machine and is dead."""
-    runner = start.get("runner", {})
-    if runner.get("host") != platform.node():
-        return False
     try:
-        return abs(psutil.Process(runner["pid"]).create_time() - runner["created"]) > _CLOCK_SECONDS
-    except psutil.NoSuchProcess:
-        return True
+        return ProcessIdentity.from_json(start["runner"]).is_running() is False
+    except (KeyError, TypeError):  # no start, or that of an earlier version, which named it in another way
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import write_json
+from actfocus_verl.launch.claim import this_process
 from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.preflight.output import TRACKER_FILE
 from actfocus_verl.reproduction import cost
@@ -30,7 +31,6 @@ from actfocus_verl.reproduction.folders import (
     is_locked,
     is_orphan,
     read_json,
-    this_process,
 )
 from actfocus_verl.reproduction.matrix import Run
 from actfocus_verl.reproduction.summary import Summary, summarise
@@ -174,7 +174,7 @@ def _new_start(run: Run, places: Places, earlier: dict[str, Any], options: Optio
         "seed": run.seed,
         "settings_digest": compose_experiment(run.experiment).digest,
         "code": current_version().to_json(),
-        "runner": this_process(),
+        "runner": asdict(this_process()),
         "mixed_versions": False,
     }
     if earlier and (places.folder / "checkpoints" / TRACKER_FILE).exists():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actfocus_verl.diagnose import main
+from actfocus_verl.diagnose import RESULT_FILE, main
 from actfocus_verl.diagnosis.arguments import KEYS
+from actfocus_verl.launch.claim import FolderClaim
 from tests.diagnosis.conftest import Record, records, write_rollouts
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -110,7 +112,7 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
         (["run={run}", "tokens=-1"], "error: tokens=-1: must be an integer at least 0."),
         (["run={run}", "step=7"], "keeps no episodes of it. Choose one of: 2, 4"),
         (["run={run}", "model=/no/model"], "error: model='/no/model': is no folder."),
-        (["run={run}", "out={run}/config.yaml"], "cannot be made"),
+        (["run={run}", "out={run}/config.yaml"], "cannot be written (File exists"),
         (["run"], "error: argument='run': is no key=value."),
     ],
 )
@@ -122,6 +124,14 @@ def test_mistakes_end_with_one_line(
     shown = capsys.readouterr()
     assert message in shown.err
     assert (shown.out, shown.err.count("\n")) == ("", 1)
+
+
+def test_one_diagnosis_at_a_time(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with FolderClaim("out", run / "diagnose"):
+        assert main([f"run={run}", "tokens=0"]) == 2
+        assert f"process {os.getpid()} on host" in capsys.readouterr().err
+        assert not (run / "diagnose" / RESULT_FILE).exists()
+    assert main([f"run={run}", "tokens=0"]) == 0
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:

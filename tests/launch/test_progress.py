@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from actfocus_verl.launch.progress import ProgressBar, _Follower
+from actfocus_verl.launch.progress import LINE_SECONDS, ProgressBar, StageProgress, _Follower
 
 
 def step(number: int, success: float | None = 0.25, **more: Any) -> dict[str, Any]:
@@ -128,3 +129,69 @@ def test_on_a_terminal_the_bar_holds_step_success_and_evaluation(tmp_path: Path)
     last = next(line for line in reversed(output(console)) if "training" in line)
     assert "7/40" in last
     assert "success 0.250, valid 1.000, 3.2 s/step  test 0.270 [0.233, 0.310]" in last
+
+
+# --- The stages of a run's start --------------------------------------------------------------------------------------
+
+
+def test_the_stages_of_the_start_are_lines_until_the_first_step(tmp_path: Path) -> None:
+    """Each once, and None, an answer that did not come, is no stage."""
+    console, asked = without_terminal(), threading.Event()
+    stages = iter(["starting Ray", "starting Ray", None, "loading the models", "starting Ray"])
+
+    def next_stage() -> str | None:
+        stage = next(stages)
+        if stage == "loading the models":
+            append(tmp_path / "metrics.jsonl", [step(1)])
+            asked.set()
+        return stage
+
+    with ProgressBar(tmp_path, 2, console, next_stage):
+        assert asked.wait(30)
+    assert output(console) == ["starting Ray", "loading the models", "step 1: success 0.250, valid 1.000, 3.2 s/step"]
+
+
+def test_on_a_terminal_the_stage_is_what_the_bar_says(tmp_path: Path) -> None:
+    console, asked = Console(file=io.StringIO(), force_terminal=True, width=200), threading.Event()
+    with ProgressBar(tmp_path, 2, console, lambda: asked.set() or "loading the models"):
+        assert asked.wait(30)
+    assert any("loading the models" in line for line in output(console))
+
+
+# --- Work in stages ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_terminal_a_stage_is_a_line_and_one_that_lasts_several() -> None:
+    console, now = without_terminal(), [100.0]
+    with StageProgress("tiny policy", console, clock=lambda: now[0]) as progress:
+        progress("building a/very/long/path/that/is/wider/than/the/console", 0, 0)
+        progress("training", 0, 400)
+        for done in (1, 2, 3):
+            now[0] += LINE_SECONDS / 2
+            progress("training", done * 100, 400)
+        now[0] += LINE_SECONDS / 4
+        progress("evaluating", 5, 10)
+    assert output(console) == [
+        "tiny policy: building a/very/long/path/that/is/wider/than/the/console",
+        "tiny policy: training",
+        "tiny policy: training: 200 of 400 (50%)",
+        "tiny policy: evaluating: 5 of 10 (50%)",
+    ]
+
+
+def test_on_a_terminal_a_stage_is_a_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    with StageProgress("tiny policy", console) as progress:
+        progress("building", 0, 0)
+        progress("training", 3, 400)
+    last = next(line for line in reversed(output(console)) if "tiny policy" in line)
+    assert "tiny policy: training" in last
+    assert "3/400" in last
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_work_that_was_done_long_ago_shows_nothing(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal)
+    with StageProgress("tiny policy", console):
+        pass
+    assert output(console) == []

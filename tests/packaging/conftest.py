@@ -18,26 +18,30 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGED = ["actfocus_verl", "configs", "requirements"]
 PACKAGED += ["setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md"]
 # What the scripts call: tests that choose the PATH link these and nothing else.
-TOOLS = ["awk", "bash", "cat", "chmod", "cut", "date", "df", "dirname", "env", "flock", "grep", "id", "mkdir"]
-TOOLS += ["mkfifo", "sha256sum", "tail", "uname"]
+TOOLS = ["awk", "bash", "cat", "chmod", "cut", "date", "df", "dirname", "env", "find", "flock", "grep", "id"]
+TOOLS += ["ls", "mkdir", "mkfifo", "rm", "sha256sum", "tail", "uname"]
 
 # Answers as Python 3.11.7 would, writes down how it was called, and makes a virtual environment of copies of itself.
 FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$*" >>"$FAKE_CALLS"
+hang() { # by builtins alone: no child is left behind, whatever the signal
+    [[ -n "$1" ]] || return
+    mkfifo "$1.pipe" && exec 8<>"$1.pipe"
+    : >"$1" && read -r -t 60 -u 8
+}
 case "$*" in
     *sys.version_info*) echo "${FAKE_VERSION:-3.11.7}" ;;
-    "-m venv --clear "*)
-        mkdir -p "$4/bin" "$4/lib/python3.11/site-packages/pip"
-        cat "$0" >"$4/bin/python" && chmod +x "$4/bin/python"
-        echo "VIRTUAL_ENV=$4" >"$4/bin/activate"
+    "-m venv --clear "*) exit 1 ;;
+    "-m venv "*)
+        hang "${FAKE_VENV_HANG:-}"
+        mkdir -p "$3/bin" "$3/lib/python3.11/site-packages/pip"
+        cat "$0" >"$3/bin/python" && chmod +x "$3/bin/python"
+        printf "${FAKE_ACTIVATE:-VIRTUAL_ENV=%s}\\n" "$3" >"$3/bin/activate"
         ;;
     "-m pip "*"--dry-run"*) exit "${FAKE_DRY_RUN:-0}" ;;
     "-m pip "*)
         echo "a line of pip's"
-        if [[ -n "${FAKE_HANG:-}" ]]; then # by builtins alone: no child is left behind, whatever the signal
-            mkfifo "$FAKE_HANG.pipe" && exec 8<>"$FAKE_HANG.pipe"
-            : >"$FAKE_HANG" && read -r -t 60 -u 8
-        fi
+        hang "${FAKE_HANG:-}"
         exit "${FAKE_PIP:-0}"
         ;;
     "-c import torch,"*) exit "${FAKE_IMPORTS:-0}" ;;

@@ -67,26 +67,6 @@ def test_a_changed_requirement_updates_the_venv_in_place(scripts: ScriptTree) ->
     assert scripts.call("venv_state") == "fresh"
 
 
-def test_a_venv_made_by_hand_is_updated_not_replaced(scripts: ScriptTree) -> None:
-    scripts.run()
-    scripts.stamp.unlink()
-    assert scripts.call("venv_state") == "stale"
-
-
-def test_a_moved_tree_gets_a_new_venv(scripts: ScriptTree, tmp_path: Path) -> None:
-    scripts.run()
-    moved = ScriptTree(tmp_path / "elsewhere", scripts.env)
-    scripts.root.rename(moved.root)
-
-    result = moved.run()
-
-    assert result.stdout.splitlines()[:2] == [
-        "bootstrap: .venv is unusable",
-        "bootstrap: creating .venv on Python 3.11.7",
-    ]
-    assert moved.call("venv_state") == "fresh"
-
-
 def test_another_python_gets_a_new_venv(scripts: ScriptTree, tmp_path: Path) -> None:
     scripts.run()
     other = tmp_path / "other" / "python"
@@ -105,6 +85,113 @@ def test_torch_comes_from_its_own_index_when_pip_knows_none(scripts: ScriptTree)
     assert call.endswith("--index-url https://example.invalid/cpu torch")
     assert "--no-deps" in call
     assert "pip's indexes have no CPU build of torch: taking it from https://example.invalid/cpu" in result.stdout
+
+
+# --- Environments that it did not make -------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Every path below a folder, links not followed, with what is in it."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        content = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        entries[str(path.relative_to(folder))] = (content, path.lstat().st_mtime_ns)
+    return entries
+
+
+def a_link(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    elsewhere.run()
+    scripts.venv.symlink_to(elsewhere.venv)
+    return f"{scripts.venv} is a link to another environment: delete the link (rm {scripts.venv}) to get one here, or"
+
+
+def a_link_to_what_is_interrupted(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    """The state in which an environment of its own is emptied."""
+    told = a_link(scripts, elsewhere)
+    elsewhere.stamp.write_text("building\n")
+    return told
+
+
+def a_broken_link(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    scripts.venv.symlink_to(elsewhere.root / "gone")
+    return f"{scripts.venv} is a link to another environment"
+
+
+def one_made_by_hand(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    scripts.run()
+    scripts.stamp.unlink()
+    return f"{scripts.venv} was not made by this script: move it away (mv {scripts.venv} {scripts.venv}-mine), or leave"
+
+
+def a_folder_of_something_else(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    (scripts.venv / "photos").mkdir(parents=True)
+    (scripts.venv / "photos" / "only copy.jpg").touch()
+    return f"{scripts.venv} was not made by this script"
+
+
+def one_that_was_moved(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    elsewhere.run()
+    elsewhere.venv.rename(scripts.venv)
+    return f"{scripts.venv} was made at another path and does not work here: move it back, or delete it (rm -r "
+
+
+def one_that_was_copied(scripts: ScriptTree, elsewhere: ScriptTree) -> str:
+    elsewhere.run()
+    shutil.copytree(elsewhere.venv, scripts.venv)
+    return f"{scripts.venv} was made at another path"
+
+
+NOT_ITS_OWN = [a_link, a_link_to_what_is_interrupted, a_broken_link, one_made_by_hand, a_folder_of_something_else]
+NOT_ITS_OWN += [one_that_was_moved, one_that_was_copied]
+
+
+@pytest.mark.parametrize("make", NOT_ITS_OWN)
+def test_an_environment_that_it_did_not_make_is_left_alone(scripts: ScriptTree, tmp_path: Path, make) -> None:
+    elsewhere = ScriptTree(tmp_path / "elsewhere", scripts.env)
+    shutil.copytree(scripts.root, elsewhere.root)
+    told = make(scripts, elsewhere)
+    before = contents(scripts.root), contents(elsewhere.root)
+
+    for more in ({}, {"PYTHON": scripts.env["PATH"] + "/python3.11"}):
+        assert the_error(scripts.run(**more)).startswith(told)
+
+    assert (contents(scripts.root), contents(elsewhere.root)) == before
+
+
+def test_a_tree_moved_to_the_end_of_its_old_path_is_seen(scripts: ScriptTree, tmp_path: Path) -> None:
+    """The old path, which the environment names, ends with the new one."""
+    old, new = (
+        ScriptTree(tmp_path / "x" / str(tmp_path)[1:] / "tree2", scripts.env),
+        ScriptTree(tmp_path / "tree2", scripts.env),
+    )
+    shutil.copytree(scripts.root, old.root)
+    old.run()
+    old.root.rename(new.root)
+    assert the_error(new.run()).startswith(f"{new.venv} was made at another path")
+
+
+@pytest.mark.parametrize("line", ["VIRTUAL_ENV=%s", "export VIRTUAL_ENV='%s'", '    VIRTUAL_ENV="%s"'])
+def test_its_own_is_known_whatever_the_release_of_python_writes(scripts: ScriptTree, line: str) -> None:
+    assert scripts.run(FAKE_ACTIVATE=line).returncode == 0
+    assert scripts.call("venv_state") == "fresh"
+
+
+def test_an_empty_folder_is_taken(scripts: ScriptTree) -> None:
+    """A mount point, say."""
+    scripts.venv.mkdir()
+    assert scripts.run().returncode == 0
+
+
+def test_its_own_is_emptied_of_what_an_interrupted_install_left(scripts: ScriptTree) -> None:
+    scripts.run()
+    (scripts.venv / "lib" / "half").touch()
+    (scripts.venv / ".hidden").touch()
+    scripts.stamp.write_text("building\n")
+
+    assert scripts.run().returncode == 0
+
+    assert not (scripts.venv / "lib" / "half").exists()
+    assert not (scripts.venv / ".hidden").exists()
 
 
 # --- What it refuses -------------------------------------------------------------------------------------------------
@@ -156,10 +243,11 @@ def test_a_disk_size_that_is_no_number(scripts: ScriptTree) -> None:
     assert error == "ACTFOCUS_MIN_DISK_GB=6G is not a whole number: set it to one, or unset it"
 
 
-@pytest.mark.parametrize("built", [False, True], ids=["before an install", "in an up-to-date venv"])
-def test_torchvision_in_the_way(scripts: ScriptTree, built: bool) -> None:
-    if built:
-        scripts.run()
+@pytest.mark.parametrize("stamp", ["stale\n", None], ids=["in a stale venv", "in an up-to-date venv"])
+def test_torchvision_in_the_way(scripts: ScriptTree, stamp: str | None) -> None:
+    scripts.run()
+    if stamp:
+        scripts.stamp.write_text(stamp)
     for name in ("torchvision", "torchcodec"):
         (scripts.venv / "lib" / "python3.11" / "site-packages" / name).mkdir(parents=True)
 
@@ -231,12 +319,13 @@ def test_packages_that_do_not_import_leave_no_stamp(scripts: ScriptTree) -> None
     assert scripts.call("venv_state") == "stale"
 
 
+@pytest.mark.parametrize("where", ["FAKE_HANG", "FAKE_VENV_HANG"], ids=["in pip", "in venv"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_install_that_is_stopped_starts_afresh(
-    scripts: ScriptTree, tmp_path: Path, end_group, number: signal.Signals
+    scripts: ScriptTree, tmp_path: Path, end_group, number: signal.Signals, where: str
 ) -> None:
-    reached = tmp_path / "in pip"
-    process = scripts.start(FAKE_HANG=str(reached))
+    reached = tmp_path / "reached"
+    process = scripts.start(**{where: str(reached)})
     while not reached.exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 FOLDER = Path(__file__).resolve().parents[2] / "requirements"
@@ -20,18 +24,97 @@ def read(name: str) -> list[Requirement]:
     return [item for item in parsed if item.marker is None or item.marker.evaluate()]
 
 
-@pytest.mark.parametrize("name", ["base.txt", "cpu.txt", "dev.txt", "vllm-cpu.txt"])
-def test_the_constraints_pin_every_direct_requirement_within_its_range(name: str) -> None:
-    pins = {canonicalize_name(item.name): item.specifier for item in read("constraints-cpu.txt")}
+def pinned(name: str) -> dict[str, str]:
+    """Package -> its version, of a file of constraints."""
+    pins: dict[str, str] = {}
     for item in read(name):
-        (pin,) = pins[canonicalize_name(item.name)]
-        assert item.specifier.contains(pin.version, prereleases=True), f"{name}: {item} against {pin}"
+        (specifier,) = item.specifier
+        pins[canonicalize_name(item.name)] = specifier.version
+    return pins
 
 
-def test_every_constraint_is_one_exact_version() -> None:
-    items = read("constraints-cpu.txt")
+@pytest.mark.parametrize(
+    ("constraints", "name"),
+    [
+        *(("constraints-cpu.txt", name) for name in ("base.txt", "cpu.txt", "dev.txt", "vllm-cpu.txt")),
+        *(("constraints-gpu.txt", name) for name in ("base.txt", "gpu.txt")),
+    ],
+)
+def test_the_constraints_pin_every_direct_requirement_within_its_range(constraints: str, name: str) -> None:
+    pins = pinned(constraints)
+    for item in read(name):
+        pin = pins[canonicalize_name(item.name)]
+        assert item.specifier.contains(pin, prereleases=True), f"{name}: {item} against {pin}"
+
+
+@pytest.mark.parametrize("constraints", ["constraints-cpu.txt", "constraints-gpu.txt"])
+def test_every_constraint_is_one_exact_version(constraints: str) -> None:
+    items = read(constraints)
     assert all([spec.operator for spec in item.specifier] == ["=="] for item in items)
     assert len({canonicalize_name(item.name) for item in items}) == len(items)
+
+
+def needs(name: str, extras: Sequence[str] = ("",)) -> list[Requirement]:
+    """What an installed package says it needs on this machine."""
+    stated = [Requirement(line) for line in importlib.metadata.requires(name) or []]
+    wanted = [item for item in stated if item.marker is None or any(item.marker.evaluate({"extra": e}) for e in extras)]
+    nested = [
+        item for item in wanted if canonicalize_name(item.name) == canonicalize_name(name)
+    ]  # verl[vllm] -> [core]
+    return wanted if not nested or set(nested[0].extras) <= set(extras) else needs(name, [*extras, *nested[0].extras])
+
+
+@pytest.mark.parametrize("constraints", ["constraints-cpu.txt", "constraints-gpu.txt"])
+def test_verl_is_pinned_to_the_release_that_is_tested(constraints: str) -> None:
+    assert pinned(constraints)["verl"] == importlib.metadata.version("verl")
+
+
+def test_the_range_of_verl_is_the_one_the_contract_names() -> None:
+    contract = (FOLDER.parent / "actfocus_verl" / "integration" / "contract.py").read_text()
+    supported = re.search(r'^SUPPORTED_VERL: Final = "(.*)"$', contract, re.MULTILINE)[1]
+    for name in ("base.txt", "gpu.txt"):
+        (verl,) = (item for item in read(name) if item.name == "verl")
+        assert verl.specifier == SpecifierSet(supported)
+
+
+def test_the_gpu_constraints_are_what_verl_s_own_extra_asks_for() -> None:
+    """They hold all of it, and, of every package of theirs that is installed here too, what that one needs."""
+    pins = pinned("constraints-gpu.txt")
+    for item in needs("verl", ["", "vllm"]):
+        if item.name != "verl":
+            assert item.specifier.contains(pins[canonicalize_name(item.name)], prereleases=True), item
+    installed = {name for name in pins if pins[name] == version_here(name)}
+    assert len(installed) > 100
+    missing = {
+        f"{name} needs {item}" for name in installed for item in needs(name) if canonicalize_name(item.name) not in pins
+    }
+    assert not missing
+
+
+def version_here(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def test_the_release_of_flash_attn_is_the_one_that_verl_names() -> None:
+    (stated,) = {item for item in needs("verl", ["flash-attn-cu130torch211"]) if item.name == "flash-attn"}
+    assert pinned("constraints-gpu.txt")["torch"].startswith("2.11.")
+    assert f"pip install --no-build-isolation {stated.name}{stated.specifier}" in (FOLDER / "gpu.txt").read_text()
+
+
+def test_a_report_of_pip_becomes_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER.parent / "scripts")
+    lock_gpu = importlib.import_module("lock_gpu")
+    lines = lock_gpu.TARGET.read_text().splitlines()
+    pins = [line.partition("==")[::2] for line in lines if not line.startswith("#")]
+    report = {
+        "pip_version": re.search("What pip (.*?) ", lines[2])[1],
+        "environment": {"platform_system": "Linux", "platform_machine": "x86_64", "python_version": "3.11"},
+        "install": [{"metadata": {"name": name, "version": version}} for name, version in reversed(pins)],
+    }
+    assert lock_gpu.constraints(report).splitlines() == lines
 
 
 def test_no_cuda_companion_is_named_for_the_cpu() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -76,6 +77,29 @@ def test_same_config_same_bits(micro_folder, micro_config, tmp_path):
     assert (micro_folder / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
 
 
+def test_a_build_says_what_it_does_and_how_far_it_is(micro_config, tmp_path, monkeypatch, capfd):
+    seen = []
+    config = replace(micro_config, evaluation_episodes=2)
+    monkeypatch.setattr(
+        tiny, "make_world", lambda *args, **kwargs: make_world(*args, **kwargs | {"max_turn_tokens": 5, "max_turns": 2})
+    )
+    ensure_tiny_policy(config, tmp_path, lambda *call: seen.append(call))
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == [
+        f"building {tmp_path / cache_key(config)}",
+        "playing demonstrations",
+        "training the tokenizer",
+        "training",
+        "evaluating",
+    ]
+    assert [call[1:] for call in seen if call[0] == "playing demonstrations"] == [(done, 12) for done in range(12)]
+    assert [call[1:] for call in seen if call[0] == "training"] == [(done, 3) for done in range(4)]
+    assert [call[1:] for call in seen if call[0] == "evaluating"] == [(0, 2), (0, 2)]
+    assert capfd.readouterr() == ("", "")  # it says so to whoever asked, and nothing to the terminal
+    seen.clear()
+    ensure_tiny_policy(config, tmp_path, lambda *call: seen.append(call))
+    assert seen == []
+
+
 def test_another_seed_gives_other_weights(micro_folder, micro_config, tmp_path):
     build_tiny_policy(replace(micro_config, seed=1), tmp_path)
     first, second = (load_file(folder / "model.safetensors") for folder in (micro_folder, tmp_path))
@@ -126,7 +150,7 @@ class TestEnsure:
     def builds(self, monkeypatch):
         builds = []
 
-        def build(config, folder):
+        def build(config, folder, observe):
             builds.append(folder)
             (folder / "model.safetensors").write_text("weights")
 
@@ -153,9 +177,25 @@ class TestEnsure:
             thread.join()
         assert len(builds) == 1
 
+    def test_one_that_waits_says_so(self, builds, tmp_path, monkeypatch):
+        monkeypatch.setattr(tiny, "_WAITING_SECONDS", 0.01)
+        config, said, seen = TinyPolicyConfig(), threading.Event(), []
+
+        def observe(stage, done, total):
+            seen.append(stage)
+            said.set()
+
+        thread = threading.Thread(target=ensure_tiny_policy, args=(config, tmp_path, observe))
+        with FileLock(tmp_path / f".{cache_key(config)}.lock"):
+            thread.start()
+            assert said.wait(30)
+        thread.join(30)
+        assert seen[0] == "waiting for another process, which builds it"
+        assert seen[-1] == f"building {tmp_path / cache_key(config)}"
+
     def test_a_failed_build_leaves_nothing_and_can_be_repeated(self, builds, tmp_path, monkeypatch):
         with monkeypatch.context() as broken:
-            broken.setattr(tiny, "build_tiny_policy", lambda config, folder: 1 / 0)
+            broken.setattr(tiny, "build_tiny_policy", lambda config, folder, observe: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 ensure_tiny_policy(TinyPolicyConfig(), tmp_path)
         assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -1,0 +1,220 @@
+"""The right to write to a folder: one process has it at a time, and the file that says so says which.
+
+While a process writes to a folder, `claim.json` in it names host, process and since when. It is created exclusively,
+touched every few seconds, and removed at the end, whatever the end is; only a process that is killed leaves it behind.
+
+- Of a process of this machine's present boot it is known whether it still runs: its id and the time it started at are
+  looked up, so a reused id is not taken for it. The claim of a dead one is taken over.
+- A process elsewhere cannot be looked up: on another host of a shared file system, in another container, before a
+  reboot. Its claim is respected. When it was not touched for five minutes the refusal says that the process is probably
+  gone, and the user deletes the file; where the host has this host's name (a reboot, a restarted container), it is
+  taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from actfocus_verl.errors import ConfigurationError
+
+CLAIM_FILE: Final = "claim.json"
+LOCK_FILE: Final = ".claim.lock"
+"""Held for a moment, so that no two processes of a host take over one stale claim. It stays: deleting it would race."""
+
+HEARTBEAT_SECONDS = 10.0
+SILENT_SECONDS = 300.0
+"""A claim that was not touched for so long is of a process that is probably gone."""
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """What tells a process from every other one, also from a later one with its id."""
+
+    host: str
+    boot: str
+    """The kernel's id of its present boot: host names repeat, in containers above all."""
+    namespace: str
+    """The namespace that its process id is one of: every container has its own process 1."""
+    pid: int
+    started: int | None
+    """Clock ticks from boot to its start, which no setting of the clock changes."""
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> ProcessIdentity:
+        """Raises KeyError or TypeError for what is none."""
+        return cls(**{name: entry[name] for name in cls.__dataclass_fields__})
+
+    def is_running(self) -> bool | None:
+        """Whether it runs; None where that cannot be seen from here."""
+        here = this_process()
+        if (self.boot, self.namespace) != (here.boot, here.namespace):
+            return None
+        try:
+            started = _start_ticks(self.pid)
+        except FileNotFoundError:
+            return _may_be_hidden(self.pid)
+        return started is not None and started == self.started
+
+
+def this_process() -> ProcessIdentity:
+    boot, namespace = _boot()
+    return ProcessIdentity(platform.node(), boot, namespace, os.getpid(), _start_ticks(os.getpid()))
+
+
+@cache
+def _boot() -> tuple[str, str]:
+    """Boot id and process namespace; without a kernel that tells, the host's name has to do."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return boot, str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return platform.node(), ""
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started, in ticks after boot; None for one that has ended.
+
+    Raises FileNotFoundError where there is none of this id, or it is hidden.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except ProcessLookupError:  # it ended between opening and reading
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _may_be_hidden(pid: int) -> bool:
+    """Whether a process that /proc does not show is another user's, on a machine that hides those."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        pass
+    return False
+
+
+class FolderClaim:
+    """Holds the claim of a folder while its `with` block runs; the folder is made where there is none.
+
+    key: the setting that names the folder, for errors. Entering raises ConfigurationError when another process has the
+    claim, or when the folder cannot be written.
+    """
+
+    def __init__(self, key: str, folder: Path) -> None:
+        self._key = key
+        self._folder = folder
+        self._path = folder / CLAIM_FILE
+        self._descriptor = -1
+        self._content = b""
+        self._ended = threading.Event()
+        self._heartbeat = threading.Thread(target=self._touch, name="actfocus-claim", daemon=True)
+
+    def __enter__(self) -> FolderClaim:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self._folder) as lock:
+                self._require_free(lock)
+                while not self._create():
+                    self._require_free(lock)
+        except OSError as error:
+            problem = f"cannot be written ({error.strerror or type(error).__name__}: {error.filename or self._path})"
+            raise ConfigurationError(self._key, str(self._folder), problem, f"Choose another {self._key}") from error
+        self._heartbeat.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._ended.set()
+        self._heartbeat.join()
+        os.close(self._descriptor)
+        with contextlib.suppress(OSError), _locked(self._folder):  # OSError: the folder is gone
+            if self._path.read_bytes() == self._content:  # not another's, made after this one was deleted by hand
+                self._path.unlink()
+
+    def _require_free(self, lock: int) -> None:
+        """Remove a claim that is void; raise for one that is not."""
+        holder = self._read()
+        if holder is None:
+            return
+        process, since = holder
+        running, silence = process.is_running(), _silence(self._path, lock)
+        restarted = running is None and process.host == platform.node() and silence >= SILENT_SECONDS
+        if running is False or restarted:
+            self._path.unlink(missing_ok=True)
+            return
+        raise self._refusal(process, since, None if running else silence)
+
+    def _create(self) -> bool:
+        """Create the claim; False when another host did so in this moment."""
+        try:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._content = json.dumps({**asdict(this_process()), "since": since}).encode() + b"\n"
+        os.write(self._descriptor, self._content)
+        os.fsync(self._descriptor)
+        return True
+
+    def _read(self) -> tuple[ProcessIdentity, str] | None:
+        try:
+            entry = json.loads(self._path.read_bytes())
+            return ProcessIdentity.from_json(entry), str(entry["since"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"{self._path} is no claim that can be read, so another process may be writing there"
+            remedy = f"Make sure that none is and delete that file, or choose another {self._key}"
+            raise ConfigurationError(self._key, str(self._folder), problem, remedy) from error
+
+    def _refusal(self, process: ProcessIdentity, since: str, silence: float | None) -> ConfigurationError:
+        """silence: seconds for which one that cannot be looked up gave no sign; None for one that is known to run."""
+        name = f"process {process.pid} on host {process.host}"
+        if silence is None:
+            problem = f"{name} has been writing to it since {since}"
+            remedy = f"Wait for its end, or choose another {self._key}"
+        elif silence < SILENT_SECONDS:
+            problem = f"{name} has been writing to it since {since} (last sign of life {silence:.0f} s ago)"
+            remedy = f"Wait for its end, or choose another {self._key}; if that process is gone, delete {self._path}"
+        else:
+            problem = f"{name} began to write to it at {since} and has given no sign of life for {silence / 60:.0f} min"
+            remedy = f"It is probably gone: make sure and delete {self._path}, or choose another {self._key}"
+        return ConfigurationError(self._key, str(self._folder), problem, remedy)
+
+    def _touch(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # one that fails is one beat less, no reason to end a run
+                os.utime(self._descriptor)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Exclude this host's other processes; yields the lock file's descriptor."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: creating a claim is exclusive all the same
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _silence(path: Path, lock: int) -> float:
+    """Seconds since a claim was touched, both times by the clock of the file system, which hosts may not agree with."""
+    os.utime(lock)
+    try:
+        return max(0.0, os.fstat(lock).st_mtime - path.stat().st_mtime)
+    except FileNotFoundError:  # released in this moment
+        return 0.0

@@ -1,0 +1,39 @@
+"""How far a run's start is: verl says nothing until its first step, but it names its actors one kind after another."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import ray
+
+_ENGINES: Final = {"vllm": "vLLM", "sglang": "SGLang"}
+_SERVER: Final = "server_"
+"""In the names of rollout servers, which are made once the models are loaded."""
+_AGENT_LOOP: Final = "agent_loop_worker_"
+"""In those of what plays episodes, which are made once the servers answer."""
+
+
+class StartUp:
+    """Called for the stage that a run's start has reached. config: the whole configuration."""
+
+    def __init__(self, config: Any) -> None:
+        engine = str(config.actor_rollout_ref.rollout.name)
+        self._engine = _ENGINES.get(engine, engine)
+        self._evaluates = bool(config.trainer.get("val_before_train", True))
+        joins = os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
+        self._before = "connecting to Ray" if joins else "starting Ray"
+
+    def __call__(self) -> str | None:
+        """What the run is doing, as far as the cluster shows it; None when it does not answer."""
+        if not ray.is_initialized():
+            return self._before
+        try:
+            names = ray.util.list_named_actors()
+        except (ray.exceptions.RayError, RuntimeError, ValueError):  # half connected, or ending
+            return None
+        if any(_AGENT_LOOP in name for name in names):
+            return "evaluating" if self._evaluates else "playing the first episodes"
+        if any(_SERVER in name for name in names):
+            return f"starting {self._engine}"
+        return "loading the models"
