@@ -111,6 +111,6 @@ class TokenColumnsOutput(AgentLoopOutput):
 
 
 def name_no_number(extra_fields: Mapping[str, Any], given: object) -> dict[str, Any]:
-    """Return an output's extra fields with what it was given in place of a reward."""
+    """Return an output's extra fields with what it was given in place of a reward, unless they say so already."""
     info = dict(extra_fields.get("reward_extra_info") or {})
-    return {**extra_fields, "reward_extra_info": info | {NO_NUMBER: repr(given)[:100]}}
+    return {**extra_fields, "reward_extra_info": {NO_NUMBER: repr(given)[:100]} | info}

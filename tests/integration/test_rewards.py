@@ -49,7 +49,8 @@ def test_a_step_ends_with_whose_it_is(make_trainer: MakeTrainer, queue: LocalQue
     assert str(caught.value) == (
         "run.drop_nonfinite=False: 1 of 6 episodes of step 1 have a reward that is no finite number "
         f"(1 x {value}), from the reward function judge.py:compute_score; data source board-b; rows b_1_0. "
-        "Let it give a finite number for every episode, or set run.drop_nonfinite=true to leave out the prompt groups that hold such an episode"
+        "Let it give a finite number for every episode, "
+        "or set run.drop_nonfinite=true to leave out the prompt groups that hold such an episode"
     )
     assert set(queue.rows) == set(rows)  # nothing is lost
 
