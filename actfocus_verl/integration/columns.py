@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -86,6 +87,11 @@ def _numbered(names: Sequence[Hashable]) -> torch.Tensor:
 def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
     """Return bool (B,): False for the rows that verl added to fill a mini-batch."""
     return torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+
+
+def plain(value: Any) -> Any:
+    """Return what is inside a Python object that TransferQueue has wrapped."""
+    return getattr(value, "data", value)
 
 
 def require_lengths(batch: KVBatchMeta, data: TensorDict) -> None:

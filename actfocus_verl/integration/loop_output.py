@@ -67,8 +67,7 @@ class TokenColumnsOutput(AgentLoopOutput):
         verl has no row without a response token. This one is read by nobody and trained by nothing.
         """
         if not self.response_ids and self.prompt_ids:
-            self.response_ids = [self.prompt_ids[-1]]
-            for name, value in _MASKED.items():
+            for name, value in {"response_ids": self.prompt_ids[-1], **_MASKED}.items():
                 if getattr(self, name) == []:
                     setattr(self, name, [value])
         return self
@@ -81,9 +80,10 @@ class TokenColumnsOutput(AgentLoopOutput):
         Raises ValueError when a column of tokens, or of turns, has another length than the others.
         """
         self._check_lengths()
-        if self.reward_score is not None and finite_number(self.reward_score) is None:
-            self.extra_fields = name_no_number(self.extra_fields, self.reward_score)
-            self.reward_score = float("nan")
+        score = self.reward_score
+        if score is not None and not isinstance(score, float) and finite_number(score) is None:
+            named = {"reward_score": float("nan"), "extra_fields": name_no_number(self.extra_fields, score)}
+            return self.model_copy(update=named).as_dict()
         columns = super().as_dict()
         for name, dtype in _DTYPES.items():
             values = getattr(self, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transfer_queue import KVBatchMeta
 from actfocus_verl.config import DROP_NONFINITE, has_world
 from actfocus_verl.environments.base import finite_number
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import NO_NUMBER, TURN_REWARDS, conversation_rows, group_and_session
+from actfocus_verl.integration.columns import NO_NUMBER, TURN_REWARDS, conversation_rows, group_and_session, plain
 from actfocus_verl.integration.loop_output import name_no_number
 
 _SHOWN = 3
@@ -61,9 +62,29 @@ def unusable_rewards(data: TensorDict) -> dict[int, str]:
             if wrong.numel():
                 found.setdefault(row, f"{float(wrong[0])} in {TURN_REWARDS}")
     for row in found:
-        info = _plain(data["extra_fields"][row]).get("reward_extra_info") or {}
+        info = plain(data["extra_fields"][row]).get("reward_extra_info") or {}
         found[row] = info.get(NO_NUMBER) or found[row]
     return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The episodes of an evaluation as verl collects them; a list has one entry an episode."""
+
+    data_sources: list[str]
+    uids: list[str]
+    infos: Mapping[str, list[Any]]
+    """`reward`, and what else the episodes report."""
+    turns: list[int]
+    expected: dict[tuple[str, str], int] | None
+    """(data source, uid) -> episodes; verl counts one that is missing as a failure."""
+
+    def only(self, rows: Sequence[int]) -> Validation:
+        """These episodes, and what is expected of their prompts."""
+        sources, uids = ([names[row] for row in rows] for names in (self.data_sources, self.uids))
+        infos = {key: [values[row] for row in rows] for key, values in self.infos.items() if key != NO_NUMBER}
+        expected = self.expected and {key: count for key, count in self.expected.items() if key[1] in set(uids)}
+        return Validation(sources, uids, infos, [self.turns[row] for row in rows], expected)
 
 
 class RewardCheck:
@@ -104,30 +125,29 @@ class RewardCheck:
             batch = batch.select_keys(kept)
         return batch, metrics
 
-    def validation(
-        self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int
-    ) -> list[int]:
-        """Return the positions of the episodes of an evaluation whose prompt has usable rewards only.
+    def validation(self, played: Validation, step: int) -> tuple[Validation, dict[str, float]]:
+        """Return the evaluation without the prompts that hold an unusable reward, and how many episodes they were.
 
         Raises ConfigurationError as `training`.
         """
-        problems = infos.get(NO_NUMBER) or [None] * len(uids)
+        named = played.infos.get(NO_NUMBER) or [None] * len(played.uids)
         found = {
-            row: str(problems[row] or float(reward))
-            for row, reward in enumerate(infos["reward"])
+            row: str(named[row] or float(reward))
+            for row, reward in enumerate(played.infos["reward"])
             if finite_number(reward) is None
         }
-        bad = {uids[row] for row in found}
-        kept = [row for row, uid in enumerate(uids) if uid not in bad]
+        bad = {played.uids[row] for row in found}
+        kept = [row for row, uid in enumerate(played.uids) if uid not in bad]
         if found and (not self.drops or not kept):
             self._refuse(
-                f"{len(found)} of {len(uids)} episodes of the evaluation at step {step}",
+                f"{len(found)} of {len(played.uids)} episodes of the evaluation at step {step}",
                 list(found.values()),
-                [uids[row] for row in found],
-                sorted({data_sources[row] for row in found}),
+                [played.uids[row] for row in found],
+                sorted({played.data_sources[row] for row in found}),
                 nothing_left=not kept,
             )
-        return kept
+        left_out = float(len(played.uids) - len(kept))
+        return played.only(kept), {"val-aux/nonfinite_episodes": left_out} if self.drops else {}
 
     def _refuse(
         self, which: str, given: Sequence[str], keys: Sequence[str], data_sources: Sequence[str], *, nothing_left: bool
@@ -161,14 +181,9 @@ def _source(config: Any) -> str:
 def _data_sources(rows: TensorDict) -> list[str]:
     if "data_source" not in rows.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         return ["unknown"]
-    return sorted({str(_plain(rows["data_source"][row])) for row in range(len(rows))})
+    return sorted({str(plain(rows["data_source"][row])) for row in range(len(rows))})
 
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _plain(value: Any) -> Any:
-    """TransferQueue wraps Python objects; return what is inside."""
-    return getattr(value, "data", value)

@@ -7,12 +7,9 @@ verl's.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 import transfer_queue as tq
 from omegaconf import OmegaConf
 from tensordict import TensorDict
@@ -40,13 +37,10 @@ from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import compute_token_credit
-from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.answer_probes import score_answers
 from actfocus_verl.integration.columns import (
     GROUP_IDS,
-    NO_NUMBER,
-    OUTCOME_PREFIX,
     TOKEN_ROLES,
     TURN_IDS,
     TURN_REWARDS,
@@ -55,16 +49,17 @@ from actfocus_verl.integration.columns import (
     group_ids,
     last_outputs,
     padded_columns,
+    plain,
     require_lengths,
     valid_rows_of,
 )
 from actfocus_verl.integration.engine import CALCULATE
+from actfocus_verl.integration.episode_metrics import episode_metrics
 from actfocus_verl.integration.estimators import require_single_outputs, step_inputs
-from actfocus_verl.integration.forked_loop import fork_metrics
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
-from actfocus_verl.integration.rewards import CheckedRewards, RewardCheck
+from actfocus_verl.integration.rewards import CheckedRewards, RewardCheck, Validation
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
 from actfocus_verl.integration.span_columns import SpanColumns
 from actfocus_verl.integration.update_set import keep_only
@@ -167,8 +162,9 @@ class TokenCreditMixin:
 
         Success and the like are those of all episodes: the groups that a filter keeps are no fair sample of the boards.
 
-        Raises RuntimeError when episodes are missing: verl would train on what is left of their groups; ValueError when
-        the columns of a row differ in length; ConfigurationError for rewards that are no numbers.
+        Raises RuntimeError when episodes are missing (verl would train on what is left of their groups), or when none
+        has a token to train; ValueError when the columns of a row differ in length; ConfigurationError for rewards that
+        are no numbers.
         """
         self._require_all_episodes(batch)
         require_single_outputs(str(self.config.algorithm.adv_estimator), batch.keys)
@@ -179,10 +175,16 @@ class TokenCreditMixin:
         if len(rewarded.keys) < len(batch.keys):
             batch, data = rewarded, _fetch(rewarded)
         data = self.span_columns.complete(batch, data)
-        infos = [_plain(data["extra_fields"][row]) for row in conversation_rows(batch.keys)]
+        infos = [plain(data["extra_fields"][row]) for row in conversation_rows(batch.keys)]
         metrics.update(episode_metrics(infos, data[TOKEN_ROLES]))
         returns = [float(row.sum()) for row in data["rm_scores"].unbind()]
         positions, selection = apply_filter(batch.keys, returns, self.group_filter)
+        masks = data["response_mask"].unbind()
+        if not any(bool(masks[position].any()) for position in positions):
+            raise RuntimeError(
+                f"no episode of step {self.global_steps} has a token to train: "  # type: ignore[attr-defined]
+                "every reply was empty, or broken off before its first token"
+            )
         self._group_factors = selection.factors
         metrics.update(filter_metrics(selection))
         if len(positions) < len(batch.keys):
@@ -322,22 +324,13 @@ class TokenCreditMixin:
         expected = sum((expected_acc_counts or {}).values())
         if len(data_sources) < expected:
             raise RuntimeError(failed_episodes(len(data_sources), expected, f"the evaluation at step {step}"))
-        kept = self.reward_check.validation(data_sources, sample_uids, reward_extra_infos_dict, step)
-        left_out = len(data_sources) - len(kept)
-        data_sources, sample_uids, sample_turns = (
-            [values[row] for row in kept] for values in (data_sources, sample_uids, sample_turns)
-        )
-        infos = {
-            key: [values[row] for row in kept] for key, values in reward_extra_infos_dict.items() if key != NO_NUMBER
-        }
-        if left_out and expected_acc_counts:
-            known = set(zip(data_sources, sample_uids, strict=True))
-            expected_acc_counts = {key: count for key, count in expected_acc_counts.items() if key in known}
-        self.run_log.evaluations(data_sources, sample_uids, infos, step)
+        played = Validation(data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts)
+        played, counts = self.reward_check.validation(played, step)
+        self.run_log.evaluations(played.data_sources, played.uids, played.infos, step)
         metrics: dict[str, float] = super()._val_metrics_update(  # type: ignore[misc]
-            data_sources, sample_uids, infos, sample_turns, expected_acc_counts=expected_acc_counts
+            played.data_sources, played.uids, played.infos, played.turns, expected_acc_counts=played.expected
         )
-        return metrics | ({"val-aux/nonfinite_episodes": float(left_out)} if self.reward_check.drops else {})
+        return metrics | counts
 
 
 @register_trainer(f"{TRAINER_PREFIX}sync")
@@ -347,34 +340,6 @@ class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
     verl_mode = "sync"
 
 
-def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:
-    """Return means over the episodes of a step: success, turns, valid actions, what the world adds, stops, roles.
-
-    What only our agent loop reports is left out for another loop's episodes.
-
-    Args:
-        extra_fields: of each episode's last output.
-        token_roles: jagged, of all rows.
-    """
-    infos = [row.get("reward_extra_info") or {} for row in extra_fields]
-    reported = set.intersection(*(set(info) for info in infos))
-    named = {"success_rate": "success", "turns": "turns", "valid_action_rate": "valid_action_rate"}
-    metrics = {
-        f"episode/{name}": float(np.mean([info[key] for info in infos]))
-        for name, key in named.items()
-        if key in reported
-    }
-    stops = Counter(info["stop_reason"] for info in infos if "stop_reason" in reported)
-    figures = {key for info in infos for key in info if key.startswith(OUTCOME_PREFIX)}
-    metrics |= {f"episode/{key}": float(np.mean([info[key] for info in infos])) for key in sorted(figures)}
-    metrics |= fork_metrics(infos)
-    metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}
-    roles = token_roles.values()
-    for role in TokenRole:
-        metrics[f"response_tokens/{role.name.lower()}"] = float((roles == role).sum()) / len(infos)
-    return metrics
-
-
 def _fetch(batch: KVBatchMeta) -> TensorDict:
     """What a step's checks and metrics read of its rows, as far as their agent loop gives it."""
     fields = [
@@ -382,8 +347,3 @@ def _fetch(batch: KVBatchMeta) -> TensorDict:
         *(TOKEN_ROLES, TURN_IDS, TURN_REWARDS, "extra_fields"),
     ]
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-
-
-def _plain(value: Any) -> Any:
-    """TransferQueue wraps Python objects; return what is inside."""
-    return getattr(value, "data", value)

@@ -118,7 +118,7 @@ def test_a_response_without_tokens_has_a_masked_one() -> None:
     assert not {"rollout_log_probs", "token_roles", "turn_ids"} & set(bare)
 
 
-@pytest.mark.parametrize("score", ["7/10", [1.0], math.nan], ids=repr)
+@pytest.mark.parametrize("score", ["7/10", [1.0]], ids=repr)
 def test_a_score_that_is_no_number_is_nan_and_says_what_it_was(score: Any) -> None:
     found = output(extra_fields={"reward_extra_info": {"acc": 1.0}})
     found.reward_score = score  # pydantic looks at what is passed to it only
@@ -171,3 +171,12 @@ def test_a_loop_gives_the_columns_it_has() -> None:
     columns = output(turn_ids=None, turn_rewards=None, anchors=None).as_dict()
     assert columns["token_roles"].tolist() == [2, 0, 3]
     assert not {"turn_ids", "turn_rewards", "anchors"} & set(columns)
+
+
+def test_a_step_without_a_token_to_train_ends(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any]
+) -> None:
+    for row in rows.values():
+        row["response_mask"] = torch.zeros_like(row["response_mask"])
+    with pytest.raises(RuntimeError, match="no episode of step 1 has a token to train: every reply was empty"):
+        make_trainer("credit=uniform")._balance_batch(queue.fill(rows), metrics={})
