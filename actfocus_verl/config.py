@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from actfocus_verl.credit.checks import check_flag
 from actfocus_verl.credit.estimators import ESTIMATORS, EstimatorSpec, build_estimator
+from actfocus_verl.credit.filters import GroupFilter
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.spans import KEY as ACTION_SPAN
@@ -23,6 +24,8 @@ NO_WORLD = "none"
 
 TURN_RATIO_LOSS = "turn_ratio"
 """The `loss_mode` of the policy loss whose ratio is a turn's and whose clip range an estimator may scale."""
+
+DROP_NONFINITE = "run.drop_nonfinite"
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
 
@@ -111,6 +114,13 @@ def is_diagnosed(config: Any) -> bool:
     return bool(wanted)
 
 
+def drops_nonfinite(config: Any) -> bool:
+    """Whether prompt groups with a reward that is no finite number are left out, instead of ending the run."""
+    wanted = OmegaConf.select(config, DROP_NONFINITE, default=False)
+    check_flag(DROP_NONFINITE, wanted)
+    return bool(wanted)
+
+
 def require_entropy(config: Any, weighting: WeightingSpec) -> None:
     """Raise ConfigurationError when the weighting reads the policy's entropy and no pass computes it."""
     correction = config.algorithm.get("rollout_correction") or {}
@@ -121,6 +131,17 @@ def require_entropy(config: Any, weighting: WeightingSpec) -> None:
             "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
             "computes it",
             "Set algorithm.rollout_correction.bypass_mode=false",
+        )
+
+
+def require_deviation(config: Any, group_filter: GroupFilter) -> None:
+    """Raise ConfigurationError when the filter chooses by how returns differ and a group is one episode."""
+    if config.actor_rollout_ref.rollout.n == 1 and group_filter.needs_deviation:
+        raise ConfigurationError(
+            "filter.name",
+            group_filter.name,
+            "actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, by which this filter chooses",
+            "Set actor_rollout_ref.rollout.n to 2 at least, or filter=none",
         )
 
 

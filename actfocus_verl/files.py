@@ -1,23 +1,52 @@
-"""Files that are replaced in one go: whatever ends the process, they hold the old content or the new one."""
+"""What is written for others to read: JSON that every parser takes, and files that are replaced in one go.
+
+Every JSON text of this package comes from `json_text`; a test keeps it so.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
+def json_text(content: Any, **options: Any) -> str:
+    """Return `content` as JSON, on one line by default. A float that is not finite becomes null: JSON has no NaN.
+
+    options: those of `json.dumps`.
+    """
+    return json.dumps(_finite(content), allow_nan=False, **options)
+
+
+def append_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Add a line with a JSON object to a file, and make its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(json_text(content).encode() + b"\n")
+
+
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 2) -> None:
     """Replace a file by a JSON object, and make its folder where there is none. Two writers of one file must not meet.
 
-    Raises ValueError for a number that is not finite, which JSON has not.
+    Whatever ends the process, the file holds the old content or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=indent, allow_nan=False) + "\n")
+        file.write(json_text(content, indent=indent) + "\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value

@@ -137,7 +137,7 @@ class PromptGroups:
     ids: Tensor
     """(G,), int64, ascending."""
     sizes: Tensor
-    """(G,), int64: episodes."""
+    """(G,), int64: conversations."""
     means: dict[str, Tensor]
     """Of each of ``GROUP_PARTS``, (G,), float64: the signal's mean over all tokens of the part in the group, a long
     episode counting for more than a short one; NaN without such a token."""
@@ -152,31 +152,39 @@ def prompt_groups(
     returns: Tensor,
     group_ids: Tensor,
     valid_rows: Tensor | None = None,
+    conversation_ids: Tensor | None = None,
 ) -> PromptGroups:
     """Mean signal and spread of returns of each prompt group.
 
     Args:
         signal: (B, T), float: the energy, or another; read at response tokens only.
         columns: ``token_roles``, and ``response_mask`` where there is one: (B, T).
-        returns: (B,), float.
+        returns: (B,), float, equal for the rows of a conversation.
         group_ids: (B,), integer, equal for the episodes of a prompt.
         valid_rows: (B,), bool; False marks padding rows. None: all rows are valid.
+        conversation_ids: (B,), integer, equal for the rows of one conversation, which counts as one episode. None: each
+            row is one.
 
     Raises:
-        ValueError: shapes differ, or roles and response mask contradict each other.
+        ValueError: shapes differ, a return is not finite, or roles and response mask contradict each other.
     """
     token_roles = columns["token_roles"]
     check_same_shape("signal", signal, token_roles)
-    for name, column in (("returns", returns), ("group_ids", group_ids)):
+    if conversation_ids is None:
+        conversation_ids = torch.arange(len(token_roles))
+    per_row = {"returns": returns, "group_ids": group_ids, "conversation_ids": conversation_ids}
+    for name, column in per_row.items():
         check_rows(name, column, token_roles)
     rows, roles = _valid_roles(columns, valid_rows)
     values = signal.detach().to(roles.device)[rows]
-    kept_returns = returns.to(roles.device)[rows]
     ids, group = torch.unique(group_ids.to(roles.device)[rows], return_inverse=True)
-    deviations = [_return_std(kept_returns[group == number]) for number in range(len(ids))]
+    # NumPy's, because torch.unique does not say where
+    once = np.unique(conversation_ids.to(roles.device)[rows].cpu().numpy(), return_index=True)[1]
+    of_episode, episode_returns = group[once], returns.to(roles.device)[rows][once]
+    deviations = [_return_std(episode_returns[of_episode == number]) for number in range(len(ids))]
     return PromptGroups(
         ids=ids,
-        sizes=torch.bincount(group, minlength=len(ids)),
+        sizes=torch.bincount(of_episode, minlength=len(ids)),
         means={part: _group_means(values, roles, wanted, group, len(ids)) for part, wanted in GROUP_PARTS.items()},
         return_std=torch.tensor(deviations, dtype=torch.float64),
     )

@@ -59,8 +59,8 @@ class History:
     """Whether the filter left nothing of a step."""
 
     def add_step(self, metrics: Mapping[str, Any]) -> None:
-        """Append a step's metrics, as the trainer logs them or metrics.jsonl has them."""
-        if DEVIATION in metrics:
+        """Append a step's metrics, as the trainer logs them or metrics.jsonl has them, where null is no number."""
+        if metrics.get(DEVIATION) is not None:
             self.deviations.append(float(metrics[DEVIATION]))
             self.empty.append(bool(metrics[EMPTY]))
 

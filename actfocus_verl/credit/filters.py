@@ -32,6 +32,8 @@ _LARGE: Final = 1e9
 """Equal deviations are the case in which most groups stay, and beside such large ones `eps` means nothing."""
 REFILL: Final = "zero_variance_refill"
 """The filter that verl's replay buffer is."""
+_MANY: Final = 1000
+"""Groups, enough for any share of them to leave one out."""
 _SCALINGS: Final = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """`loss_scaling` -> exponent of the kept share."""
 _MASSES: Final = ("linear", "softmax")
@@ -58,8 +60,11 @@ class GroupFilter:
     """All parameters of the function, defaults filled in."""
 
     def __call__(self, returns_by_group: Mapping[str, Sequence[float]]) -> Selection:
-        """Ties go by group id, so that the order of arrival cannot matter."""
-        deviations = {group: group_std(returns) for group, returns in returns_by_group.items()}
+        """Ties go by group id, so that the order of arrival cannot matter.
+
+        Raises ValueError for a return that is not finite.
+        """
+        deviations = {group: group_std(returns_by_group[group]) for group in sorted(returns_by_group)}
         ranked = sorted(deviations, key=lambda group: (-deviations[group], group))
         factors = _FILTERS[self.name](np.array([deviations[group] for group in ranked]), **self.params)
         kept = dict(zip(ranked, factors.tolist(), strict=False))
@@ -69,13 +74,28 @@ class GroupFilter:
         """The largest number of groups that can stay of so many."""
         return max(len(_FILTERS[self.name](np.full(groups, _LARGE), **self.params)), 1)
 
+    @property
+    def needs_deviation(self) -> bool:
+        """Whether groups whose returns are all equal, groups of one among them, do not all stay with the factor 1.
+
+        It is read off what the filter does, so that no filter can forget to say it.
+        """
+        equal = _FILTERS[self.name](np.zeros(_MANY), **self.params)
+        return self.name == REFILL or len(equal) < _MANY or bool((equal != 1).any())
+
 
 def group_std(returns: Sequence[float]) -> float:
-    """Unbiased standard deviation of a group's returns; 0 for a group of one, and where rounding alone differs."""
-    low, high = min(returns), max(returns)
+    """Unbiased standard deviation of a group's returns; 0 for a group of one, and where rounding alone differs.
+
+    It depends on no order. Raises ValueError for a return that is not finite.
+    """
+    ordered = np.sort(np.asarray(returns, dtype=np.float64))
+    if not np.isfinite(ordered).all():
+        raise ValueError(f"{int((~np.isfinite(ordered)).sum())} of {len(ordered)} returns of a group are not finite")
+    low, high = float(ordered[0]), float(ordered[-1])
     if high - low <= _ROUNDING * max(1.0, abs(low), abs(high)):
         return 0.0
-    return float(np.std(returns, ddof=1))
+    return float(np.std(ordered, ddof=1))
 
 
 def _none(deviations: FloatArray, *, ratio: float = 1.0) -> FloatArray:
@@ -149,9 +169,6 @@ _FILTERS: Final[dict[str, FilterFunction]] = {
     "min_p": _min_p,
     "soft_reweight": _soft_reweight,
 }
-
-NEEDS_DEVIATION: Final = ("zero_variance", REFILL, "top_p", "min_p", "soft_reweight")
-"""Filters with nothing left, or nothing but factors of 0, where all returns of each group are equal."""
 
 
 def build_filter(config: Mapping[str, Any]) -> GroupFilter:

@@ -32,7 +32,13 @@ def whole_groups(samples: Sequence[StepSample], size: int) -> tuple[list[Group],
     """
     groups, cut = [], 0
     for sample in samples:
-        found = prompt_groups(sample.columns[ENERGY], sample.columns, sample.returns, sample.group_ids)
+        found = prompt_groups(
+            sample.columns[ENERGY],
+            sample.columns,
+            sample.returns,
+            sample.group_ids,
+            conversation_ids=sample.conversation_ids,
+        )
         names = sorted(set(sample.groups))
         for number, name in enumerate(names):
             if int(found.sizes[number]) < size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,29 @@ class StepSample:
     """Of each episode, the name of its prompt group."""
     prompts: Sequence[Sequence[int]]
     """Of each episode, the token ids of its first prompt."""
+    sessions: Sequence[int] | None = None
+    """Of each row, which episode of its group it is of: an agent loop may give several rows an episode. None: each row
+    is one."""
 
     @property
     def group_ids(self) -> Tensor:
         """(B,), int64: numbers of the groups, in the order of their names."""
         numbers = {name: number for number, name in enumerate(sorted(set(self.groups)))}
         return torch.tensor([numbers[name] for name in self.groups])
+
+    @property
+    def conversation_ids(self) -> Tensor | None:
+        """(B,), int64: equal for the rows of one episode; None as `sessions`."""
+        if self.sessions is None:
+            return None
+        numbers = {place: number for number, place in enumerate(self.episodes)}
+        return torch.tensor([numbers[place] for place in zip(self.groups, self.sessions, strict=True)])
+
+    @property
+    def episodes(self) -> list[tuple[str, int]]:
+        """Group and session of each episode, in the order of its first row."""
+        sessions = range(len(self.groups)) if self.sessions is None else self.sessions
+        return list(dict.fromkeys(zip(self.groups, sessions, strict=True)))
 
 
 def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
@@ -96,6 +114,9 @@ def _sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
         returns=torch.tensor([float(record["return"]) for record in records], dtype=torch.float64),
         groups=[str(record["group"]) for record in records],
         prompts=[list(record["prompt_ids"]) for record in records],
+        sessions=[int(record["session"]) for record in records]
+        if all("session" in record for record in records)
+        else None,
     )
 
 
@@ -115,7 +136,9 @@ def _check_record(file: Path, number: int, record: Record) -> None:
 
 
 def _row(name: str, record: Record) -> Tensor:
-    return torch.tensor(record[name], dtype=torch.int64 if name in _INTEGER_COLUMNS else torch.float32)
+    if name in _INTEGER_COLUMNS:
+        return torch.tensor(record[name], dtype=torch.int64)
+    return torch.tensor([math.nan if value is None else value for value in record[name]], dtype=torch.float32)
 
 
 def _damaged(file: Path, problem: str) -> ConfigurationError:
@@ -137,4 +160,4 @@ def whole_group_size(run: RunFolder, samples: Sequence[StepSample]) -> int:
     configured = setting(run, "actor_rollout_ref.rollout.n")
     if isinstance(configured, int):
         return configured
-    return max(int(torch.bincount(sample.group_ids).max()) for sample in samples)
+    return max(max(Counter(group for group, _ in sample.episodes).values()) for sample in samples)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actfocus_verl.environments.base import Limits, World
+from actfocus_verl.environments.base import Limits, World, finite_number
+from actfocus_verl.errors import ConfigurationError
 
 ACTION_SEPARATOR = "||"
 
@@ -50,12 +51,27 @@ class TurnOutcome:
     valid: bool
 
 
+class RewardError(ConfigurationError):
+    """A world gave something as a reward that is no finite number. given: its text."""
+
+    def __init__(self, world: World, reward: object) -> None:
+        self.given = repr(reward)
+        super().__init__(
+            "env.name",
+            world.name,
+            f"step gave the reward {self.given}, which is no finite number",
+            "Let the world's step return a number",
+        )
+
+
 def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> TurnOutcome:
     """Execute the actions of one reply, an empty sequence standing for a reply that does not parse.
 
     At most `max_actions_per_turn` actions are kept, the rest is ignored free of charge. Of those kept, the valid ones
     are executed in order, and an invalid one is skipped (the paper's code base does the same) until the world ends or
     the episode's actions are used up. The turn costs `format_penalty` once when nothing is kept or one kept is invalid.
+
+    Raises RewardError when the world's reward is no finite number.
     """
     kept = [world.parse_action(text) for text in actions[: world.limits.max_actions_per_turn]]
     valid = bool(kept) and None not in kept
@@ -65,7 +81,11 @@ def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> 
             continue
         if world.done or executed == actions_left:
             break
-        reward += world.step(action).reward
+        given = world.step(action).reward
+        gained = finite_number(given)
+        if gained is None:
+            raise RewardError(world, given)
+        reward += gained
         executed += 1
     return TurnOutcome(reward, executed, valid)
 

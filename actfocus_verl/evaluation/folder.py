@@ -16,7 +16,7 @@ from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
-from actfocus_verl.files import write_json
+from actfocus_verl.files import append_json, json_text, write_json
 from actfocus_verl.launch.claim import CLAIM_FILE, LOCK_FILE, FolderClaim
 from actfocus_verl.launch.record import installed_versions, source_commit
 
@@ -73,8 +73,7 @@ class EvaluationFolder:
     def append(self, record: EpisodeRecord) -> None:
         """Keep an episode that has ended."""
         self.records.append(record)
-        with (self.path / EPISODES_FILE).open("ab") as file:
-            file.write(json.dumps(record.to_json(), allow_nan=False).encode() + b"\n")
+        append_json(self.path / EPISODES_FILE, record.to_json())
 
     def end(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
         """Write down how it ended: `finished` with a summary; `interrupted` or `failed: ...` without.
@@ -91,7 +90,7 @@ class EvaluationFolder:
     def _require_same_settings(self, earlier: Mapping[str, Any]) -> None:
         if not earlier:
             return
-        ours, theirs = json.loads(json.dumps(self._settings)), earlier.get("settings", {})
+        ours, theirs = json.loads(json_text(self._settings)), earlier.get("settings", {})
         for key in dict.fromkeys([*ours, *theirs]):
             if ours.get(key) != theirs.get(key):
                 problem = f"{self.path} holds an evaluation with {key}={theirs.get(key)!r}"

@@ -16,8 +16,9 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
 from actfocus_verl.config import needs_answers, template_options, world_overrides
 from actfocus_verl.environments import make_world
+from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import OUTCOME_PREFIX
+from actfocus_verl.integration.columns import NO_NUMBER, OUTCOME_PREFIX
 from actfocus_verl.integration.dataset import AGENT_NAME
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, probe_columns
@@ -58,7 +59,10 @@ class EpisodeAgentLoop(AgentLoopBase):
         """Play the episode of row (`split`, `index`), rollout `session_id` of its group."""
         policy = self.policy(sampling_params)
         episode = self.episode(kwargs, self.episode_seed(kwargs))
-        trajectory = await episode.play(policy)
+        try:
+            trajectory = await episode.play(policy)
+        except RewardError as error:
+            return self.without_reward(error, kwargs, policy)
         probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if needs_answers(self.config) else None
         return to_output(trajectory, policy, probes)
 
@@ -78,6 +82,30 @@ class EpisodeAgentLoop(AgentLoopBase):
         probes = probe_columns(self.codec, trajectory.known_answers, trajectory.turn_starts)
         require_room(max(probes["probe_lengths"]), max_turn_tokens)
         return probes
+
+    def without_reward(self, error: RewardError, row: Mapping[str, Any], policy: ServerPolicy) -> TokenColumnsOutput:
+        """A row without tokens whose return is NaN, for the trainer to refuse or drop with its group."""
+        versions = policy.weight_versions
+        return TokenColumnsOutput(
+            prompt_ids=self.episode(row, self.episode_seed(row)).start(),
+            response_ids=[],
+            response_mask=[],
+            response_logprobs=[],
+            reward_score=float("nan"),
+            num_turns=0,
+            metrics=AgentLoopMetrics(generate_sequences=policy.seconds),
+            extra_fields={
+                "min_global_steps": min(versions) if versions else None,
+                "max_global_steps": max(versions) if versions else None,
+                "reward_extra_info": {NO_NUMBER: error.given},
+            },
+            token_roles=[],
+            turn_ids=[],
+            turn_rewards=[],
+            anchors=[],
+            states=[],
+            replayed=[],
+        )
 
     def episode_seed(self, row: Mapping[str, Any]) -> int:
         """The seed of the row's own luck."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -28,6 +29,12 @@ CLIP_SCALES = "clip_scales"
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
 
+_OF_TOKENS = ("response_mask", "rollout_log_probs", "rm_scores", TOKEN_ROLES, TURN_IDS)
+"""Columns with one entry a response token, whoever gives them."""
+
+NO_NUMBER = "no_number"
+"""In `reward_extra_info` of an episode whose reward is NaN because it was no number at all: what it was."""
+
 FORK = "fork"
 """In `reward_extra_info` of forked rollouts: turns replayed, 0 for an episode from the beginning, or MISMATCH."""
 MISMATCH = -1
@@ -41,14 +48,66 @@ def group_and_session(key: str) -> tuple[str, str]:
 
 def group_ids(keys: Sequence[str]) -> torch.Tensor:
     """Return numbers, int64 (B,), equal for rows of one prompt group."""
-    numbers: dict[str, int] = {}
-    groups = [group_and_session(key)[0] for key in keys]
-    return torch.tensor([numbers.setdefault(group, len(numbers)) for group in groups], dtype=torch.int64)
+    return _numbered([group_and_session(key)[0] for key in keys])
+
+
+def conversation_ids(keys: Sequence[str]) -> torch.Tensor:
+    """Return numbers, int64 (B,), equal for rows of one conversation: the outputs of one run of an agent loop."""
+    return _numbered([group_and_session(key) for key in keys])
+
+
+def last_outputs(keys: Sequence[str]) -> list[int]:
+    """Return for each row the position of its conversation's last output, whose return is the conversation's.
+
+    An agent loop may return several outputs, each a row. verl's GRPO compares the last ones of a group.
+    """
+    last: dict[tuple[str, str], tuple[int, int]] = {}
+    for position, key in enumerate(keys):
+        place = (output_index(key), position)
+        conversation = group_and_session(key)
+        last[conversation] = max(place, last.get(conversation, place))
+    return [last[group_and_session(key)][1] for key in keys]
+
+
+def conversation_rows(keys: Sequence[str]) -> list[int]:
+    """Return the position of each conversation's last output, in the order of rows."""
+    return [position for position, last in enumerate(last_outputs(keys)) if position == last]
+
+
+def output_index(key: str) -> int:
+    """Return which output of its conversation a row is, from 0."""
+    return int(key.rpartition("_")[2])
+
+
+def _numbered(names: Sequence[Hashable]) -> torch.Tensor:
+    numbers: dict[Hashable, int] = {}
+    return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names], dtype=torch.int64)
 
 
 def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
     """Return bool (B,): False for the rows that verl added to fill a mini-batch."""
     return torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+
+
+def plain(value: Any) -> Any:
+    """Return what is inside a Python object that TransferQueue has wrapped."""
+    return getattr(value, "data", value)
+
+
+def require_lengths(batch: KVBatchMeta, data: TensorDict) -> None:
+    """Raise ValueError, naming it and both lengths, for a column of tokens that is not as long as its row's response.
+
+    Log-probs and energies are cut out by the mask's length: beside a shorter one, each token has its neighbour's.
+    """
+    for name in _OF_TOKENS:
+        if name not in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
+            continue
+        for key, tag, row in zip(batch.keys, batch.tags, data[name].unbind(), strict=True):
+            if row.numel() != tag["response_len"]:
+                raise ValueError(
+                    f"{name} has {row.numel()} entries, the response has {tag['response_len']} tokens (row {key}); "
+                    "the agent loop must give one for each token"
+                )
 
 
 def require_columns(data: TensorDict, names: Sequence[str], key: str, value: str, *, otherwise: str) -> None:

@@ -65,6 +65,7 @@ _REGISTRIES: Final = (
     Symbol("verl.trainer.ppo.core_algos:POLICY_LOSS_REGISTRY"),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY"),
     Symbol("verl.trainer.ppo.core_algos:register_adv_est", ("name_or_enum",)),
+    Symbol("verl.trainer.ppo.core_algos:AdvantageEstimator"),
     Symbol("verl.trainer.ppo.v1.trainer_base:register_trainer", ("name",)),
     Symbol("verl.trainer.ppo.v1.trainer_base:TRAINER_REGISTRY"),
     Symbol(f"{_AGENT_LOOP}:register", ("agent_name",)),
@@ -80,6 +81,9 @@ _TRAINERS: Final = (
     _overridden(f"{_TRAINER}.__init__", "config"),
     _overridden(f"{_TRAINER}._build_replay_buffer"),
     _overridden(f"{_TRAINER}._setup"),
+    _overridden(f"{_TRAINER}.get_reward_handles"),
+    # called by verl's agent loops: handle.compute_score.remote(data)
+    Symbol("verl.experimental.reward_loop.reward_loop:RewardLoopWorker.compute_score", ("data",)),
     _overridden(f"{_TRAINER}.on_init_end"),
     _overridden(f"{_TRAINER}.on_step_begin"),
     _overridden(f"{_TRAINER}.on_step_end"),

@@ -8,7 +8,7 @@ what is written back stay verl's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,12 +18,12 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, register_adv_est
+from verl.trainer.ppo.core_algos import AdvantageEstimator, compute_grpo_outcome_advantage, register_adv_est
 from verl.workers.utils.padding import response_to_nested
 
 from actfocus_verl.credit import estimators as formulas
 from actfocus_verl.credit import information_gain
-from actfocus_verl.credit.estimators import Episodes, EstimatorSpec
+from actfocus_verl.credit.estimators import ESTIMATORS, Episodes, EstimatorSpec
 from actfocus_verl.credit.information_gain import Gains
 from actfocus_verl.credit.trees import tree_advantages
 from actfocus_verl.errors import ConfigurationError
@@ -35,6 +35,7 @@ from actfocus_verl.integration.columns import (
     STATES,
     TURN_IDS,
     TURN_REWARDS,
+    conversation_rows,
     group_ids,
     padded_columns,
     padded_turns,
@@ -43,6 +44,7 @@ from actfocus_verl.integration.columns import (
 )
 
 _ESTIMATOR = "algorithm.adv_estimator"
+_BY_CONVERSATION = ("grpo", "gae")
 _OF_TURNS = (TURN_REWARDS, ANCHORS, ANSWER_SCORES, STATES, REPLAYED)
 _KNOWN_SUM = 1e-3
 """How far turn rewards may sum from the score, for float32 and long episodes."""
@@ -68,6 +70,23 @@ class StepInputs:
 
 
 _STEP: ContextVar[StepInputs | None] = ContextVar("actfocus_verl_step_inputs", default=None)
+
+
+def require_single_outputs(name: str, keys: Sequence[str]) -> None:
+    """Raise ConfigurationError when conversations have several rows and the estimator `name` takes each for an episode.
+
+    verl's GRPO compares conversations, and its GAE compares nothing. An estimator that is neither verl's nor ours knows
+    for itself.
+    """
+    if len(conversation_rows(keys)) == len(keys) or name in _BY_CONVERSATION:
+        return
+    if name in ESTIMATORS or name in {each.value for each in AdvantageEstimator}:
+        raise ConfigurationError(
+            _ESTIMATOR,
+            name,
+            "takes each output of the agent loop for an episode of its own, and this loop gives several a conversation",
+            "Use algorithm=grpo or algorithm=ppo, or a loop that gives one output",
+        )
 
 
 @contextmanager

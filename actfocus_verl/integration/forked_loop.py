@@ -14,6 +14,7 @@ import numpy as np
 from verl.experimental.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import register
 
+from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, to_output
 from actfocus_verl.integration.columns import FORK, MISMATCH
 from actfocus_verl.integration.dataset import FORKED_AGENT_NAME
@@ -38,6 +39,8 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         line = None
         try:
             line, fork = await self._play(policy, await group.fork_point(session), kwargs)
+        except RewardError as error:
+            return self.without_reward(error, kwargs, policy)
         finally:
             if group.settle(session, line) == self.rollout_config.n:
                 del _groups[uid]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from actfocus_verl.credit.filters import GroupFilter, Selection
-from actfocus_verl.integration.columns import group_and_session
+from actfocus_verl.integration.columns import conversation_rows, group_and_session
 
 
 def apply_filter(
@@ -18,12 +18,12 @@ def apply_filter(
     """Return the positions of the kept rows and what was dropped.
 
     Args:
-        keys: verl's row keys; rows of one uid are a group.
-        returns: the return of each row's episode.
+        keys: verl's row keys; rows of one uid are a group, and rows of one session in it a conversation.
+        returns: of each row; a conversation counts once, with that of its last output.
     """
     by_group: dict[str, list[float]] = defaultdict(list)
-    for key, value in zip(keys, returns, strict=True):
-        by_group[group_and_session(key)[0]].append(float(value))
+    for position in conversation_rows(keys):
+        by_group[group_and_session(keys[position])[0]].append(float(returns[position]))
     selection = group_filter(by_group)
     positions = [position for position, key in enumerate(keys) if group_and_session(key)[0] in selection.factors]
     return positions, selection

@@ -5,12 +5,25 @@ Apart from `columns`, for verl's agent loops are costly to import, and the train
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import model_validator
 from verl.experimental.agent_loop import AgentLoopOutput
 
-from actfocus_verl.integration.columns import ANCHORS, REPLAYED, STATES, TOKEN_ROLES, TURN_IDS, TURN_REWARDS
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments.base import finite_number
+from actfocus_verl.integration.columns import (
+    ANCHORS,
+    NO_NUMBER,
+    PROBE_COLUMNS,
+    REPLAYED,
+    STATES,
+    TOKEN_ROLES,
+    TURN_IDS,
+    TURN_REWARDS,
+)
 
 _DTYPES = {
     TOKEN_ROLES: torch.int64,
@@ -20,6 +33,10 @@ _DTYPES = {
     STATES: torch.int64,
     REPLAYED: torch.int64,
 }
+_OF_TOKENS = ("response_mask", "response_logprobs", TOKEN_ROLES, TURN_IDS)
+_OF_TURNS = (TURN_REWARDS, ANCHORS, STATES, REPLAYED)
+_MASKED = {"response_mask": 0, "response_logprobs": 0.0, TOKEN_ROLES: int(TokenRole.ENVIRONMENT), TURN_IDS: -1}
+"""What the columns of tokens say of a token that nobody sampled."""
 
 
 class TokenColumnsOutput(AgentLoopOutput):
@@ -43,18 +60,57 @@ class TokenColumnsOutput(AgentLoopOutput):
     probes: dict[str, list[int]] | None = None
     """PROBE_COLUMNS by name, each int64, where an estimator needs them; None: not stored."""
 
+    @model_validator(mode="after")
+    def _has_a_token(self) -> TokenColumnsOutput:
+        """Give a response without tokens a masked one, any: an episode broken off before its first keeps its reward.
+
+        verl has no row without a response token. This one is read by nobody and trained by nothing.
+        """
+        if not self.response_ids and self.prompt_ids:
+            for name, value in {"response_ids": self.prompt_ids[-1], **_MASKED}.items():
+                if getattr(self, name) == []:
+                    setattr(self, name, [value])
+        return self
+
     def as_dict(self) -> dict[str, Any]:
-        """Return verl's columns and ours as tensors; raises ValueError when a token column has another length."""
+        """Return verl's columns and ours as tensors.
+
+        A score that is no number becomes NaN, with its text beside it, so that the trainer can say whose it was.
+
+        Raises ValueError when a column of tokens, or of turns, has another length than the others.
+        """
+        self._check_lengths()
+        score = self.reward_score
+        if score is not None and not isinstance(score, float) and finite_number(score) is None:
+            named = {"reward_score": float("nan"), "extra_fields": name_no_number(self.extra_fields, score)}
+            return self.model_copy(update=named).as_dict()
         columns = super().as_dict()
         for name, dtype in _DTYPES.items():
             values = getattr(self, name)
             if values is None:
                 columns.pop(name, None)
                 continue
-            if name in (TOKEN_ROLES, TURN_IDS) and len(values) != len(self.response_ids):
-                raise ValueError(f"{name} has {len(values)} entries, the response has {len(self.response_ids)} tokens")
             columns[name] = torch.tensor(values, dtype=dtype)
         columns.pop("probes", None)
         for name, values in (self.probes or {}).items():
             columns[name] = torch.tensor(values, dtype=torch.int64)
         return columns
+
+    def _check_lengths(self) -> None:
+        for name in _OF_TOKENS:
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.response_ids):
+                raise ValueError(f"{name} has {len(values)} entries, the response has {len(self.response_ids)} tokens")
+        of_turns = {name: getattr(self, name) for name in _OF_TURNS}
+        of_turns |= {name: (self.probes or {}).get(name) for name in PROBE_COLUMNS if name != "probe_ids"}
+        lengths = {name: len(values) for name, values in of_turns.items() if values is not None}
+        for name, length in lengths.items():
+            first, turns = next(iter(lengths.items()))
+            if length != turns:
+                raise ValueError(f"{name} has {length} entries, {first} has {turns}; both have one a turn")
+
+
+def name_no_number(extra_fields: Mapping[str, Any], given: object) -> dict[str, Any]:
+    """Return an output's extra fields with what it was given in place of a reward, unless they say so already."""
+    info = dict(extra_fields.get("reward_extra_info") or {})
+    return {**extra_fields, "reward_extra_info": {NO_NUMBER: repr(given)[:100]} | info}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from transfer_queue import KVBatchMeta
 
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
-from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session
+from actfocus_verl.files import append_json, json_text
+from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session, last_outputs, output_index
 from actfocus_verl.rollout import TokenDecoder
 
 METRICS_FILE = "metrics.jsonl"
@@ -73,7 +73,7 @@ class RunLog:
         if self.folder is None:
             return
         scalars = {key: _number(value) for key, value in metrics.items() if np.isscalar(value) or np.ndim(value) == 0}
-        _append(self.folder / METRICS_FILE, {"step": step} | scalars)
+        append_json(self.folder / METRICS_FILE, {"step": step} | scalars)
 
     def evaluations(
         self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int
@@ -89,7 +89,7 @@ class RunLog:
         self.history.add_evaluations(lines)
         if self.folder is not None:
             for line in lines:
-                _append(self.folder / EVALUATIONS_FILE, line)
+                append_json(self.folder / EVALUATIONS_FILE, line)
 
     def _evaluation_lines(
         self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int
@@ -128,17 +128,33 @@ class RunLog:
         return lines
 
     def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int, tokenizer: Any) -> None:
-        """Write the first `run.rollouts_a_step` rows of every `run.rollouts_every`-th step, a JSON object each."""
+        """Write the first `run.rollouts_a_step` conversations of every `run.rollouts_every`-th step.
+
+        A JSON object a row: the outputs of one conversation follow each other, each with the conversation's return.
+        """
         if self.folder is None or self.rollouts_a_step <= 0 or step % self.rollouts_every:
             return
-        chosen = sorted(keys)[: self.rollouts_a_step]
+        chosen = first_conversations(keys, self.rollouts_a_step)
         data = tq.kv_batch_get(keys=chosen, partition_id=batch.partition_id)
         decoder = TokenDecoder(tokenizer)
         folder = self.folder / ROLLOUTS_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{step}.jsonl").open("w") as file:
-            for row, key in enumerate(chosen):
-                file.write(json.dumps(_rollout(data, row, key, step, decoder)) + "\n")
+        with (folder / f"{step}.jsonl").open("w", encoding="utf-8") as file:
+            for row, last in enumerate(last_outputs(chosen)):
+                entry = _rollout(data, row, chosen[row], step, decoder)
+                file.write(json_text(entry | {"return": float(data["rm_scores"][last].sum())}) + "\n")
+
+
+def first_conversations(keys: Sequence[str], count: int) -> list[str]:
+    """Return the rows of `count` conversations, whole groups first, in the order of groups, sessions and outputs."""
+    by_place = sorted(keys, key=lambda key: (*_place(key), output_index(key)))
+    places = list(dict.fromkeys(_place(key) for key in by_place))[:count]
+    return [key for key in by_place if _place(key) in set(places)]
+
+
+def _place(key: str) -> tuple[str, int]:
+    group, session = group_and_session(key)
+    return group, int(session)
 
 
 def failed_episodes(present: int, expected: int, where: str) -> str:
@@ -159,7 +175,7 @@ def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) ->
         "step": step,
         "group": uid,
         "session": int(session),
-        "return": float(data["rm_scores"][row].sum()),
+        "output": output_index(key),
         "prompt_ids": prompt_ids,
         "prompt_text": decoder.decode(prompt_ids).text,
         "token_texts": decoder.decode(_values(data["responses"][row])).texts,
@@ -190,16 +206,8 @@ def _values(tensor: Any) -> list[Any]:
 def _number(value: Any) -> float | int | str | None:
     if isinstance(value, str | bool):
         return value
-    number = value.item() if hasattr(value, "item") else value
-    if isinstance(number, float) and not math.isfinite(number):
-        return None  # JSON has no NaN
+    number: float | int | None = value.item() if hasattr(value, "item") else value
     return number
-
-
-def _append(path: Path, entry: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(entry) + "\n")
 
 
 def _keep_lines(path: Path, keep: Any) -> list[dict[str, Any]]:

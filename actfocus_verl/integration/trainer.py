@@ -7,12 +7,9 @@ verl's.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-import numpy as np
-import torch
 import transfer_queue as tq
 from omegaconf import OmegaConf
 from tensordict import TensorDict
@@ -26,7 +23,9 @@ from verl.workers.utils.padding import response_from_nested, response_to_nested
 
 from actfocus_verl.config import (
     action_span,
+    drops_nonfinite,
     is_diagnosed,
+    require_deviation,
     require_entropy,
     require_estimator,
     require_reference,
@@ -38,24 +37,29 @@ from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.credit.token_weights import compute_token_credit
-from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.answer_probes import score_answers
 from actfocus_verl.integration.columns import (
     GROUP_IDS,
-    OUTCOME_PREFIX,
     TOKEN_ROLES,
     TURN_IDS,
+    TURN_REWARDS,
+    conversation_ids,
+    conversation_rows,
     group_ids,
+    last_outputs,
     padded_columns,
+    plain,
+    require_lengths,
     valid_rows_of,
 )
 from actfocus_verl.integration.engine import CALCULATE
-from actfocus_verl.integration.estimators import step_inputs
-from actfocus_verl.integration.forked_loop import fork_metrics
+from actfocus_verl.integration.episode_metrics import episode_metrics
+from actfocus_verl.integration.estimators import require_single_outputs, step_inputs
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
+from actfocus_verl.integration.rewards import CheckedRewards, RewardCheck, Validation
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
 from actfocus_verl.integration.span_columns import SpanColumns
 from actfocus_verl.integration.update_set import keep_only
@@ -89,6 +93,7 @@ class TokenCreditMixin:
         self._choose_credit(config)
         self.action_span = action_span(config)
         self.is_diagnosed = is_diagnosed(config)
+        self.reward_check = RewardCheck(config, drops=drops_nonfinite(config))
         self._group_factors: dict[str, float] = {}
         self._nothing_to_update = False
         self.run_log = RunLog(config)
@@ -129,6 +134,7 @@ class TokenCreditMixin:
         return buffer
 
     def _setup(self) -> None:
+        require_deviation(self.config, self.group_filter)
         super()._setup()  # type: ignore[misc]
         if is_distillation_enabled(self.config.get("distillation")):
             raise ConfigurationError(
@@ -146,20 +152,39 @@ class TokenCreditMixin:
             self.total_training_steps = self.global_steps  # type: ignore[attr-defined]
         super().on_init_end()  # type: ignore[misc]
 
+    def get_reward_handles(self) -> list[CheckedRewards] | None:
+        """verl's reward workers for the agent loops, whose results are looked at on their way."""
+        handles = super().get_reward_handles()  # type: ignore[misc]
+        return None if handles is None else [CheckedRewards(handle) for handle in handles]
+
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Log what was played, drop the filtered groups, then let verl pad and balance what is left.
 
         Success and the like are those of all episodes: the groups that a filter keeps are no fair sample of the boards.
 
-        Raises RuntimeError when episodes are missing: verl would train on what is left of their groups.
+        Raises RuntimeError when episodes are missing (verl would train on what is left of their groups), or when none
+        has a token to train; ValueError when the columns of a row differ in length; ConfigurationError for rewards that
+        are no numbers.
         """
         self._require_all_episodes(batch)
-        fields = ["rm_scores", TOKEN_ROLES, TURN_IDS, "extra_fields"]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        require_single_outputs(str(self.config.algorithm.adv_estimator), batch.keys)
+        data = _fetch(batch)
+        require_lengths(batch, data)
+        rewarded, counts = self.reward_check.training(batch, data, self.global_steps)  # type: ignore[attr-defined]
+        metrics.update(counts)
+        if len(rewarded.keys) < len(batch.keys):
+            batch, data = rewarded, _fetch(rewarded)
         data = self.span_columns.complete(batch, data)
-        metrics.update(episode_metrics([_plain(row) for row in data["extra_fields"]], data[TOKEN_ROLES]))
+        infos = [plain(data["extra_fields"][row]) for row in conversation_rows(batch.keys)]
+        metrics.update(episode_metrics(infos, data[TOKEN_ROLES]))
         returns = [float(row.sum()) for row in data["rm_scores"].unbind()]
         positions, selection = apply_filter(batch.keys, returns, self.group_filter)
+        masks = data["response_mask"].unbind()
+        if not any(bool(masks[position].any()) for position in positions):
+            raise RuntimeError(
+                f"no episode of step {self.global_steps} has a token to train: "  # type: ignore[attr-defined]
+                "every reply was empty, or broken off before its first token"
+            )
         self._group_factors = selection.factors
         metrics.update(filter_metrics(selection))
         if len(positions) < len(batch.keys):
@@ -172,9 +197,10 @@ class TokenCreditMixin:
     def _require_all_episodes(self, batch: KVBatchMeta) -> None:
         groups = self.config.data.train_batch_size // self.parameter_sync_step  # type: ignore[attr-defined]
         expected = groups * self.config.actor_rollout_ref.rollout.n
-        if len(batch.keys) < expected:
+        played = len(conversation_rows(batch.keys))
+        if played < expected:
             raise RuntimeError(
-                failed_episodes(len(batch.keys), expected, f"step {self.global_steps}")  # type: ignore[attr-defined]
+                failed_episodes(played, expected, f"step {self.global_steps}")  # type: ignore[attr-defined]
                 + "; trainer.v1.sampler.sync_refill_failed_groups=true replaces failed groups instead"
             )
 
@@ -253,8 +279,14 @@ class TokenCreditMixin:
             columns[_ADVANTAGES] = written[_ADVANTAGES] = columns[_ADVANTAGES] + shift
         metrics.update(credit_metrics(weights, columns, columns.get(_ADVANTAGES), valid_rows))
         if self.is_diagnosed:
-            returns = columns[_SCORES].sum(dim=1)
-            groups = prompt_groups(columns[ENERGY], columns, returns, columns[GROUP_IDS], valid_rows)
+            groups = prompt_groups(
+                columns[ENERGY],
+                columns,
+                columns[_SCORES].sum(dim=1)[last_outputs(batch.keys)],
+                columns[GROUP_IDS],
+                valid_rows,
+                conversation_ids(batch.keys),
+            )
             metrics.update(group_metrics(groups))
         nested = {name: response_to_nested(column, nested_mask) for name, column in written.items()}
         fields = TensorDict(nested, batch_size=len(batch.keys))
@@ -292,10 +324,13 @@ class TokenCreditMixin:
         expected = sum((expected_acc_counts or {}).values())
         if len(data_sources) < expected:
             raise RuntimeError(failed_episodes(len(data_sources), expected, f"the evaluation at step {step}"))
-        self.run_log.evaluations(data_sources, sample_uids, reward_extra_infos_dict, step)
-        return super()._val_metrics_update(  # type: ignore[misc]
-            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
+        played = Validation(data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts)
+        played, counts = self.reward_check.validation(played, step)
+        self.run_log.evaluations(played.data_sources, played.uids, played.infos, step)
+        metrics: dict[str, float] = super()._val_metrics_update(  # type: ignore[misc]
+            played.data_sources, played.uids, played.infos, played.turns, expected_acc_counts=played.expected
         )
+        return metrics | counts
 
 
 @register_trainer(f"{TRAINER_PREFIX}sync")
@@ -305,30 +340,10 @@ class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
     verl_mode = "sync"
 
 
-def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:
-    """Return means over the episodes of a step: success, turns, valid actions, what the world adds, stops, roles.
-
-    What only our agent loop reports is left out for another loop's episodes.
-    """
-    infos = [row.get("reward_extra_info") or {} for row in extra_fields]
-    reported = set.intersection(*(set(info) for info in infos))
-    named = {"success_rate": "success", "turns": "turns", "valid_action_rate": "valid_action_rate"}
-    metrics = {
-        f"episode/{name}": float(np.mean([info[key] for info in infos]))
-        for name, key in named.items()
-        if key in reported
-    }
-    stops = Counter(info["stop_reason"] for info in infos if "stop_reason" in reported)
-    figures = {key for info in infos for key in info if key.startswith(OUTCOME_PREFIX)}
-    metrics |= {f"episode/{key}": float(np.mean([info[key] for info in infos])) for key in sorted(figures)}
-    metrics |= fork_metrics(infos)
-    metrics |= {f"stop/{reason}": count / len(infos) for reason, count in sorted(stops.items())}
-    roles = token_roles.values()
-    for role in TokenRole:
-        metrics[f"response_tokens/{role.name.lower()}"] = float((roles == role).sum()) / len(infos)
-    return metrics
-
-
-def _plain(value: Any) -> Any:
-    """TransferQueue wraps Python objects; return what is inside."""
-    return getattr(value, "data", value)
+def _fetch(batch: KVBatchMeta) -> TensorDict:
+    """What a step's checks and metrics read of its rows, as far as their agent loop gives it."""
+    fields = [
+        *("response_mask", "rollout_log_probs", _SCORES),
+        *(TOKEN_ROLES, TURN_IDS, TURN_REWARDS, "extra_fields"),
+    ]
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 from actfocus_verl.environments import COUPLINGS, known_presets, scripted_player
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 from actfocus_verl.policies.demonstrations import conversation
 from actfocus_verl.policies.tokenizer import BPE_TOKENS, CHAT_TEMPLATE
 
@@ -104,7 +104,7 @@ def cache_key(config: TinyPolicyConfig) -> str:
     demonstrations = [conversation(config, episode) for episode in range(_FINGERPRINT_EPISODES)]
     player = scripted_player(config.env)
     taught = [player.copied, player.learn_pages, player.rope_theta]
-    content = json.dumps([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, taught, demonstrations], sort_keys=True)
+    content = json_text([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, taught, demonstrations], sort_keys=True)
     env = config.env.replace(":", ".")  # of a world named by the path of its class
     return f"{env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
 

@@ -5,7 +5,6 @@ ensure_tiny_policy -> cached folder, or build_tiny_policy -> conversations -> to
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -22,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from actfocus_verl.environments import World, make_world, scripted_player, split_size
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import write_json
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
 from actfocus_verl.policies.demonstrations import Message, conversation
 from actfocus_verl.policies.playing import play_batch, play_statistics
@@ -130,7 +130,7 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer 
             report["evaluation"] = evaluate_policy(config, model, tokenizer, partial(observe, "evaluating"))
             clock.lap("evaluation")
     report["seconds"] = clock.seconds
-    (folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / REPORT_NAME, report)
     return report
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.config import has_reference
-from actfocus_verl.credit.filters import NEEDS_DEVIATION, REFILL
+from actfocus_verl.config import has_reference, require_deviation
+from actfocus_verl.credit.filters import REFILL, build_filter
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.derived import MINI_BATCH, kept_groups
@@ -31,7 +31,7 @@ def check_batches(config: DictConfig) -> None:
             f"does not divide the {processes} training processes, whose devices the servers use",
             "Set it to 1, or to a divisor of that number",
         )
-    _check_filter(config, rollout.n)
+    _check_filter(config)
     kept = kept_groups(config)
     _check_mini_batch(MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _ACTOR))
     if config.critic.enable:
@@ -45,7 +45,7 @@ def check_batches(config: DictConfig) -> None:
         )
 
 
-def _check_filter(config: DictConfig, n: int) -> None:
+def _check_filter(config: DictConfig) -> None:
     name = config.filter.name
     if name == REFILL and not config.algorithm.filter_groups.enable:
         raise ConfigurationError(
@@ -54,13 +54,7 @@ def _check_filter(config: DictConfig, n: int) -> None:
             f"filter.name={name} leaves the dropping and refilling to verl, and this is what switches it on",
             f"Use filter={name}, which sets both, or filter=zero_variance, which does not refill",
         )
-    if n == 1 and name in NEEDS_DEVIATION:
-        raise ConfigurationError(
-            "filter.name",
-            name,
-            "actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, so no group would train",
-            "Set actor_rollout_ref.rollout.n to 2 at least, or filter=none",
-        )
+    require_deviation(config, build_filter(OmegaConf.to_container(config.filter, resolve=True)))
 
 
 def _check_mini_batch(key: str, config: DictConfig, *, kept: int, ranks: int) -> None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from actfocus_verl.config import (
     action_span,
+    drops_nonfinite,
     has_world,
     is_diagnosed,
     require_entropy,
@@ -84,6 +85,7 @@ def check_config(config: DictConfig) -> None:
         _check_answers(config, first_turn=spec.parameters["first_turn"])
     _check_credit(config)
     build_early_stop(section(config, "early_stop"))
+    drops_nonfinite(config)
     _check_diagnose(config)
     check_rollouts(config)
     _check_trainer(config)

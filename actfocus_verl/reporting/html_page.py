@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from importlib import resources
 from typing import Any, Final
 
 from actfocus_verl import __version__
+from actfocus_verl.files import json_text
 from actfocus_verl.reporting.curves import panels, run_series
 from actfocus_verl.reporting.episodes import ROLE_NAMES, Episode, colourings, read_episodes
 from actfocus_verl.reporting.run_folder import RunFolder
@@ -73,10 +73,9 @@ def build_page(runs: Sequence[RunFolder], *, episodes: int) -> str:
 def safe_json(value: Any) -> str:
     """JSON that may stand in a script element: ASCII, without `<`, `>` and `&`.
 
-    So it holds neither `</script>` nor `<!--`, and U+2028 and lone surrogates are escaped. Raises ValueError for NaN
-    and infinities, which JSON does not have.
+    So it holds neither `</script>` nor `<!--`, and U+2028 and lone surrogates are escaped.
     """
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json_text(value, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 from actfocus_verl.reproduction.matrix import Experiment
 from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
 
@@ -29,7 +29,7 @@ class Composition:
     @property
     def digest(self) -> str:
         """Of the whole configuration: equal for all seeds of a cell, another one when any setting is another one."""
-        content = json.dumps(self.config, sort_keys=True, default=str)
+        content = json_text(self.config, sort_keys=True, default=str)
         return blake2b(content.encode(), digest_size=12).hexdigest()
 
     @property

@@ -246,7 +246,11 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
         ),
         (
             "filter=min_p algorithm=ppo actor_rollout_ref.rollout.n=1",
-            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, so no ",
+            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, by which ",
+        ),
+        (
+            "filter=reward_variance algorithm=ppo actor_rollout_ref.rollout.n=1",
+            "filter.name='reward_variance': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Mapping
@@ -57,6 +58,50 @@ def test_float32_rounding_is_no_deviation() -> None:
     assert group_std([10.900001, 10.9]) == 0.0
     assert group_std([1e-8, 3e-8]) == 0.0  # what is left of 0.3 - 0.3
     assert group_std([0.7, 0.7001]) > 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_return_that_is_no_number_is_an_error_wherever_it_stands(value: float) -> None:
+    for returns in ([1.0, value, 0.0], [value, 1.0, 0.0], [0.0, 1.0, value], [value]):
+        with pytest.raises(ValueError, match=r"1 of [13] returns of a group are not finite"):
+            group_std(returns)
+        with pytest.raises(ValueError, match="not finite"):
+            build_filter({"name": "none"})({"a": [0.0, 1.0], "b": returns})
+
+
+def test_the_order_of_a_group_is_not_a_bit_of_its_deviation() -> None:
+    returns = [0.1, 0.7, 0.3, 0.15, 0.9, 0.2]
+    assert len({group_std(order) for order in itertools.permutations(returns)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "needs"),
+    [
+        ({"name": "none"}, False),
+        ({"name": "reward_variance"}, False),  # of its function; the file sets ratio: 0.25
+        ({"name": "reward_variance", "ratio": 0.999}, True),
+        ({"name": "reward_variance", "ratio": 0.25}, True),
+        ({"name": "zero_variance"}, True),
+        ({"name": "zero_variance_refill"}, True),
+        ({"name": "top_p"}, True),
+        ({"name": "top_p", "include_zero": True}, True),
+        ({"name": "top_p", "include_zero": True, "p": 1.0}, False),  # every group, whatever its deviation
+        ({"name": "min_p"}, True),
+        ({"name": "soft_reweight"}, True),
+    ],
+    ids=str,
+)
+def test_which_need_a_deviation(config: dict[str, Any], needs: bool) -> None:
+    assert build_filter(config).needs_deviation is needs
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_filter_can_forget_that_it_does(path: Path) -> None:
+    """In groups of one a filter keeps every group as it is, or says that it needs more: whatever file is added."""
+    content = yaml.safe_load(path.read_text())
+    built = build_filter(content.get("filter", content))
+    selection = built({f"g{number}": [float(number)] for number in range(16)})
+    assert (set(selection.factors.values()) == {1.0} and len(selection.factors) == 16) or built.needs_deviation
 
 
 def test_none_keeps_every_group() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from actfocus_verl.files import json_text
 from actfocus_verl.reporting import statistics
 
 VOCABULARY = 13
@@ -78,7 +78,7 @@ def records(step: int, groups: int = 4) -> list[Record]:
 def write_rollouts(run: Path, step: int, episodes: list[Record]) -> None:
     folder = run / "rollouts"
     folder.mkdir(exist_ok=True)
-    (folder / f"{step}.jsonl").write_text("".join(json.dumps(episode) + "\n" for episode in episodes))
+    (folder / f"{step}.jsonl").write_text("".join(json_text(episode) + "\n" for episode in episodes))
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_
 from verl.workers.rollout.replica import TokenOutput
 
 from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments.base import StepResult
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, episode_seed
+from actfocus_verl.integration.columns import NO_NUMBER
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
 from tests.helpers.tokenizer import build_tokenizer
 
@@ -184,3 +186,31 @@ def test_an_answer_longer_than_a_reply_is_refused(
     monkeypatch.setattr(FrozenLake, "known_answer", lambda world: "Right || " * 200 + "Right")
     with pytest.raises(ConfigurationError, match=r"env.max_turn_tokens=400: the known answer takes \d+ tokens"):
         play(ListServer(tokenizer.encode(REPLY)), tokenizer, estimator="igpo", split="train", index=3)
+
+
+def test_an_episode_broken_off_before_its_first_token_is_a_row(tokenizer: PreTrainedTokenizerFast) -> None:
+    output = play(ListServer([], stop_reason="aborted"), tokenizer, split="train", index=0)
+    columns = output.as_dict()
+    penalty = output.turn_rewards[0]
+    assert penalty < 0
+    assert len(columns["responses"]) == 1
+    assert 0 <= int(columns["responses"][0]) < len(tokenizer)
+    assert columns["response_mask"].tolist() == [0]  # nothing of it trains
+    assert columns["token_roles"].tolist() == [TokenRole.ENVIRONMENT]
+    assert (columns["turn_ids"].tolist(), columns["rollout_log_probs"].tolist()) == ([-1], [0.0])
+    assert columns["rm_scores"].tolist() == columns["turn_rewards"].tolist() == pytest.approx([penalty])
+    info = columns["extra_fields"]["reward_extra_info"]
+    assert (info["stop_reason"], info["turns"]) == ("aborted", 1.0)
+
+
+def test_a_world_without_a_number_for_a_reward_gives_a_row_that_says_so(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FrozenLake, "step", lambda self, action: StepResult(None, done=False, success=False))
+    columns = play(ListServer(tokenizer.encode(REPLY)), tokenizer, split="train", index=3).as_dict()
+    assert columns["rm_scores"].isnan().tolist() == [True]
+    assert columns["response_mask"].tolist() == [0]
+    assert columns["extra_fields"]["reward_extra_info"] == {NO_NUMBER: "None"}
+    whole = play(ListServer([], stop_reason="aborted"), tokenizer, split="train", index=3)
+    assert set(columns) == set(whole.as_dict())  # verl reads a column of all rows or of none
+    assert columns["prompts"].tolist() == whole.prompt_ids

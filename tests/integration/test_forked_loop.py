@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from verl.workers.rollout.replica import TokenOutput
 
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.integration import forked_loop
+from actfocus_verl.integration.columns import NO_NUMBER
 from actfocus_verl.integration.forked_loop import ForkedAgentLoop, fork_metrics
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
 from tests.helpers.queue import LocalQueue
@@ -109,6 +112,24 @@ def test_the_rows_of_a_prompt_are_one_tree(tokenizer: PreTrainedTokenizerFast, r
         )
     turns = sum(output.num_turns for output in outputs)
     assert server.calls == turns - sum(replayed)  # a replayed turn is not sampled again
+
+
+def test_a_world_without_a_number_for_a_reward_gives_rows_that_say_so(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first world to be asked gives none, and the other episodes of the group are played all the same."""
+    step, given = FrozenLake.step, iter([math.nan])
+
+    def once(world: FrozenLake, action: Any) -> Any:
+        result = step(world, action)
+        return dataclasses.replace(result, reward=next(given, result.reward))
+
+    monkeypatch.setattr(FrozenLake, "step", once)
+    outputs: Outputs = play(DiceServer(tokenizer), tokenizer, n=4, roots=2)
+    assert [math.isnan(output.reward_score) for output in outputs].count(True) == 1
+    (lost,) = [output for output in outputs if math.isnan(output.reward_score)]
+    assert lost.extra_fields["reward_extra_info"] == {NO_NUMBER: "nan"}
+    assert not forked_loop._groups
 
 
 def test_the_first_fork_starts_in_the_most_uncertain_state(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from actfocus_verl.credit.filters import build_filter
+from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from tests.helpers.queue import LocalQueue
 from tests.helpers.trainer import MakeTrainer, to_advantages
@@ -73,6 +74,13 @@ def test_metrics_count_a_step_of_which_nothing_is_left() -> None:
 def test_padding_rows_have_the_factor_one() -> None:
     factors = row_factors(["b_0_0", "pad0_0_0", "a_1_0"], {"a": 0.25, "b": 0.5})
     assert factors.tolist() == [[0.5], [1.0], [0.25]]
+
+
+def test_the_trainer_refuses_groups_of_one_in_a_command_of_verl_s_own(make_trainer: MakeTrainer) -> None:
+    """Its fixture has one episode a group, as far as the configuration says."""
+    for name in ("reward_variance", "min_p", "soft_reweight"):
+        with pytest.raises(ConfigurationError, match=f"filter.name='{name}': actor_rollout_ref.rollout.n=1"):
+            make_trainer(f"filter={name}")._setup()
 
 
 class TestInTheTrainer:

@@ -56,8 +56,7 @@ def test_json_in_a_script_element(value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_json_has_no_nan(value):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        safe_json(value)
+    assert safe_json([value, 1.5]) == "[null,1.5]"
 
 
 def test_hostile_text_comes_back_whole_and_adds_no_element(run_path, hostile_run):
