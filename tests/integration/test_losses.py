@@ -22,10 +22,8 @@ from actfocus_verl.integration.loss import (
     token_weighted_ppo_loss,
 )
 from actfocus_verl.integration.requirements import FACTORS_OF_ONE, require_weighted_loss
-from actfocus_verl.integration.trainer import TokenCreditTrainerSync
-from actfocus_verl.preflight import check_registered
-from tests.config.conftest import compose_config
 from tests.helpers.losses import actor_config, loss_inputs
+from tests.helpers.refusals import configured, refusal
 
 Row = dict[str, torch.Tensor]
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
@@ -120,19 +118,6 @@ def test_with_uniform_weights_the_refused_ones_are_verls_own(rows: list[Row], lo
 # Enforced in both places
 
 
-def refusal(*overrides: str) -> str:
-    """Of preflight and of the trainer, which must agree."""
-    config = compose_config(*overrides)
-    messages = []
-    for check in (check_registered, TokenCreditTrainerSync):
-        with pytest.raises(ConfigurationError) as caught:
-            check(config)
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-    assert "\n" not in messages[0]
-    return messages[0]
-
-
 @pytest.mark.parametrize(
     ("loss", "reason"),
     [
@@ -164,7 +149,7 @@ def test_factors_of_groups_are_weights_too(name: str) -> None:
         for factor in group_filter(returns).factors.values()
     }
     assert (factors == {1.0}) == (name in FACTORS_OF_ONE)
-    config, uniform = compose_config(f"{LOSS}=geo_mean"), build_weighting({"name": "uniform"})
+    config, uniform = configured(f"{LOSS}=geo_mean"), build_weighting({"name": "uniform"})
     if name in FACTORS_OF_ONE:
         require_weighted_loss(config, uniform, group_filter)
         return
