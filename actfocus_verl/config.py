@@ -22,6 +22,9 @@ from actfocus_verl.rollout.templates import OPTIONS_KEY as TEMPLATE_OPTIONS
 NO_WORLD = "none"
 """`env.name` of a run on the user's own data."""
 
+TOKEN_WEIGHTED_LOSS = "token_weighted"
+"""The `loss_mode` that stops where no token weights arrive."""
+
 TURN_RATIO_LOSS = "turn_ratio"
 """The `loss_mode` of the policy loss whose ratio is a turn's and whose clip range an estimator may scale."""
 

@@ -63,11 +63,19 @@ def register() -> None:
     _register_platform()
     for holder, modules in _AFTER.items():
         _when_imported(holder, functools.partial(_import_ours, modules))
+    _when_imported("verl.utils.config", _check_commands)
 
 
 def _import_ours(modules: Sequence[str], holder: ModuleType) -> None:
     for module in modules:
         importlib.import_module(f"{_OURS}.{module}")
+
+
+def _check_commands(config: ModuleType) -> None:
+    """Import what the check needs only in a process that loads verl's configuration."""
+    from actfocus_verl.integration import half_chosen
+
+    half_chosen.install(config)
 
 
 def _when_imported(module: str, hook: Callable[[ModuleType], None]) -> None:
@@ -186,6 +194,7 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
     for strategy in ("fsdp", "fsdp2"):
         for models, key, name, where in (
             (lm, ("cuda", "nvidia"), "EnergyFSDPEngine", "actor, NVIDIA"),
+            (lm, ("cuda", "amd"), "EnergyFSDPEngine", "actor, AMD"),
             (lm, "cpu", "CPUEnergyFSDPEngine", "actor, CPU"),
             (values, "cpu", "CPUValueFSDPEngine", "critic, CPU"),
         ):

@@ -19,8 +19,9 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.utils.config import omega_conf_to_dataclass
 
 from actfocus_verl.credit.registry import WeightingSpec, build_weighting
+from actfocus_verl.integration.half_chosen import TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
-from actfocus_verl.integration.trainer import TRAINER_PREFIX, TokenCreditTrainerSync
+from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 
 ARMS: Final = ("uniform", "credit", "no_reference")
 """Uniform weights with the reference pass and its KL; the configured credit with the same; uniform weights without."""

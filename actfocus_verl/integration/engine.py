@@ -16,6 +16,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.integration.rotary import RotaryMixin
 from actfocus_verl.platforms.fsdp_cpu import CPUBuildMixin, CPUValueBuildMixin
 
 CALCULATE = {name: f"calculate_{name}" for name in LOGIT_SIGNALS}
@@ -70,16 +71,16 @@ class EnergyMixin:
         return signals
 
 
-@EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cuda", vendor="nvidia")
-class EnergyFSDPEngine(EnergyMixin, FSDPEngineWithLMHead):
-    """Actor and reference on NVIDIA GPUs."""
+@EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cuda", vendor=["nvidia", "amd"])
+class EnergyFSDPEngine(EnergyMixin, RotaryMixin, FSDPEngineWithLMHead):
+    """Actor and reference on NVIDIA and AMD GPUs."""
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUEnergyFSDPEngine(EnergyMixin, CPUBuildMixin, FSDPEngineWithLMHead):
+class CPUEnergyFSDPEngine(EnergyMixin, RotaryMixin, CPUBuildMixin, FSDPEngineWithLMHead):
     """Actor and reference on a CPU."""
 
 
 @EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUValueFSDPEngine(CPUValueBuildMixin, FSDPEngineWithValueHead):
+class CPUValueFSDPEngine(RotaryMixin, CPUValueBuildMixin, FSDPEngineWithValueHead):
     """The critic on a CPU."""

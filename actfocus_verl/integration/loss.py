@@ -14,22 +14,33 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import agg_loss, compute_policy_loss_vanilla, register_policy_loss
 from verl.utils.torch_functional import masked_mean
 
-from actfocus_verl.config import TURN_RATIO_LOSS
+from actfocus_verl.config import TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS
 from actfocus_verl.credit.turns import Turns
 from actfocus_verl.integration.columns import CLIP_SCALES, TURN_IDS, padded_columns, require_columns
 
 if TYPE_CHECKING:
     from verl.workers.config import ActorConfig
 
-LOSS_MODE = "token_weighted"
+LOSS_MODE = TOKEN_WEIGHTED_LOSS
 OUR_LOSSES = (LOSS_MODE, TURN_RATIO_LOSS)
+WEIGHTED_LOSSES: Final = (
+    *OUR_LOSSES,
+    *("vanilla", "dppo_tv", "dppo_kl", "gspo", "gpg", "clip_cov", "kl_cov", "dro", "cispo"),
+)
+"""Losses whose gradient at a token is the token's weight times the gradient without weights: a test proves each."""
+UNWEIGHTED_LOSSES: Final = {
+    "geo_mean": "it takes the geometric mean of an episode's weights, one factor for all its tokens",
+    "bypass_mode": "it computes its factors itself, and ignores others",
+    "sapo": "it averages within each episode, whatever loss_agg_mode says, so no sum of the weights is its divisor",
+}
+"""The others that are known, and what becomes of token weights there. They get none: their weights must be 1."""
 WEIGHTS_COLUMN = "token_weights"
 _IMPORTANCE_COLUMN = "rollout_is_weights"
 _LARGEST_LOG_RATIO = 10.0
@@ -129,10 +140,13 @@ def token_weighted_ppo_loss(
     """verl's `ppo_loss` with the column `token_weights` multiplied into the surrogate.
 
     For `actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))`. verl's own importance
-    weights of a rollout correction, when present, are kept as a factor.
+    weights of a rollout correction, when present, are kept as a factor. A loss that is not in `WEIGHTED_LOSSES` is
+    verl's own: `requirements.require_weighted_loss` has seen to it that all weights are 1.
     """
     from verl.workers.utils.losses import ppo_loss  # it imports the module that makes verl import this one
 
+    if config.policy_loss.loss_mode not in WEIGHTED_LOSSES:
+        return ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     data = data.copy()  # shallow: the caller's micro-batch keeps its columns
     data[_IMPORTANCE_COLUMN] = _per_token_factor(data)
     if config.policy_loss.loss_mode != TURN_RATIO_LOSS:

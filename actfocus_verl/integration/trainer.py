@@ -57,14 +57,20 @@ from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.episode_metrics import episode_metrics
 from actfocus_verl.integration.estimators import require_single_outputs, step_inputs
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
+from actfocus_verl.integration.half_chosen import TRAINER_PREFIX
 from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
+from actfocus_verl.integration.requirements import (
+    logit_signals,
+    no_signals,
+    rejects_tokens,
+    require_weights_in_effect,
+)
 from actfocus_verl.integration.rewards import CheckedRewards, RewardCheck, Validation
 from actfocus_verl.integration.run_log import RunLog, failed_episodes
 from actfocus_verl.integration.span_columns import SpanColumns
 from actfocus_verl.integration.update_set import keep_only
 
-TRAINER_PREFIX = "actfocus_"
 POLL_SECONDS = 0.1
 """verl polls the replay buffer every 2 s, which no generation can then be shorter than."""
 
@@ -90,9 +96,9 @@ class TokenCreditMixin:
     """verl's name of what the trainer class does."""
 
     def __init__(self, config: Any) -> None:
+        self.is_diagnosed = is_diagnosed(config)
         self._choose_credit(config)
         self.action_span = action_span(config)
-        self.is_diagnosed = is_diagnosed(config)
         self.reward_check = RewardCheck(config, drops=drops_nonfinite(config))
         self._group_factors: dict[str, float] = {}
         self._nothing_to_update = False
@@ -107,6 +113,7 @@ class TokenCreditMixin:
         self.early_stop = build_early_stop(section(config, "early_stop"))
         require_reference(config, self.weighting)
         require_entropy(config, self.weighting)
+        require_weights_in_effect(config, self.weighting, self.group_filter, diagnosed=self.is_diagnosed)
 
     # verl compares `trainer_mode` with its own names in several places; ours only select the class.
     @property
@@ -120,8 +127,7 @@ class TokenCreditMixin:
     @property
     def reference_signals(self) -> list[str]:
         """What the weighting and the diagnostic want of the reference's logits."""
-        wanted = {*self.weighting.required_columns, *((ENERGY,) if self.is_diagnosed else ())}
-        return [name for name in LOGIT_SIGNALS if name in wanted]
+        return logit_signals(self.weighting, diagnosed=self.is_diagnosed)
 
     @cached_property
     def span_columns(self) -> SpanColumns:
@@ -235,6 +241,9 @@ class TokenCreditMixin:
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "response_mask"]
         )
+        missing = [name for name in names if name not in data.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
+        if missing:
+            raise no_signals(self.config, missing)
         for name in names:
             data[name] = response_from_nested(data.pop(name), data["response_mask"])
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data.select(*names))
@@ -243,15 +252,18 @@ class TokenCreditMixin:
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's advantages and beside them the token weights; EMPG alone adds to the advantages.
 
-        Tokens outside an estimator's update set are dropped in between, so that no weighting sees them.
+        Tokens outside an estimator's update set are dropped in between, so that no weighting sees them. Those that a
+        rollout correction rejects are out of verl's response mask already; they leave its count of tokens here.
         """
         with step_inputs(self.estimator, batch, metrics) as inputs:
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         self._nothing_to_update = False
-        if inputs is not None and inputs.update_set is not None:
-            batch, kept = keep_only(batch, inputs.update_set)
+        update_set = None if inputs is None else inputs.update_set
+        if update_set is not None or rejects_tokens(self.config):
+            batch, kept = keep_only(batch, update_set)
             self._nothing_to_update = kept == 0
-            metrics["estimator/steps_without_update"] = float(self._nothing_to_update)
+            by = "rollout_corr" if update_set is None else "estimator"
+            metrics[f"{by}/steps_without_update"] = float(self._nothing_to_update)
         return self._write_token_weights(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:

@@ -17,15 +17,14 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-from actfocus_verl.credit.estimators import ESTIMATORS
+from actfocus_verl import config as settings
+from actfocus_verl.credit.filters import build_filter
+from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.loss import OUR_LOSSES
-from actfocus_verl.integration.trainer import TRAINER_PREFIX
+from actfocus_verl.integration.half_chosen import ESTIMATOR, LOSS, MODE, require_our_trainer
+from actfocus_verl.integration.requirements import require_weights_in_effect
 from actfocus_verl.preflight.own_data import AGENT_LOOP
 
-_ESTIMATOR: Final = "algorithm.adv_estimator"
-_LOSS: Final = "actor_rollout_ref.actor.policy_loss.loss_mode"
-_MODE: Final = "trainer.v1.trainer_mode"
 _SECTIONS: Final = ("algorithm", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
 _REFUSALS: Final = (AssertionError, TypeError, ValueError, NotImplementedError, HydraException, OmegaConfBaseException)
 
@@ -35,12 +34,12 @@ def check_registered(config: DictConfig) -> None:
 
     Call it with `platform.env_vars` in the environment, after `check_model`: verl's critic section loads the tokenizer.
     """
-    _require_known(config, _ESTIMATOR, ADV_ESTIMATOR_REGISTRY)
-    _require_known(config, _LOSS, POLICY_LOSS_REGISTRY)
-    _require_known(config, _MODE, TRAINER_REGISTRY)
+    _require_known(config, ESTIMATOR, ADV_ESTIMATOR_REGISTRY)
+    _require_known(config, LOSS, POLICY_LOSS_REGISTRY)
+    _require_known(config, MODE, TRAINER_REGISTRY)
     if not config.actor_rollout_ref.rollout.agent.agent_loop_config_path:  # its file registers more, in the workers
         _require_known(config, AGENT_LOOP, _agent_loop_registry)
-    _require_our_trainer(config)
+    _require_choices(config)
     _require_accepted_by_verl(config)
 
 
@@ -50,22 +49,12 @@ def _require_known(config: DictConfig, key: str, registry: Iterable[str]) -> Non
         raise ConfigurationError(key, name, "is not registered with verl", f"Choose one of: {', '.join(known)}")
 
 
-def _require_our_trainer(config: DictConfig) -> None:
-    """A trainer without token weights and a configuration that asks for them would train something else, silently."""
-    mode = OmegaConf.select(config, _MODE)
-    if mode.startswith(TRAINER_PREFIX):
-        return
-    asked = {_LOSS: (OUR_LOSSES, ()), "credit.name": ((), ("uniform",)), "filter.name": ((), ("none",))}
-    for key, (refused, neutral) in asked.items():
-        value = OmegaConf.select(config, key)
-        if value in refused or (neutral and value not in neutral):
-            raise ConfigurationError(
-                _MODE, mode, f"verl's own trainer ignores {key}={value}", f"Set {_MODE}={TRAINER_PREFIX}{mode}"
-            )
-    name = OmegaConf.select(config, _ESTIMATOR)
-    if name in ESTIMATORS:
-        problem = f"verl's own trainer does not pass on the columns that {_ESTIMATOR}={name} reads"
-        raise ConfigurationError(_MODE, mode, problem, f"Set {_MODE}={TRAINER_PREFIX}{mode}")
+def _require_choices(config: DictConfig) -> None:
+    """What the trainer asks of a configuration when it is built, asked before Ray starts."""
+    require_our_trainer(config)
+    weighting = build_weighting(settings.section(config, "credit"))
+    group_filter = build_filter(settings.section(config, "filter"))
+    require_weights_in_effect(config, weighting, group_filter, diagnosed=settings.is_diagnosed(config))
 
 
 def _require_accepted_by_verl(config: DictConfig) -> None:

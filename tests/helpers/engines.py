@@ -61,11 +61,11 @@ def process_group(folder: Path, *, rank: int = 0, world_size: int = 1) -> Iterat
         dist.destroy_process_group()
 
 
-def build_engine(folder: Path, *, lora_rank: int = 0, forward_only: bool = False) -> Any:
-    """The engine that verl's registry gives for `fsdp2` on this platform, initialised, float32."""
+def build_engine(folder: Path, *, lora_rank: int = 0, forward_only: bool = False, model_dtype: str = "fp32") -> Any:
+    """The engine that verl's registry gives for `fsdp2` on this platform, initialised; it computes in float32."""
     engine_config = FSDPEngineConfig(
         strategy="fsdp2",
-        model_dtype="fp32",
+        model_dtype=model_dtype,
         dtype="float32",
         use_torch_compile=False,
         forward_only=forward_only,

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf, open_dict
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.utils.config import omega_conf_to_dataclass
 
+from actfocus_verl.integration.half_chosen import TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
-from actfocus_verl.integration.trainer import TRAINER_PREFIX, TokenCreditTrainerSync
+from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 
 MODULES = f"actfocus_verl.plugin,{__name__}"
 """The plugin first: it registers the platform before anything of verl asks for one."""

@@ -10,7 +10,9 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import ActorConfig, PolicyLossConfig
 
 
-def actor_config(loss_mode: str = "vanilla", **settings: Any) -> ActorConfig:
+def actor_config(
+    loss_mode: str = "vanilla", *, policy_loss_settings: dict[str, Any] | None = None, **settings: Any
+) -> ActorConfig:
     """verl's actor configuration with the paper's clipping; one a loss, because verl writes batch facts into it."""
     return ActorConfig(
         **{
@@ -19,7 +21,7 @@ def actor_config(loss_mode: str = "vanilla", **settings: Any) -> ActorConfig:
             "use_dynamic_bsz": True,
             "clip_ratio_low": 0.2,
             "clip_ratio_high": 0.28,
-            "policy_loss": PolicyLossConfig(loss_mode=loss_mode),
+            "policy_loss": PolicyLossConfig(loss_mode=loss_mode, **(policy_loss_settings or {})),
         }
         | settings
     )

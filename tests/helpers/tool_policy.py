@@ -17,8 +17,6 @@ ADDED = (
     "hydra.searchpath=[pkg://actfocus_verl_configs]",
     "+credit=actfocus",
     "+credit.action_span=tool_call",
-    "trainer.v1.trainer_mode=actfocus_sync",
-    "actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted",
 )
 """The lines of docs/use_with_your_verl_run.md."""
 
