@@ -188,6 +188,8 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
             (lm, ("cuda", "nvidia"), "EnergyFSDPEngine", "actor, NVIDIA"),
             (lm, "cpu", "CPUEnergyFSDPEngine", "actor, CPU"),
             (values, "cpu", "CPUValueFSDPEngine", "critic, CPU"),
+            (values, ("cuda", "nvidia"), "ValueFSDPEngine", "critic, NVIDIA"),
+            (values, ("cuda", "amd"), "ValueFSDPEngine", "critic, AMD"),
         ):
             yield (
                 "engine",

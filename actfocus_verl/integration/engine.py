@@ -17,6 +17,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.platforms.fsdp_cpu import CPUBuildMixin, CPUValueBuildMixin
+from actfocus_verl.platforms.value_model import ConfiguredAttentionMixin
 
 CALCULATE = {name: f"calculate_{name}" for name in LOGIT_SIGNALS}
 """The flag by which a batch asks for each signal, named as verl's `calculate_entropy` is."""
@@ -83,3 +84,8 @@ class CPUEnergyFSDPEngine(EnergyMixin, CPUBuildMixin, FSDPEngineWithLMHead):
 @EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cpu")
 class CPUValueFSDPEngine(CPUValueBuildMixin, FSDPEngineWithValueHead):
     """The critic on a CPU."""
+
+
+@EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cuda", vendor=["nvidia", "amd"])
+class ValueFSDPEngine(ConfiguredAttentionMixin, FSDPEngineWithValueHead):
+    """The critic on NVIDIA and AMD GPUs."""

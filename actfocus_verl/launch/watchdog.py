@@ -186,7 +186,7 @@ class Watchdog:
     def _seen_by(self, look: Callable[[], Death | None]) -> Death | None:
         try:
             return look()
-        except Exception as error:  # noqa: BLE001  (a run must not lose its watch, whatever a look meets)
+        except Exception as error:  # a run must not lose its watch, whatever a look meets
             kind = f"{type(error).__name__}: {error}"
             if kind not in self._troubles:  # else it is logged every few seconds
                 self._troubles.add(kind)
@@ -265,8 +265,8 @@ def ray_log_folder() -> Path:
 
 
 _SERVER_NAME: Final = re.compile(r"vllm(_omni)?_server_.+")
-"""Names that verl gives the actors of its vLLM servers, which answer `/health` while they sleep. SGLang's are not asked:
-to answer they generate a token, and a server without its weights cannot."""
+"""Names that verl gives the actors of its vLLM servers, which answer `/health` while they sleep. SGLang's are not
+asked: to answer they generate a token, and a server without its weights cannot."""
 
 
 class ServerAddresses:

@@ -38,7 +38,7 @@ def check_output(config: DictConfig) -> None:
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
     credit, filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or
-    damaged. With several nodes, each of which may keep its own part on its own disk, what is not seen here is a warning.
+    damaged. With several nodes, each of which may keep its part on its own disk, what is not seen is only a warning.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)

@@ -185,9 +185,9 @@ class TestSeveralNodes:
         (message,) = self.said(nodes, caplog)
         missing = min(set(range(4)) - set(here))
         assert message == (
-            f"trainer.default_local_dir={folder.parent}: {12 - 3 * len(here)} of the 13 files of global_step_10 are not "
-            f"on this machine (the first: actor/model_world_size_4_rank_{missing}.pt). That is right where each node "
-            "keeps its own; otherwise loading it will fail, and trainer.resume_mode=disable starts over."
+            f"trainer.default_local_dir={folder.parent}: {12 - 3 * len(here)} of the 13 files of global_step_10 are "
+            f"not on this machine (the first: actor/model_world_size_4_rank_{missing}.pt). That is right where each "
+            "node keeps its own; otherwise loading it will fail, and trainer.resume_mode=disable starts over."
         )
 
     def test_a_file_cut_short_is_a_warning(self, nodes: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
