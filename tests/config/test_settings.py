@@ -156,7 +156,8 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ),
         (
             {f"{ROLLOUT}.tensor_model_parallel_size": 2},
-            f"{ROLLOUT}.tensor_model_parallel_size=2: does not divide the 1 training processes",
+            "tensor_model_parallel_size=2: a server spans 2 devices (tensor_model_parallel_size=2), which does not "
+            "divide the 1 training processes, whose devices the servers use",
         ),
         (
             {f"{ROLLOUT}.max_model_len": 1000},
