@@ -5,6 +5,7 @@ The checks made before a run starts are in `actfocus_verl.preflight`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,17 @@ def has_world(config: Any) -> bool:
     """Whether the episodes are those of a world, and not of the user's own data and agent loop."""
     env = OmegaConf.select(config, "env")
     return env is not None and env.get("name") != NO_WORLD
+
+
+def ray_address(config: Any) -> str | None:
+    """Return the address of the running Ray cluster that a run is told to join, as `ray.init` reads it.
+
+    None: none is named, so Ray starts one on this machine, or joins what `ray start` started here.
+    """
+    address = OmegaConf.select(config, "ray_kwargs.ray_init.address")
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    return None if address in (None, "", "local") else str(address)
 
 
 def action_span(config: Any) -> ActionSpan | None:

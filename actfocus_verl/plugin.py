@@ -197,6 +197,8 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
             (lm, ("cuda", "amd"), "EnergyFSDPEngine", "actor, AMD"),
             (lm, "cpu", "CPUEnergyFSDPEngine", "actor, CPU"),
             (values, "cpu", "CPUValueFSDPEngine", "critic, CPU"),
+            (values, ("cuda", "nvidia"), "ValueFSDPEngine", "critic, NVIDIA"),
+            (values, ("cuda", "amd"), "ValueFSDPEngine", "critic, AMD"),
         ):
             yield (
                 "engine",

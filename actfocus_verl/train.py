@@ -9,12 +9,13 @@ part of it dies; when it ends, in whatever way, no process of it survives.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from actfocus_verl import preflight
+from actfocus_verl.config import ray_address
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.claim import FolderClaim
 
 if TYPE_CHECKING:
+    from actfocus_verl.launch.cluster import Cluster
+    from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.watchdog import Watchdog
 
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
@@ -75,13 +79,28 @@ def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) 
 
 
 def _set_environment(config: DictConfig) -> None:
-    """Set what verl, vLLM and their loggers read from the environment; Ray's local workers inherit it."""
-    os.environ.update({key: str(value) for key, value in config.platform.env_vars.items()})
-    os.environ.setdefault("TENSORBOARD_DIR", str(Path(config.run.dir) / "tensorboard"))
+    """Set what verl, vLLM and their loggers read from the environment, here and in Ray's workers wherever they are.
+
+    The workers of a Ray that this process starts inherit it; those of a cluster that already runs get it from the
+    configuration, with what the user set there last. Such a cluster also knows its own size.
+    """
+    variables = {key: str(value) for key, value in config.platform.env_vars.items()}
+    os.environ.update(variables)
+    defaults = {"TENSORBOARD_DIR": str(Path(config.run.dir) / "tensorboard")}
     if config.platform.name == "cpu":
         # Ray gives a one-CPU actor one thread; training processes share the machine instead.
         threads = max(1, (os.cpu_count() or 1) // int(config.trainer.n_gpus_per_node))
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        defaults["OMP_NUM_THREADS"] = str(threads)
+    variables |= {key: os.environ.setdefault(key, value) for key, value in defaults.items()}
+
+    ray_init = config.ray_kwargs.ray_init
+    given = OmegaConf.select(ray_init, "runtime_env.env_vars") or {}
+    # Ray's own are read when its processes start: they are of no use to a worker
+    variables = {key: value for key, value in variables.items() if not key.startswith("RAY_")}
+    with open_dict(config):
+        OmegaConf.update(ray_init, "runtime_env.env_vars", variables | dict(given), force_add=True)
+        if ray_address(config) is not None:
+            ray_init.num_cpus = ray_init.num_gpus = None
 
 
 def _tiny_policy(config: DictConfig, console: Console) -> Path:
@@ -95,34 +114,58 @@ def _tiny_policy(config: DictConfig, console: Console) -> Path:
 
 
 class _SupervisedRunner:
-    """verl's task-runner class as `run_ppo` uses it: checks the cluster, names the runner, checks the plugin in it."""
+    """verl's task-runner class as `run_ppo` uses it: checks the cluster, places the runner, checks the plugin in it.
 
-    def __init__(self, runner_class: Any, config: DictConfig, options: dict[str, Any] | None = None) -> None:
+    `on_ray` is told which Ray it is, as soon as this process is connected.
+    """
+
+    def __init__(
+        self,
+        runner_class: Any,
+        config: DictConfig,
+        on_ray: Callable[[Cluster], None],
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self._runner_class = runner_class
         self._config = config
+        self._on_ray = on_ray
         self._options = options or {}
 
     def options(self, **options: Any) -> _SupervisedRunner:
-        return _SupervisedRunner(self._runner_class, self._config, self._options | options)
+        return _SupervisedRunner(self._runner_class, self._config, self._on_ray, self._options | options)
 
     def remote(self) -> Any:
         import ray
 
         from actfocus_verl import plugin
+        from actfocus_verl.launch import cluster
+        from actfocus_verl.launch.record import RUN_FILE
         from actfocus_verl.launch.resources import check_resources
 
         signal.signal(signal.SIGTERM, _interrupt)  # ray.init took it, to end the process without a record
         if not self._config.run.verbose:
             _quiet_vllm()
-        check_resources(self._config)
-        runner = self._runner_class.options(**self._options, name=RUNNER_NAME).remote()
+        connected = cluster.connected_cluster()
+        self._on_ray(connected)
+        check_resources(self._config, joined=connected.joined)
+        if connected.joined:  # else its workers are this machine's and start as this process did
+            _require_none("the nodes of the cluster differ", cluster.check_versions())
+        options = {"name": RUNNER_NAME, "scheduling_strategy": cluster.on_this_node(), **self._options}
+        runner = self._runner_class.options(**options).remote()
         _require_registered(ray.get(runner.__ray_call__.remote(plugin.worker_probe())))
+        folder = Path(self._config.run.dir)
+        unseen = ray.get(runner.__ray_call__.remote(cluster.folder_probe(str(folder / RUN_FILE))))
+        _require_none("the run's folder is not shared", cluster.folder_problem(str(folder), unseen))
         return runner
 
 
 def _require_registered(problems: list[str]) -> None:
+    _require_none("the plugin is not registered as it should be", problems)
+
+
+def _require_none(what: str, problems: Sequence[str]) -> None:
     if problems:
-        raise RunFailed("the plugin is not registered as it should be: " + "; ".join(problems))
+        raise RunFailed(f"{what}: {'; '.join(problems)}")
 
 
 def _kill_runner() -> None:
@@ -132,8 +175,13 @@ def _kill_runner() -> None:
         ray.kill(ray.get_actor(RUNNER_NAME))
 
 
-def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
-    """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error."""
+def train(
+    config: DictConfig, console: Console, watchdog: Watchdog, on_ray: Callable[[Cluster], None] = lambda cluster: None
+) -> None:
+    """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error.
+
+    on_ray: told which Ray the run is on, once it is.
+    """
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from actfocus_verl import plugin
@@ -145,7 +193,7 @@ def train(config: DictConfig, console: Console, watchdog: Watchdog) -> None:
     with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
             with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
-                run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config))
+                run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config, on_ray))
         except Exception as error:
             death = watchdog.death or watchdog.look()
             if death is None or (death.may_follow_an_error and _raised_by_the_run(error)):
@@ -223,7 +271,7 @@ def _run(config: DictConfig, console: Console) -> None:
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason = "finished"
     try:
-        train(config, console, watchdog)
+        train(config, console, watchdog, on_ray=functools.partial(_note_ray, console, record))
     except KeyboardInterrupt:
         reason = "interrupted"
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
@@ -240,6 +288,11 @@ def _run(config: DictConfig, console: Console) -> None:
         sys.exit(EXIT_INTERRUPTED)
     if reason != "finished":
         _fail(console, f"{reason}\nlogs: {Path(config.run.dir) / LOG_FILE}, and Ray's in {ray_log_folder()}")
+
+
+def _note_ray(console: Console, record: RunRecord, cluster: Cluster) -> None:
+    console.print(str(cluster), highlight=False, markup=False, soft_wrap=True)
+    record.note(ray=cluster.as_json())
 
 
 def _cause(error: BaseException) -> str:

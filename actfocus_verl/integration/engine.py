@@ -18,6 +18,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.integration.rotary import RotaryMixin
 from actfocus_verl.platforms.fsdp_cpu import CPUBuildMixin, CPUValueBuildMixin
+from actfocus_verl.platforms.value_model import ConfiguredAttentionMixin
 
 CALCULATE = {name: f"calculate_{name}" for name in LOGIT_SIGNALS}
 """The flag by which a batch asks for each signal, named as verl's `calculate_entropy` is."""
@@ -84,3 +85,8 @@ class CPUEnergyFSDPEngine(EnergyMixin, RotaryMixin, CPUBuildMixin, FSDPEngineWit
 @EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cpu")
 class CPUValueFSDPEngine(RotaryMixin, CPUValueBuildMixin, FSDPEngineWithValueHead):
     """The critic on a CPU."""
+
+
+@EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cuda", vendor=["nvidia", "amd"])
+class ValueFSDPEngine(ConfiguredAttentionMixin, FSDPEngineWithValueHead):
+    """The critic on NVIDIA and AMD GPUs."""

@@ -42,6 +42,11 @@ class RunRecord:
         self._earlier = _starts(self._path)
         self._write()
 
+    def note(self, **facts: Any) -> None:
+        """Add facts about this start that are known only now, under their own keys."""
+        self._entry |= facts
+        self._write()
+
     def end(self, reason: str) -> None:
         """Record the end of this start: `finished`, `interrupted`, or `failed: ...`."""
         self._entry |= {"ended": _now(), "exit_reason": reason}

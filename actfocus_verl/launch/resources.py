@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import ray
 from omegaconf import OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.cluster import living_nodes
 
 _WORKER_SLOT_CPUS = 3
 """CPUs verl reserves beside each GPU slot (`ResourcePoolManager.max_colocate_count`)."""
@@ -16,30 +17,54 @@ _PLACEMENT_CPUS = 1
 """Every other actor (task runner, agent loops, reward workers, servers) names no CPU: Ray then wants one free while it
 places the actor, and gives it back."""
 _KEYS: Final = {"CPU": "ray_kwargs.ray_init.num_cpus", "GPU": "trainer.n_gpus_per_node"}
-_REMEDIES: Final = {
+_STORAGE: Final = "lower transfer_queue.backend.SimpleStorage.num_data_storage_units"
+_OWN: Final = {
     "CPU": "Set ray_kwargs.ray_init.num_cpus to at least that (the CPUs are logical and may exceed the real ones), or "
-    "lower transfer_queue.backend.SimpleStorage.num_data_storage_units",
+    f"{_STORAGE}",
     "GPU": "Lower trainer.n_gpus_per_node or trainer.nnodes, or raise ray_kwargs.ray_init.num_gpus on a CPU machine",
 }
+_JOINED: Final = {
+    "CPU": "Start its nodes with more (ray start --num-cpus: they are logical and may exceed the real ones), or "
+    f"{_STORAGE}",
+    "GPU": "Lower trainer.n_gpus_per_node or trainer.nnodes, or start Ray on more nodes (ray start --address=...)",
+}
+_NO_CLUSTER: Final = (
+    "Start Ray on every node (ray start --head on one, ray start --address=<its address> on the others) and set the "
+    "environment variable RAY_ADDRESS or ray_kwargs.ray_init.address to that address, or lower trainer.nnodes"
+)
 
 
 def demanded(config: Any) -> dict[str, float]:
     """Return the logical CPUs and GPUs that a run of this configuration reserves.
 
     CPUs held for the whole run: one for TransferQueue's controller and for each of its storage units, and three beside
-    every GPU slot, which actor, critic, reference and server share. One more has to be free.
+    every GPU slot, which actor, critic, reference and server share. One more has to be free. A reward model with a pool
+    of its own has its own slots.
     """
-    slots = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    slots = config.trainer.n_gpus_per_node * config.trainer.nnodes + _reward_slots(config)
     queue = 1 + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     return {"CPU": float(queue + _WORKER_SLOT_CPUS * slots + _PLACEMENT_CPUS), "GPU": float(slots)}
 
 
-def check_resources(config: Any, available: Mapping[str, float] | None = None) -> None:
+def _reward_slots(config: Any) -> int:
+    model = config.reward.reward_model
+    return int(model.n_gpus_per_node * model.nnodes) if model.enable_resource_pool else 0
+
+
+def check_resources(
+    config: Any,
+    available: Mapping[str, float] | None = None,
+    nodes: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    joined: bool = False,
+) -> None:
     """Raise when the cluster is too small, instead of hanging in it.
 
     Args:
         config: the whole configuration.
         available: resource -> amount; the connected Ray cluster's by default.
+        nodes: entries of `ray.nodes()`; likewise, those that are alive.
+        joined: whether the cluster ran before this run, so that its nodes' sizes are no settings of the run.
 
     Raises:
         ConfigurationError: names the resource that is short, what is asked, what there is, and the key that changes it.
@@ -51,6 +76,36 @@ def check_resources(config: Any, available: Mapping[str, float] | None = None) -
             raise ConfigurationError(
                 _KEYS[resource],
                 OmegaConf.select(config, _KEYS[resource]),
-                f"the run asks Ray for {amount:g} {resource}, the cluster has {have:g}",
-                _REMEDIES[resource],
+                f"the run asks Ray for {amount:g} {resource}{_pool(config)}, the cluster has {have:g}",
+                _remedy(config, resource, joined=joined),
             )
+    _check_nodes(config, living_nodes() if nodes is None else nodes)
+
+
+def _pool(config: Any) -> str:
+    slots = _reward_slots(config)
+    return f" ({slots} GPU slots of them are reward.reward_model's own pool)" if slots else ""
+
+
+def _remedy(config: Any, resource: str, *, joined: bool) -> str:
+    if joined:
+        return _JOINED[resource]
+    return _NO_CLUSTER if config.trainer.nnodes > 1 else _OWN[resource]
+
+
+def _check_nodes(config: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """verl places the processes of a node together (STRICT_PACK), so the total alone does not say that it can."""
+    size, wanted = config.trainer.n_gpus_per_node, config.trainer.nnodes
+    amounts = [node["Resources"] for node in nodes]
+    places = sum(
+        int(min(each.get("GPU", 0.0) // size, each.get("CPU", 0.0) // (_WORKER_SLOT_CPUS * size))) for each in amounts
+    )
+    if places < wanted:
+        found = ", ".join(f"{each.get('GPU', 0.0):g} GPU and {each.get('CPU', 0.0):g} CPU" for each in amounts)
+        raise ConfigurationError(
+            "trainer.n_gpus_per_node",
+            size,
+            f"the run asks for {wanted} nodes (trainer.nnodes) with {size} GPU and {_WORKER_SLOT_CPUS * size} CPU "
+            f"each, and those of the cluster have {found}",
+            "Set trainer.n_gpus_per_node to what one node has, and trainer.nnodes to the number of such nodes",
+        )

@@ -2,22 +2,28 @@
 
 A vLLM engine that dies leaves verl waiting for its rollouts for ever. The watchdog looks at the processes of this
 machine's Ray node every few seconds, and asks each vLLM server anywhere in the cluster for its health. A death that
-does not end the run by itself within a grace period ends it.
+does not end the run by itself within a grace period ends it. Whatever else goes wrong while it looks is no death: it is
+logged, and the watchdog goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import os
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import psutil
 import ray
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 15.0
@@ -35,6 +41,7 @@ ESSENTIAL = {
     "VLLM::Worker": "a vLLM worker",
     "VLLM::EngineCore": "the vLLM engine",
     "vLLMHttpServer": "the vLLM server",
+    "SGLangHttpServer": "the SGLang server",
     "WorkerDict": "the training worker (actor, reference, critic)",
     "RewardLoopWorker": "a reward worker",
     "AgentLoopWorker": "an agent-loop worker",
@@ -121,6 +128,10 @@ class Watchdog:
         self._grace_seconds = grace_seconds
         self._watched: dict[int, _Watched] = {}
         self._health_failures: dict[str, int] = {}
+        self._answered: set[str] = set()
+        """Servers that have answered once."""
+        self._troubles: set[str] = set()
+        """What went wrong in the watchdog itself and is logged already."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
         self.death: Death | None = None
@@ -166,17 +177,39 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._poll_seconds):
-            self.death = self.look() or self._unhealthy_server()
+            self.death = self._seen_by(self.look) or self._seen_by(self._unhealthy_server)
             if self.death is not None:
                 if not self._stopping.wait(self._grace_seconds):
                     self._end_run()
                 return
 
+    def _seen_by(self, look: Callable[[], Death | None]) -> Death | None:
+        try:
+            return look()
+        except Exception as error:  # a run must not lose its watch, whatever a look meets
+            kind = f"{type(error).__name__}: {error}"
+            if kind not in self._troubles:  # else it is logged every few seconds
+                self._troubles.add(kind)
+                logger.warning("the watchdog met an error and goes on", exc_info=error)
+            return None
+
     def _unhealthy_server(self) -> Death | None:
         for address in self._servers():
-            self._health_failures[address] = 0 if _healthy(address) else self._health_failures.get(address, 0) + 1
-            if self._health_failures[address] >= HEALTH_FAILURES:
+            if _healthy(address):
+                self._answered.add(address)
+                self._health_failures[address] = 0
+                continue
+            failures = self._health_failures[address] = self._health_failures.get(address, 0) + 1
+            if failures < HEALTH_FAILURES:
+                continue
+            if address in self._answered:
                 return Death(f"the vLLM server at {address}")
+            if failures == HEALTH_FAILURES:
+                # It may be that this machine cannot reach it: a firewall, or a driver outside the cluster's network.
+                logger.warning(
+                    "the vLLM server at %s does not answer this machine, so its health is not watched until it does",
+                    address,
+                )
         return None
 
     def _log_tail(self, watched: _Watched) -> str:
@@ -200,6 +233,8 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.Error:  # it is there, and does not show itself
+        return True
 
 
 def _healthy(address: str) -> bool:
@@ -214,9 +249,12 @@ def _last_lines(folder: Path, pattern: str) -> list[str]:
     """Last lines of a process's logs; Ray names a worker's `worker-<id>-<job>-<pid>.out` and `.err`."""
     lines: list[str] = []
     for path in sorted(folder.glob(f"{pattern}.out")) + sorted(folder.glob(f"{pattern}.err")):
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - LOG_TAIL_BYTES, 0))
-            text = file.read().decode(errors="replace")
+        try:
+            with path.open("rb") as file:
+                file.seek(max(path.stat().st_size - LOG_TAIL_BYTES, 0))
+                text = file.read().decode(errors="replace")
+        except OSError:  # removed in this moment, or another user's
+            continue
         lines.extend([line for line in text.splitlines() if line.strip()][-LOG_LINES:])
     return lines
 
@@ -226,12 +264,19 @@ def ray_log_folder() -> Path:
     return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs"
 
 
+_SERVER_NAME: Final = re.compile(r"vllm(_omni)?_server_.+")
+"""Names that verl gives the actors of its vLLM servers, which answer `/health` while they sleep. SGLang's are not
+asked: to answer they generate a token, and a server without its weights cannot."""
+
+
 class ServerAddresses:
     """Finds the addresses of verl's vLLM servers by their actors' names, asking each once."""
 
     def __init__(self) -> None:
         self._pending: dict[str, ray.ObjectRef] = {}
         self._known: dict[str, str] = {}
+        self._others: set[str] = set()
+        """Actors with such a name that are somebody else's."""
 
     def __call__(self) -> list[str]:
         """Return the addresses known by now. A Ray that fails to answer adds none: its end is seen by its processes."""
@@ -243,8 +288,12 @@ class ServerAddresses:
         if not ray.is_initialized():
             return
         for name in ray.util.list_named_actors():
-            if "server_" in name and name not in self._known and name not in self._pending:
+            if not _SERVER_NAME.fullmatch(name) or name in self._others | self._known.keys() | self._pending.keys():
+                continue
+            try:
                 self._pending[name] = ray.get_actor(name).get_server_address.remote()
+            except AttributeError:
+                self._others.add(name)
         for name, reference in list(self._pending.items()):
             ready, _ = ray.wait([reference], timeout=0)
             if not ready:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from actfocus_verl.platforms import packed_attention
+from actfocus_verl.platforms.value_model import ConfiguredAttentionMixin
 
 packed_attention.register()  # the engines' modules may name it as their attention
 
@@ -29,23 +30,5 @@ class CPUBuildMixin:
             self.engine_config = original
 
 
-class CPUValueBuildMixin(CPUBuildMixin):
-    """A critic whose attention is the configured one: verl hard-codes flash_attention_2, which has no CPU kernel."""
-
-    def _build_module(self) -> nn.Module:
-        from transformers import AutoModelForTokenClassification
-        from verl.utils.torch_dtypes import PrecisionType
-
-        hf_config = self.model_config.hf_config
-        hf_config.num_labels = 1
-        hf_config.classifier_dropout = 0.0
-        dtype = PrecisionType.to_dtype(self.engine_config.model_dtype)
-        module = AutoModelForTokenClassification.from_pretrained(
-            self.model_config.local_path,
-            config=hf_config,
-            dtype=dtype,
-            trust_remote_code=self.model_config.trust_remote_code,
-        ).to(dtype)
-        if self.model_config.enable_gradient_checkpointing:
-            module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        return module
+class CPUValueBuildMixin(ConfiguredAttentionMixin, CPUBuildMixin):
+    """A critic on a CPU, for which flash attention has no kernel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,12 +12,17 @@ from actfocus_verl.config import has_reference, require_deviation
 from actfocus_verl.credit.filters import REFILL, build_filter
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.platforms.value_model import FLASH_ATTENTION
 from actfocus_verl.preflight.derived import MINI_BATCH, kept_groups
 
 logger = logging.getLogger(__name__)
 
 _ACTOR: Final = "actor_rollout_ref.actor"
 _CRITIC: Final = "critic"
+_ROLLOUT: Final = "actor_rollout_ref.rollout"
+_SERVER_SIZES: Final = ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
+_FLASH_ATTENTIONS: Final = "flash_attention"
+"""How the names of flash attention's versions begin; it is verl's default."""
 _CRITIC_MINI_BATCH: Final = "critic.ppo_mini_batch_size"
 
 
@@ -24,13 +30,8 @@ def check_batches(config: DictConfig) -> None:
     """Mini-batches can be cut as configured; warns when rows of padding would fill them."""
     rollout = config.actor_rollout_ref.rollout
     processes = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    if processes % rollout.tensor_model_parallel_size:
-        raise ConfigurationError(
-            "actor_rollout_ref.rollout.tensor_model_parallel_size",
-            rollout.tensor_model_parallel_size,
-            f"does not divide the {processes} training processes, whose devices the servers use",
-            "Set it to 1, or to a divisor of that number",
-        )
+    _check_servers(rollout, processes, config.trainer.n_gpus_per_node)
+    _check_sequence_parallel(config)
     _check_filter(config)
     kept = kept_groups(config)
     _check_mini_batch(MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _ACTOR))
@@ -43,6 +44,51 @@ def check_batches(config: DictConfig) -> None:
             "Set it to 2 at least.",
             config.algorithm.adv_estimator,
         )
+
+
+def _check_servers(rollout: DictConfig, processes: int, per_node: int) -> None:
+    """A server spans as many devices as the product of its sizes; servers share out those of the training processes."""
+    sizes = {name: rollout[name] for name in _SERVER_SIZES}
+    for name, size in sizes.items():
+        require_integer(f"{_ROLLOUT}.{name}", size, low=1)
+    span = math.prod(sizes.values())
+    key = f"{_ROLLOUT}.{next((name for name, size in sizes.items() if size > 1), _SERVER_SIZES[0])}"
+    asked = " x ".join(f"{name}={size}" for name, size in sizes.items() if size > 1)
+    if processes % span:
+        raise ConfigurationError(
+            key,
+            sizes[key.rpartition(".")[2]],
+            f"a server spans {span} devices ({asked}), which does not divide the {processes} training processes, whose "
+            "devices the servers use",
+            "Set it to 1, or to a divisor of that number",
+        )
+    if span > per_node and span % per_node:
+        raise ConfigurationError(
+            key,
+            sizes[key.rpartition(".")[2]],
+            f"a server spans {span} devices ({asked}), which fills no whole number of nodes of {per_node} "
+            "(trainer.n_gpus_per_node)",
+            f"Let the product divide {per_node}, or be a multiple of it",
+        )
+
+
+def _check_sequence_parallel(config: DictConfig) -> None:
+    """verl puts its exchange between processes into flash attention alone: any other sees its own part only."""
+    attentions = {_ACTOR: "actor_rollout_ref.model", "actor_rollout_ref.ref": "actor_rollout_ref.model"}
+    if config.critic.enable:
+        attentions[_CRITIC] = "critic.model"
+    for part, model in attentions.items():
+        key, size = _sequence_parallel_key(config, part)
+        attention = OmegaConf.select(config, f"{model}.override_config.attn_implementation", default=_FLASH_ATTENTIONS)
+        if size > 1 and not attention.startswith(_FLASH_ATTENTIONS):
+            chosen = f"{model}.override_config.attn_implementation"
+            raise ConfigurationError(
+                key,
+                size,
+                f"needs flash attention: with {chosen}={attention} each process would attend to its own part of a "
+                "sequence only",
+                f"Set it to 1, or {chosen}={FLASH_ATTENTION} with flash-attn installed",
+            )
 
 
 def _check_filter(config: DictConfig) -> None:
@@ -118,5 +164,12 @@ def _token_budgets(config: DictConfig) -> dict[str, int]:
 
 def _sequence_parallel(config: DictConfig, section: str) -> int:
     """Processes that share one sequence (Ulysses), 1 by default."""
-    keys = (f"{section}.{part}ulysses_sequence_parallel_size" for part in ("", "fsdp_config.", "fsdp."))
-    return max(int(OmegaConf.select(config, key, default=1)) for key in keys)
+    return _sequence_parallel_key(config, section)[1]
+
+
+def _sequence_parallel_key(config: DictConfig, section: str) -> tuple[str, int]:
+    """The key that says so, and its value; of several the largest, as verl takes it."""
+    keys = [f"{section}.{part}ulysses_sequence_parallel_size" for part in ("", "fsdp_config.", "fsdp.")]
+    sizes = {key: int(OmegaConf.select(config, key, default=1)) for key in keys}
+    key = max(keys, key=sizes.__getitem__)
+    return key, sizes[key]

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+from typing import Final
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.config import ray_address
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.platforms.value_model import FLASH_ATTENTION
 
-GPU: str = "gpu"
-FLASH_ATTENTION: str = "flash_attention_2"
-_RAY_ADDRESS = "RAY_ADDRESS"
+GPU: Final = "gpu"
+_ACTOR_ATTENTION: Final = "actor_rollout_ref.model.override_config.attn_implementation"
+_CRITIC_ATTENTION: Final = "critic.model.override_config.attn_implementation"
 
 
 def check_machine(config: DictConfig) -> None:
     """Raise ConfigurationError when `platform=gpu` has fewer GPUs than asked for, or its attention kernels are missing.
 
-    GPUs are counted only when Ray will be started on this machine for this machine: a cluster that runs already may
-    have its GPUs elsewhere.
+    GPUs are counted only when Ray will be started on this machine for this machine: a cluster that runs already, named
+    by `ray_kwargs.ray_init.address` or RAY_ADDRESS, may have its GPUs elsewhere.
     """
     if config.platform.name != GPU:
         return
-    if config.trainer.nnodes == 1 and not os.environ.get(_RAY_ADDRESS):
+    if config.trainer.nnodes == 1 and ray_address(config) is None:
         _require_gpus(config.trainer.n_gpus_per_node)
     _require_flash_attention(config)
 
@@ -40,12 +42,14 @@ def _require_gpus(wanted: int) -> None:
 
 
 def _require_flash_attention(config: DictConfig) -> None:
-    key = "actor_rollout_ref.model.override_config"
-    attention = OmegaConf.select(config, f"{key}.attn_implementation", default=FLASH_ATTENTION)
-    if attention == FLASH_ATTENTION and importlib.util.find_spec("flash_attn") is None:
-        raise ConfigurationError(
-            f"{key}.attn_implementation",
-            attention,
-            "the package flash-attn is not installed",
-            f"Install flash-attn, or set +{key}.attn_implementation=sdpa (slower; the critic of PPO needs flash-attn)",
-        )
+    keys = [_ACTOR_ATTENTION, *([_CRITIC_ATTENTION] if config.critic.enable else [])]
+    for key in keys:
+        attention = OmegaConf.select(config, key, default=FLASH_ATTENTION)
+        if attention == FLASH_ATTENTION and importlib.util.find_spec("flash_attn") is None:
+            others = " ".join(f"+{each}=sdpa" for each in keys)
+            raise ConfigurationError(
+                key,
+                attention,
+                "the package flash-attn is not installed",
+                f"Install flash-attn, or set {others} (slower, and takes more memory)",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE: Final = "config.yaml"
 TRACKER_FILE: Final = "latest_checkpointed_iteration.txt"
@@ -35,7 +38,7 @@ def check_output(config: DictConfig) -> None:
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
     credit, filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or
-    damaged.
+    damaged. With several nodes, each of which may keep its part on its own disk, what is not seen is only a warning.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)
@@ -106,11 +109,20 @@ def _check_checkpoint(config: DictConfig) -> None:
         folder = None
     if folder is None:
         return
-    for file in _expected_files(config, folder):
-        _require_whole(file, folder, world_size=trainer.n_gpus_per_node * trainer.nnodes)
+    files, world_size = list(_expected_files(config, folder)), trainer.n_gpus_per_node * trainer.nnodes
     data_loader = folder / "data.pt"  # verl does without it when it is absent
-    if data_loader.exists() and not zipfile.is_zipfile(data_loader):
-        raise _damaged(data_loader, "is damaged (no complete torch file)", folder)
+    if data_loader.exists():
+        files.append(data_loader)
+    for file in files:
+        if not file.exists():
+            _require_same_world(file, folder, world_size)
+    if trainer.nnodes > 1:
+        _warn_of_nodes(folder, files)
+        return
+    for file in files:
+        if not _is_whole(file):
+            size = f"{file.stat().st_size} bytes, no complete torch file" if file.exists() else ""
+            raise _damaged(file, f"is damaged ({size})" if size else "is missing", folder)
 
 
 def _latest(checkpoints: Path) -> Path | None:
@@ -164,12 +176,16 @@ def _expected_files(config: DictConfig, folder: Path) -> Iterator[Path]:
                     yield folder / name / f"{_FILES[part]}_world_size_{world_size}_rank_{rank}.pt"
 
 
-def _require_whole(file: Path, folder: Path, *, world_size: int) -> None:
-    if file.is_file() and zipfile.is_zipfile(file):
+def _is_whole(file: Path) -> bool:
+    return file.is_file() and zipfile.is_zipfile(file)
+
+
+def _require_same_world(file: Path, folder: Path, world_size: int) -> None:
+    """The part that is missing was not saved by another number of processes. world_size: that of this run."""
+    part = file.name.partition("_world_size_")[0]
+    if any(file.parent.glob(f"{part}_world_size_{world_size}_rank_*.pt")):
         return
-    if file.exists():
-        raise _damaged(file, f"is damaged ({file.stat().st_size} bytes, no complete torch file)", folder)
-    others = sorted(file.parent.glob(f"{file.name.partition('_world_size_')[0]}_world_size_*_rank_0.pt"))
+    others = sorted(file.parent.glob(f"{part}_world_size_*_rank_*.pt"))
     if others:
         saved = others[0].name.partition("_world_size_")[2].partition("_")[0]
         raise ConfigurationError(
@@ -178,7 +194,19 @@ def _require_whole(file: Path, folder: Path, *, world_size: int) -> None:
             f"the checkpoint {folder} was saved by {saved} processes, and this run has {world_size} (nodes times GPUs)",
             "Use as many as it was saved by, or set trainer.resume_mode=disable",
         )
-    raise _damaged(file, "is missing", folder)
+
+
+def _warn_of_nodes(folder: Path, files: list[Path]) -> None:
+    """Each process loads its own files from the disk of its node, of which this machine sees one."""
+    missing = [file for file in files if not file.exists()]
+    cut = [file for file in files if file.exists() and not _is_whole(file)]
+    for found, what in ((missing, "are not on this machine"), (cut, "are no complete torch files here")):
+        if found:
+            logger.warning(
+                "trainer.default_local_dir=%s: %d of the %d files of %s %s (the first: %s). That is right where each "
+                "node keeps its own; otherwise loading it will fail, and trainer.resume_mode=disable starts over.",
+                *(folder.parent, len(found), len(files), folder.name, what, found[0].relative_to(folder)),
+            )
 
 
 def _damaged(file: Path, problem: str, folder: Path) -> ConfigurationError:

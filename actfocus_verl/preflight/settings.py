@@ -25,6 +25,7 @@ from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.batches import check_batches, check_lengths
 from actfocus_verl.preflight.derived import MINI_BATCH
+from actfocus_verl.preflight.loggers import check_loggers
 from actfocus_verl.preflight.not_for_worlds import check_not_for_worlds
 from actfocus_verl.preflight.own_data import check_own_data
 from actfocus_verl.preflight.rollouts import check_rollouts
@@ -89,6 +90,7 @@ def check_config(config: DictConfig) -> None:
     _check_diagnose(config)
     check_rollouts(config)
     _check_trainer(config)
+    check_loggers(config)
     check_batches(config)
     check_lengths(config)
 

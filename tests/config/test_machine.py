@@ -47,10 +47,22 @@ def test_too_few_gpus(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> No
     assert failure(gpu_config).endswith("this machine shows 0 NVIDIA GPUs. Use platform=cpu, or a machine with GPUs")
 
 
+ADDRESS = "ray_kwargs.ray_init.address"
+
+
 def test_a_clusters_gpus_are_elsewhere(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
     check_machine(changed(gpu_config, **{"trainer.nnodes": 2}))
-    machine.setenv("RAY_ADDRESS", "auto")
+    for address in ("auto", "10.0.0.1:6379", "ray://10.0.0.1:10001"):
+        check_machine(changed(gpu_config, **{ADDRESS: address}))
+    machine.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     check_machine(gpu_config)
+
+
+def test_a_ray_of_its_own_has_this_machines(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
+    machine.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # which a named address wins over, as in ray.init
+    assert "this machine shows 2 NVIDIA GPUs" in failure(changed(gpu_config, **{ADDRESS: "local"}))
+    machine.setenv("RAY_ADDRESS", "")
+    assert "this machine shows 2 NVIDIA GPUs" in failure(gpu_config)
 
 
 def test_missing_attention_kernels(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
@@ -61,3 +73,18 @@ def test_missing_attention_kernels(gpu_config: DictConfig, machine: pytest.Monke
         f"{key}='flash_attention_2': the package flash-attn is not installed. Install"
     )
     check_machine(changed(gpu_config, **{key: "sdpa"}))
+
+
+def test_missing_attention_kernels_of_the_critic(machine: pytest.MonkeyPatch) -> None:
+    """It takes its own key: verl does not hand the actor's on."""
+    machine.setattr("torch.cuda.device_count", lambda: 4)
+    machine.setattr("importlib.util.find_spec", lambda name: None)
+    actor, critic = (
+        f"{model}.override_config.attn_implementation" for model in ("actor_rollout_ref.model", "critic.model")
+    )
+    config = changed(compose_config("platform=gpu", "algorithm=ppo"), **{actor: "sdpa"})
+    assert failure(config) == (
+        f"{critic}='flash_attention_2': the package flash-attn is not installed. Install flash-attn, or set "
+        f"+{actor}=sdpa +{critic}=sdpa (slower, and takes more memory)"
+    )
+    check_machine(changed(config, **{critic: "sdpa"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,60 @@ class TestCheckpoint:
     def test_what_is_not_loaded_need_not_be_there(self, config: DictConfig) -> None:
         (save(config, 10) / "actor" / "optim_world_size_1_rank_0.pt").unlink()
         check_output(changed(config, **{"actor_rollout_ref.actor.checkpoint.load_contents": ["model", "extra"]}))
+
+
+class TestSeveralNodes:
+    """Two nodes of two GPUs, each of which keeps what its own processes saved."""
+
+    @pytest.fixture
+    def nodes(self, config: DictConfig) -> DictConfig:
+        return changed(config, **{"trainer.nnodes": 2, "trainer.n_gpus_per_node": 2})
+
+    def said(self, config: DictConfig, caplog: pytest.LogCaptureFixture) -> list[str]:
+        with caplog.at_level(logging.WARNING):
+            check_output(config)
+        return [record.getMessage() for record in caplog.records]
+
+    def test_a_shared_disk_has_all_of_it(self, nodes: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+        save(nodes, 10, world_size=4)
+        assert self.said(nodes, caplog) == []
+
+    @pytest.mark.parametrize("here", [(0, 1), (2, 3), ()])
+    def test_what_the_other_node_keeps_is_not_missing(
+        self, nodes: DictConfig, caplog: pytest.LogCaptureFixture, here: tuple[int, ...]
+    ) -> None:
+        folder = save(nodes, 10, world_size=4)
+        for part in PARTS:
+            for rank in set(range(4)) - set(here):
+                (folder / "actor" / f"{part}_world_size_4_rank_{rank}.pt").unlink()
+        (message,) = self.said(nodes, caplog)
+        missing = min(set(range(4)) - set(here))
+        assert message == (
+            f"trainer.default_local_dir={folder.parent}: {12 - 3 * len(here)} of the 13 files of global_step_10 are "
+            f"not on this machine (the first: actor/model_world_size_4_rank_{missing}.pt). That is right where each "
+            "node keeps its own; otherwise loading it will fail, and trainer.resume_mode=disable starts over."
+        )
+
+    def test_a_file_cut_short_is_a_warning(self, nodes: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+        folder = save(nodes, 10, world_size=4)
+        for name in ("data.pt", "actor/optim_world_size_4_rank_3.pt"):
+            (folder / name).write_bytes(b"PK")
+        (message,) = self.said(nodes, caplog)
+        assert "2 of the 13 files of global_step_10 are no complete torch files here" in message
+        assert "elete" not in message
+        assert "corrupt" not in message
+
+    def test_another_number_of_processes(self, nodes: DictConfig) -> None:
+        """Told by whatever is left of it here."""
+        folder = save(nodes, 10, world_size=8)
+        for file in folder.rglob("*rank_0.pt"):
+            file.unlink()
+        assert "was saved by 8 processes, and this run has 4 (nodes times GPUs)" in failure(nodes)
+
+    def test_a_tracker_that_names_nothing(self, nodes: DictConfig) -> None:
+        tracker = save(nodes, 10).parent / "latest_checkpointed_iteration.txt"
+        tracker.write_text("20")
+        assert "names step 20, and there is no global_step_20. Write a step" in failure(nodes)
 
 
 class TestAnotherRun:

@@ -156,7 +156,8 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ),
         (
             {f"{ROLLOUT}.tensor_model_parallel_size": 2},
-            f"{ROLLOUT}.tensor_model_parallel_size=2: does not divide the 1 training processes",
+            "tensor_model_parallel_size=2: a server spans 2 devices (tensor_model_parallel_size=2), which does not "
+            "divide the 1 training processes, whose devices the servers use",
         ),
         (
             {f"{ROLLOUT}.max_model_len": 1000},
@@ -284,7 +285,59 @@ def test_a_group_of_one_is_warned_about(default_config: DictConfig, caplog: pyte
     assert "actor_rollout_ref.rollout.n=1: a group of one" in caplog.text
 
 
-def test_a_sequence_shared_by_processes_has_their_tokens_together(default_config: DictConfig) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "gpus", "message"),
+    [
+        ({"tensor": 2, "data": 2}, (1, 4), None),
+        ({"tensor": 8, "pipeline": 2}, (2, 8), None),
+        (
+            {"tensor": 2, "data": 4},
+            (1, 4),
+            "tensor_model_parallel_size=2: a server spans 8 devices (tensor_model_parallel_size=2 x "
+            "data_parallel_size=4), which does not divide the 4 training processes",
+        ),
+        (
+            {"pipeline": 3},
+            (1, 4),
+            "pipeline_model_parallel_size=3: a server spans 3 devices (pipeline_model_parallel_size",
+        ),
+        ({"data": 0}, (1, 4), "data_parallel_size=0: must be an integer at least 1"),
+        (
+            {"tensor": 6},
+            (3, 4),
+            "a server spans 6 devices (tensor_model_parallel_size=6), which fills no whole number of n",
+        ),
+    ],
+)
+def test_a_server_spans_the_product_of_its_sizes(
+    sizes: dict[str, int], gpus: tuple[int, int], message: str | None
+) -> None:
+    keys = {"tensor": "tensor_model", "data": "data", "pipeline": "pipeline_model"}
+    values = {f"{ROLLOUT}.{keys[name]}_parallel_size": size for name, size in sizes.items()}
+    config = compose_config("platform=gpu", "data.train_batch_size=24", f"trainer.nnodes={gpus[0]}")
+    config = changed(config, **values, **{"trainer.n_gpus_per_node": gpus[1]})
+    if message is None:
+        check(config)
+    else:
+        assert message in failure(config)
+
+
+@pytest.mark.parametrize("part", ["actor_rollout_ref.actor", "actor_rollout_ref.ref", "critic"])
+@pytest.mark.parametrize("place", ["", "fsdp_config.", "fsdp."])
+def test_a_sequence_is_shared_with_flash_attention_only(part: str, place: str) -> None:
+    """verl would train on attention to a process's own part of the sequence, without a word."""
+    model = "critic.model" if part == "critic" else "actor_rollout_ref.model"
+    key, attention = f"{part}.{place}ulysses_sequence_parallel_size", f"{model}.override_config.attn_implementation"
+    config = changed(compose_config("platform=gpu", "algorithm=ppo"), **{key: 2})
+    check(config.copy())  # verl's default is flash attention
+    assert failure(changed(config, **{attention: "sdpa"})) == (
+        f"{key}=2: needs flash attention: with {attention}=sdpa each process would attend to its own part of a "
+        f"sequence only. Set it to 1, or {attention}=flash_attention_2 with flash-attn installed"
+    )
+
+
+def test_a_sequence_shared_by_processes_has_their_tokens_together() -> None:
+    default_config = compose_config("platform=gpu")
     key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
     shared = {"actor_rollout_ref.actor.ulysses_sequence_parallel_size": 2, "trainer.n_gpus_per_node": 2}
     others = {

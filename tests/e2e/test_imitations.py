@@ -76,7 +76,8 @@ def places(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         for part in value:
             yield from places(part, f"{place}[]")
     elif value is not None:
-        yield place, "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        yield place, "number" if number else type(value).__name__
 
 
 @pytest.mark.parametrize("name", IMITATIONS)

@@ -33,6 +33,8 @@ class FakeRay:
             self.asked.append(name)
             return name
 
+        if self.actors[name] == "somebody else's":
+            return SimpleNamespace()
         return SimpleNamespace(get_server_address=SimpleNamespace(remote=remote))
 
     def wait(self, references: list[str], timeout: float) -> tuple[list[str], list[str]]:
@@ -98,3 +100,16 @@ def test_a_ray_that_fails_keeps_what_is_known(fake: FakeRay, error: Exception) -
 
     fake.util.list_named_actors = fail
     assert addresses() == ["10.0.0.1:8001"]
+
+
+def test_other_actors_are_left_alone(fake: FakeRay) -> None:
+    """A user's own, whatever it is called, and servers of another engine: SGLang's health route needs its weights."""
+    fake.actors |= {
+        "my_server_0": "somebody else's",
+        "vllm_server_of_mine": "somebody else's",
+        "sglang_server_0_0": ("10.0.0.2", 8001),
+        "vllm_server_reward_0_0": ("10.0.0.3", 8001),
+    }
+    addresses = ServerAddresses()
+    assert addresses() == addresses() == ["10.0.0.1:8001", "10.0.0.3:8001"]
+    assert fake.asked == ["vllm_server_0_0", "vllm_server_reward_0_0"]

