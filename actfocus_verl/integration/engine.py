@@ -16,6 +16,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.integration.checkpoints import PortableCheckpointMixin
 from actfocus_verl.platforms.fsdp_cpu import CPUBuildMixin, CPUValueBuildMixin
 
 CALCULATE = {name: f"calculate_{name}" for name in LOGIT_SIGNALS}
@@ -71,15 +72,15 @@ class EnergyMixin:
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cuda", vendor="nvidia")
-class EnergyFSDPEngine(EnergyMixin, FSDPEngineWithLMHead):
+class EnergyFSDPEngine(EnergyMixin, PortableCheckpointMixin, FSDPEngineWithLMHead):
     """Actor and reference on NVIDIA GPUs."""
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUEnergyFSDPEngine(EnergyMixin, CPUBuildMixin, FSDPEngineWithLMHead):
+class CPUEnergyFSDPEngine(EnergyMixin, PortableCheckpointMixin, CPUBuildMixin, FSDPEngineWithLMHead):
     """Actor and reference on a CPU."""
 
 
 @EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUValueFSDPEngine(CPUValueBuildMixin, FSDPEngineWithValueHead):
+class CPUValueFSDPEngine(PortableCheckpointMixin, CPUValueBuildMixin, FSDPEngineWithValueHead):
     """The critic on a CPU."""
