@@ -54,7 +54,7 @@ def written_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs with checkpoints of steps 2, 10 and 11 that verl's engine wrote, `full` and `lora`; 10 was noted last."""
     folder, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
     torch.set_num_threads(1)
-    model = engines.save_tiny_model(folder / "model")
+    model = engines.save_tiny_model(folder / "model", vocab_size=400, max_position_embeddings=POSITIONS)
     runs = {}
     with engines.process_group(folder):
         for name, settings in (("full", {}), ("lora", {"lora_rank": 4, "lora_alpha": 12})):

@@ -32,7 +32,6 @@ def save_tiny_model(folder: Path, **settings: Any) -> Path:
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = build_tokenizer(vocab_size=VOCABULARY)
     defaults = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -45,6 +44,7 @@ def save_tiny_model(folder: Path, **settings: Any) -> Path:
         "initializer_range": 0.3,  # far from uniform predictions, so that a misplaced position is seen
     }
     config = Qwen2Config(**(defaults | settings))
+    tokenizer = build_tokenizer(vocab_size=config.vocab_size)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(config)
