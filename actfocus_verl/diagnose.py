@@ -130,7 +130,7 @@ def _norms(
 
 
 def _weights(named: NamedModel, device: str, console: Console) -> str:
-    if named.checkpoint and not named.checkpoint.merged.is_dir():
+    if named.checkpoint and not named.checkpoint.is_merged:
         console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
     return named.with_weights(platform_environment("gpu" if device.startswith("cuda") else "cpu"))
 

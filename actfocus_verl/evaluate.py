@@ -85,7 +85,7 @@ def _model_path(named: NamedModel, arguments: Arguments, console: Console) -> st
     """Where configuration and tokenizer are, and the weights unless a server has them."""
     if arguments.server is not None:
         return named.without_weights()
-    if named.checkpoint and not named.checkpoint.merged.is_dir():
+    if named.checkpoint and not named.checkpoint.is_merged:
         console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
     return named.with_weights(platform_environment(arguments.platform))
 

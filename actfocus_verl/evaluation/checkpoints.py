@@ -1,22 +1,32 @@
-"""A run's checkpoint as a Hugging Face folder: verl's own merger, run once for each checkpoint."""
+"""A run's checkpoint as a Hugging Face folder: shards merged, an adapter folded in (integration/merger.py)."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from filelock import FileLock
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.sampling import EvaluationError
 
 _LATEST = "latest_checkpointed_iteration.txt"
 """verl writes it once a checkpoint is complete."""
+_FSDP_CONFIG = "fsdp_config.json"
+_MERGER = "actfocus_verl.integration.merger"
+_REFUSED = 2
+"""The merger's exit status where it says why in one line."""
 _ERROR_LINES = 5
 
 
@@ -42,66 +52,133 @@ class Checkpoint:
         """The Hugging Face folder, once it is merged."""
         return self.run / "merged" / f"global_step_{self.step}"
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether `merged` is this checkpoint's model: not older, nor a LoRA run's base with its adapter beside it."""
+        if not self.merged.is_dir() or (self.merged / "lora_adapter").exists():
+            return False
+        return self.merged.stat().st_mtime_ns >= (self.actor / _FSDP_CONFIG).stat().st_mtime_ns
 
-def find_checkpoint(run: Path, step: int | None) -> Checkpoint:
-    """The checkpoint of a step, or the latest. Raises ConfigurationError where the run has none such."""
+
+def find_checkpoint(run: Path, step: int | None, key: str = "model") -> Checkpoint:
+    """The checkpoint of a step, or the latest. Raises ConfigurationError where the run has none such, or half of it.
+
+    key: the setting that named the run.
+    """
     folder = run / "checkpoints"
-    kept = sorted(int(path.name.rpartition("_")[2]) for path in folder.glob("global_step_*") if _is_checkpoint(path))
-    if not kept:
+    steps = sorted(int(path.name.rpartition("_")[2]) for path in folder.glob("global_step_*") if _is_checkpoint(path))
+    missing = {each: _missing(Checkpoint(run, each).actor) for each in steps}
+    whole = [each for each in steps if not missing[each]]
+    if not whole:
+        halves = "".join(f", only a part of step {each} ({missing[each]})" for each in steps[:1])
         remedy = "Let it reach one (trainer.save_freq), or name a model's folder"
-        raise ConfigurationError("model", str(run), "the run has no checkpoint", remedy)
+        raise ConfigurationError(key, str(run), f"the run has no checkpoint{halves}", remedy)
     if step is None:
-        step = _latest(folder, kept)
-    if step not in kept:
-        raise ConfigurationError(
-            "step", step, f"{run} has no checkpoint of it", f"Use one of: {', '.join(map(str, kept))}"
-        )
+        step = _latest(folder, whole)
+    others = f"Use one of: {', '.join(map(str, whole))}"
+    if step not in missing:
+        raise ConfigurationError("step", step, f"{run} has no checkpoint of it", others)
+    if missing[step]:
+        raise ConfigurationError("step", step, f"its checkpoint is half written ({missing[step]})", others)
     return Checkpoint(run, step)
 
 
 def merge(checkpoint: Checkpoint, environment: Mapping[str, str]) -> Path:
-    """Merge the checkpoint unless that was done before; returns the Hugging Face folder.
+    """Merge the checkpoint in bfloat16 unless that was done before; returns the Hugging Face folder.
 
-    The folder appears complete or not at all, whatever ends the merger. verl's merger writes bfloat16 whatever the
-    training used. environment: variables for the merger's process. Raises EvaluationError when it fails.
+    The folder appears complete or not at all, whatever ends the merger. environment: variables for the merger's
+    process. Raises EvaluationError when it fails, or cannot fold an adapter in.
     """
     target = checkpoint.merged
-    if target.is_dir():
+    if checkpoint.is_merged:
         return target
     target.parent.mkdir(exist_ok=True)
     with FileLock(target.parent / ".lock"):
-        if target.is_dir():  # another evaluation merged it while this one waited
-            return target
-        unfinished = target.with_name(f".{target.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        _run_merger(checkpoint.actor, unfinished, environment)
-        unfinished.rename(target)
+        if not checkpoint.is_merged:  # another evaluation may have merged it while this one waited
+            with appears_whole(target) as unfinished:
+                write_model(checkpoint, unfinished, "bf16", environment)
     return target
 
 
-def _run_merger(actor: Path, target: Path, environment: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    command += ["--local_dir", str(actor), "--target_dir", str(target)]
+@contextmanager
+def appears_whole(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`, which takes its place, and that of what was there, once the block has ended.
+
+    Whoever calls it holds a lock: what an earlier one left unfinished is removed.
+    """
+    _remove_unfinished(target)
+    unfinished, old = (target.with_name(f".{target.name}.{word}.unfinished") for word in (os.getpid(), "old"))
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        if target.exists():
+            target.rename(old)
+        unfinished.rename(target)
+    finally:
+        _remove_unfinished(target)
+
+
+def _remove_unfinished(target: Path) -> None:
+    for left in target.parent.glob(f".{target.name}.*.unfinished"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def write_model(checkpoint: Checkpoint, target: Path, dtype: str, environment: Mapping[str, str]) -> None:
+    """Write the trained model into `target`, in a process of its own. dtype: bf16 or fp32.
+
+    Raises EvaluationError when that fails, and for a checkpoint of which nobody can say what was trained.
+    """
+    _require_own_adapter(checkpoint)
     result = subprocess.run(
-        command,
+        [sys.executable, "-m", _MERGER, str(checkpoint.actor), str(target), dtype],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
+    lines = result.stdout.strip().splitlines()
+    if result.returncode == _REFUSED and lines:
+        raise EvaluationError(lines[-1])
     if result.returncode or not any(target.glob("*.safetensors")):
-        said = " | ".join(result.stdout.strip().splitlines()[-_ERROR_LINES:])
-        raise EvaluationError(f"verl's model merger failed on {actor} (exit status {result.returncode}): {said}")
+        said = " | ".join(lines[-_ERROR_LINES:])
+        raise EvaluationError(f"merging {checkpoint.actor} failed (exit status {result.returncode}): {said}")
+
+
+def _require_own_adapter(checkpoint: Checkpoint) -> None:
+    """Refuse an adapter that the run was given and whose kind nobody noted: rank and alpha do not tell it."""
+    actor = checkpoint.actor
+    if not (actor / "lora_train_meta.json").is_file() or (actor / "adapter_config.json").is_file():
+        return
+    key = "actor_rollout_ref.model.lora_adapter_path"
+    try:
+        given = OmegaConf.select(OmegaConf.load(checkpoint.run / "config.yaml"), key)
+    except (OSError, yaml.YAMLError, OmegaConfBaseException):
+        return  # a run without a configuration: what verl itself wrote down holds
+    if given is not None:
+        problem = "the run went on from this adapter, and its checkpoint does not say of which kind that is"
+        raise ConfigurationError(key, given, problem, f"Copy its adapter_config.json to {actor}")
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    return folder.name.rpartition("_")[2].isdecimal() and (folder / "actor" / "fsdp_config.json").is_file()
+    return folder.name.rpartition("_")[2].isdecimal() and (folder / "actor").is_dir()
 
 
-def _latest(folder: Path, kept: list[int]) -> int:
+def _missing(actor: Path) -> str:
+    """What a checkpoint lacks that verl would have written; nothing where it is whole."""
+    try:
+        ranks = int(json.loads((actor / _FSDP_CONFIG).read_bytes())["world_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"no {_FSDP_CONFIG}"
+    for name in (f"model_world_size_{ranks}_rank_{rank}.pt" for rank in range(ranks)):
+        if not zipfile.is_zipfile(actor / name):  # torch writes a zip archive, whose table of contents comes last
+            return f"{name} is cut short" if (actor / name).exists() else f"no {name}"
+    return "" if (actor / "huggingface" / "config.json").is_file() else "no huggingface/config.json"
+
+
+def _latest(folder: Path, whole: list[int]) -> int:
     """What verl noted as complete; without such a note, the highest step."""
     try:
         return int((folder / _LATEST).read_text())
     except (OSError, ValueError):
-        return kept[-1]
+        return whole[-1]

@@ -146,6 +146,11 @@ _ENGINES: Final = (
     _overridden(f"{_LM_ENGINE}.prepare_model_outputs", "output", "output_args", "micro_batch", "logits_processor_func"),
     Symbol(f"{_LM_ENGINE}._gather_and_unpad_packed", ("tensor", "pad_size")),
     _overridden(f"{_LM_ENGINE}._build_fsdp_module", "module"),
+    _overridden(f"{_LM_ENGINE}._build_module"),
+    Symbol(
+        f"{_LM_ENGINE}.save_checkpoint",
+        ("local_path", "hdfs_path", "global_step", "max_ckpt_to_keep"),
+    ),
     Symbol(_VALUE_ENGINE),
     _overridden(f"{_VALUE_ENGINE}._build_module"),
     Symbol("verl.utils.tensordict_utils:get_non_tensor_data", keywords=("data", "key", "default")),
@@ -155,6 +160,24 @@ _ENGINES: Final = (
         "verl.workers.config:HFModelConfig",
         attributes=("hf_config", "local_path", "trust_remote_code", "enable_gradient_checkpointing"),
     ),
+)
+
+_MERGER: Final = (
+    Symbol(
+        "verl.model_merger.base_model_merger:ModelMergerConfig",
+        keywords=("operation", "backend", "local_dir", "target_dir", "hf_model_config_path"),
+    ),
+    Symbol("verl.model_merger.fsdp_model_merger:FSDPModelMerger", ("config",), attributes=("model_config",)),
+    Symbol("verl.model_merger.fsdp_model_merger:FSDPModelMerger.merge_and_save"),
+    _overridden(
+        "verl.model_merger.fsdp_model_merger:FSDPModelMerger._load_and_merge_state_dicts",
+        *("world_size", "total_shards", "mesh_shape", "mesh_dim_names"),
+    ),
+    _overridden("verl.model_merger.fsdp_model_merger:FSDPModelMerger.save_hf_model_and_tokenizer", "state_dict"),
+    Symbol("verl.model_merger.fsdp_model_merger:FSDPModelMerger._merge_by_placement", ("tensors", "placement")),
+    Symbol("verl.model_merger.fsdp_model_merger:FSDPModelMerger._load_lora_train_meta"),
+    Symbol("verl.model_merger.fsdp_model_merger:FSDPModelMerger.get_transformers_auto_model_class"),
+    Symbol("verl.model_merger.fsdp_model_merger:merge_non_dtensor_shards", ("key", "shards")),
 )
 
 _AGENT_LOOPS: Final = (
@@ -198,7 +221,7 @@ _PLATFORM: Final = (
 
 SYMBOLS: Final = (
     *(*_REGISTRIES, *_TRAINERS, *_ESTIMATORS, *_LOSS, *_ENGINES),
-    *(*_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM),
+    *(*_MERGER, *_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM),
 )
 """What the package uses wherever it runs."""
 

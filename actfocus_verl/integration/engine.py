@@ -16,6 +16,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
+from actfocus_verl.integration.checkpoints import PortableCheckpointMixin
 from actfocus_verl.integration.rotary import RotaryMixin
 from actfocus_verl.platforms.fsdp_cpu import CPUBuildMixin, CPUValueBuildMixin
 from actfocus_verl.platforms.value_model import ConfiguredAttentionMixin
@@ -73,20 +74,20 @@ class EnergyMixin:
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cuda", vendor=["nvidia", "amd"])
-class EnergyFSDPEngine(EnergyMixin, RotaryMixin, FSDPEngineWithLMHead):
+class EnergyFSDPEngine(EnergyMixin, RotaryMixin, PortableCheckpointMixin, FSDPEngineWithLMHead):
     """Actor and reference on NVIDIA and AMD GPUs."""
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUEnergyFSDPEngine(EnergyMixin, RotaryMixin, CPUBuildMixin, FSDPEngineWithLMHead):
+class CPUEnergyFSDPEngine(EnergyMixin, RotaryMixin, PortableCheckpointMixin, CPUBuildMixin, FSDPEngineWithLMHead):
     """Actor and reference on a CPU."""
 
 
 @EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUValueFSDPEngine(RotaryMixin, CPUValueBuildMixin, FSDPEngineWithValueHead):
+class CPUValueFSDPEngine(RotaryMixin, PortableCheckpointMixin, CPUValueBuildMixin, FSDPEngineWithValueHead):
     """The critic on a CPU."""
 
 
 @EngineRegistry.register(model_type="value_model", backend=FSDP_BACKENDS, device="cuda", vendor=["nvidia", "amd"])
-class ValueFSDPEngine(ConfiguredAttentionMixin, FSDPEngineWithValueHead):
+class ValueFSDPEngine(RotaryMixin, PortableCheckpointMixin, ConfiguredAttentionMixin, FSDPEngineWithValueHead):
     """The critic on NVIDIA and AMD GPUs."""

@@ -102,6 +102,7 @@ def train(
     trainer.remove_callback(PrinterCallback)  # a library does not print
     trainer.add_callback(_Steps(stepped))
     trainer.train()
+    model.config.use_cache = True  # the Trainer switches it off, and the folder would say so to everybody
     model.eval()
     return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
 

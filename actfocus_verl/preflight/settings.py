@@ -23,6 +23,7 @@ from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
 from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.adapters import check_adapters
 from actfocus_verl.preflight.batches import check_batches, check_lengths
 from actfocus_verl.preflight.derived import MINI_BATCH
 from actfocus_verl.preflight.loggers import check_loggers
@@ -89,6 +90,7 @@ def check_config(config: DictConfig) -> None:
     drops_nonfinite(config)
     _check_diagnose(config)
     check_rollouts(config)
+    check_adapters(config)
     _check_trainer(config)
     check_loggers(config)
     check_batches(config)

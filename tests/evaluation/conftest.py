@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer, Qwen2Config
 
+from actfocus_verl.integration import merger
 from actfocus_verl.rollout import ChatCodec
+from tests.helpers import engines
 from tests.helpers.tokenizer import build_tokenizer
 
 POSITIONS = 4096
@@ -39,6 +47,50 @@ def codec(model_folder: Path) -> ChatCodec:
 def encode(model_folder: Path) -> Callable[[str], list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False))
+
+
+@pytest.fixture(scope="session")
+def written_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs with checkpoints of steps 2, 10 and 11 that verl's engine wrote, `full` and `lora`; 10 was noted last."""
+    folder, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = engines.save_tiny_model(folder / "model", vocab_size=400, max_position_embeddings=POSITIONS)
+    runs = {}
+    with engines.process_group(folder):
+        for name, settings in (("full", {}), ("lora", {"lora_rank": 4, "lora_alpha": 12})):
+            engine = engines.build_engine(model, **settings)
+            engines.disturb_adapter(engine)
+            runs[name] = engines.save_run(folder / name, engine, 2, 10, 11, latest=10)
+    torch.set_num_threads(threads)
+    return runs
+
+
+@pytest.fixture
+def run(written_runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the `full` run."""
+    return Path(shutil.copytree(written_runs["full"], tmp_path / "run"))
+
+
+@pytest.fixture
+def lora_run(written_runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the `lora` run."""
+    return Path(shutil.copytree(written_runs["lora"], tmp_path / "run"))
+
+
+@pytest.fixture
+def merger_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real merger, without the seconds that a process of its own takes to import verl."""
+
+    run = subprocess.run
+
+    def run_here(command: list[str], **options: Any) -> Any:
+        if command[:3] != [sys.executable, "-m", merger.__name__]:
+            return run(command, **options)
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            status = merger.main(command[3:])
+        return subprocess.CompletedProcess(command, status, said.getvalue())
+
+    monkeypatch.setattr(subprocess, "run", run_here)
 
 
 @dataclass

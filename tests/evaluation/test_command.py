@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from actfocus_verl.environments import make_world
 from actfocus_verl.evaluate import main
 from actfocus_verl.evaluation.engine import engine_arguments, platform_environment
+from actfocus_verl.platforms.packed_attention import PACKED_SDPA
 from tests.evaluation.conftest import FakeServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,19 +154,17 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
 
-def test_a_run_lends_its_world_and_its_tokenizer(fake_server: FakeServer, model_folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    actor = run / "checkpoints" / "global_step_7" / "actor"
-    actor.mkdir(parents=True)
-    (actor / "fsdp_config.json").touch()
-    (actor / "huggingface").symlink_to(model_folder)
+def test_a_run_lends_its_world_and_its_tokenizer(fake_server: FakeServer, run: Path, tmp_path: Path) -> None:
+    """Also one of before the time when checkpoints stopped naming our attention."""
+    written = run / "checkpoints" / "global_step_10" / "actor" / "huggingface" / "config.json"
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"attn_implementation": PACKED_SDPA}))
     env = {"name": "frozen_lake", "preset": "ragen", "seed": 0, "max_turns": 2, "size": None}
     lengths = {"max_prompt_length": 1000, "max_response_length": 2000}
     OmegaConf.save(OmegaConf.create({"env": env, "data": lengths}), run / "config.yaml")
     words = [f"model={run}", f"out={tmp_path / 'out'}", f"server={fake_server.address}", "episodes=3"]
     assert main(words) == 0
     settings = json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]
-    assert (settings["model"], settings["step"], settings["preset"]) == (str(run), 7, "ragen")
+    assert (settings["model"], settings["step"], settings["preset"]) == (str(run), 10, "ragen")
     assert (settings["world"], settings["max_context_tokens"]) == ({"max_turns": 2}, 3000)
     assert settings["max_response_tokens"] == 2000
     assert all(line["turns"] <= 2 for line in lines(tmp_path / "out"))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from verl.model_merger.base_model_merger import ModelMergerConfig
+from verl.model_merger.fsdp_model_merger import FSDPModelMerger
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
@@ -16,12 +21,11 @@ from tests.evaluation.conftest import POSITIONS
 from tests.packaging.conftest import write_program
 
 MERGER = """#!/usr/bin/env bash
-# Stands for a Python that runs verl's model merger.
+# Stands for a Python that runs the merger.
 set -euo pipefail
 echo "$VERL_PLATFORM $*" >>"$FAKE_CALLS"
-[[ "$*" == "-m verl.model_merger merge --backend fsdp --local_dir "*" --target_dir "* ]]
-target="${@: -1}"
-mkdir -p "$target"
+[[ "$*" == "-m actfocus_verl.integration.merger "*" bf16" ]]
+target="$4"
 echo half >"$target/config.json"
 if [[ -n "${FAKE_FAILURE:-}" ]]; then
     echo "first line"
@@ -30,19 +34,6 @@ if [[ -n "${FAKE_FAILURE:-}" ]]; then
 fi
 echo weights >"$target/model.safetensors"
 """
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run with checkpoints of steps 2, 10 and 11; verl had not completed the last one."""
-    folder = tmp_path / "run"
-    for step in (2, 10, 11):
-        actor = folder / "checkpoints" / f"global_step_{step}" / "actor"
-        actor.mkdir(parents=True)
-        (actor / "fsdp_config.json").touch()
-    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("10")
-    (folder / "config.yaml").touch()
-    return folder
 
 
 @pytest.fixture
@@ -65,9 +56,43 @@ def test_the_latest_checkpoint_is_the_last_complete_one(run: Path) -> None:
 
 def test_a_run_without_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
-    (tmp_path / "checkpoints" / "global_step_3").mkdir(parents=True)  # killed while it was written
+    (tmp_path / "checkpoints" / "global_step_3").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match=r"the run has no checkpoint. Let it reach one"):
         find_model(str(tmp_path), None)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (lambda actor: (actor / "fsdp_config.json").unlink(), "no fsdp_config.json"),
+        (lambda actor: cut_short(actor / "model_world_size_1_rank_0.pt"), "model_world_size_1_rank_0.pt is cut short"),
+        (lambda actor: (actor / "model_world_size_1_rank_0.pt").unlink(), "no model_world_size_1_rank_0.pt"),
+        (
+            lambda actor: (actor / "fsdp_config.json").write_text('{"FSDP_version": 2, "world_size": 2}'),
+            "no model_world_size_2_rank_0.pt",
+        ),
+        (lambda actor: (actor / "huggingface" / "config.json").unlink(), "no huggingface/config.json"),
+    ],
+)
+def test_a_step_that_is_half_written(run: Path, harm: Callable[[Path], None], problem: str) -> None:
+    harm(Checkpoint(run, 11).actor)
+    message = rf"step=11: its checkpoint is half written \({problem}\). Use one of: 2, 10\Z"
+    with pytest.raises(ConfigurationError, match=message):
+        find_checkpoint(run, 11)
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").unlink()
+    assert find_checkpoint(run, None).step == 10
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_first_checkpoint(run: Path) -> None:
+    for step in (2, 10, 11):
+        (Checkpoint(run, step).actor / "fsdp_config.json").unlink()
+    message = r"run='.*': the run has no checkpoint, only a part of step 2 \(no fsdp_config.json\)\. "
+    with pytest.raises(ConfigurationError, match=message):
+        find_checkpoint(run, None, "run")
 
 
 def test_a_checkpoint_is_merged_once(run: Path, calls: Path) -> None:
@@ -75,8 +100,7 @@ def test_a_checkpoint_is_merged_once(run: Path, calls: Path) -> None:
     assert merge(checkpoint, {"VERL_PLATFORM": "cpu"}) == run / "merged" / "global_step_10"
     assert merge(checkpoint, {"VERL_PLATFORM": "cpu"}).joinpath("model.safetensors").read_text() == "weights\n"
     (line,) = calls.read_text().splitlines()
-    assert line.startswith("cpu -m verl.model_merger merge")
-    assert f"--local_dir {run}/checkpoints/global_step_10/actor " in line
+    assert line.startswith(f"cpu -m actfocus_verl.integration.merger {run}/checkpoints/global_step_10/actor ")
     assert sorted(path.name for path in (run / "merged").iterdir()) == [".lock", "global_step_10"]
 
 
@@ -88,6 +112,51 @@ def test_a_merger_that_fails_leaves_no_model(run: Path, calls: Path, monkeypatch
     monkeypatch.delenv("FAKE_FAILURE")
     target = merge(Checkpoint(run, 2), {"VERL_PLATFORM": "cpu"})
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_checkpoint_that_was_written_again_is_merged_again(run: Path, calls: Path) -> None:
+    checkpoint = Checkpoint(run, 10)
+    merge(checkpoint, {"VERL_PLATFORM": "cpu"})
+    later = checkpoint.merged.stat().st_mtime + 1
+    os.utime(checkpoint.actor / "fsdp_config.json", (later, later))
+    merge(checkpoint, {"VERL_PLATFORM": "cpu"})
+    assert len(calls.read_text().splitlines()) == 2
+    assert sorted(path.name for path in (run / "merged").iterdir()) == [".lock", "global_step_10"]
+
+
+@pytest.mark.usefixtures("merger_in_process")
+def test_a_lora_run_is_merged_with_its_adapter(lora_run: Path) -> None:
+    """Also where verl's merger left the base model, with the adapter beside it."""
+    checkpoint = Checkpoint(lora_run, 10)
+    paths = {"local_dir": str(checkpoint.actor), "hf_model_config_path": str(checkpoint.tokenizer)}
+    arguments = ModelMergerConfig("merge", "fsdp", target_dir=str(checkpoint.merged), **paths)
+    FSDPModelMerger(arguments).merge_and_save()
+    base = load_file(checkpoint.merged / "model.safetensors")
+
+    folded = load_file(merge(checkpoint, {}) / "model.safetensors")
+    changed = {name for name, weight in folded.items() if not torch.equal(weight, base[name])}
+    assert changed == {name for name in base if "_proj.weight" in name}
+    assert merge(checkpoint, {}) == checkpoint.merged
+    assert not (checkpoint.merged / "lora_adapter").exists()
+
+
+def test_an_adapter_of_unknown_kind_is_refused(lora_run: Path) -> None:
+    """A checkpoint of stock verl that went on from somebody's adapter: rsLoRA and DoRA look alike there."""
+    actor = Checkpoint(lora_run, 10).actor
+    (actor / "adapter_config.json").unlink()
+    (lora_run / "config.yaml").write_text("actor_rollout_ref: {model: {lora_adapter_path: some/adapter}}")
+    message = rf"lora_adapter_path='some/adapter': .*\. Copy its adapter_config.json to {actor}\Z"
+    with pytest.raises(ConfigurationError, match=message):
+        merge(Checkpoint(lora_run, 10), {})
+
+
+def test_what_the_merger_refuses_is_one_line(lora_run: Path, merger_in_process: None) -> None:
+    actor = Checkpoint(lora_run, 10).actor
+    for name in ("adapter_config.json", "lora_train_meta.json"):
+        (actor / name).unlink()
+    with pytest.raises(EvaluationError, match=r"\Acheckpoint='.*': has a LoRA adapter, and nothing says .*\Z"):
+        merge(Checkpoint(lora_run, 10), {})
+    assert list((lora_run / "merged").iterdir()) == [lora_run / "merged" / ".lock"]
 
 
 def test_a_run_is_merged_for_vllm_and_not_for_a_server(run: Path, calls: Path) -> None:

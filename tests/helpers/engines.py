@@ -25,22 +25,26 @@ VOCABULARY = 300
 TOKEN_COLUMNS = ("response_mask", "loss_mask", "old_log_probs", "ref_log_prob", "advantages", "token_weights")
 
 
-def save_tiny_model(folder: Path) -> Path:
-    """A two-layer Qwen2 with random weights and its tokenizer, as a Hugging Face folder; the same every time."""
+def save_tiny_model(folder: Path, **settings: Any) -> Path:
+    """A two-layer Qwen2 with random weights and its tokenizer, as a Hugging Face folder; the same every time.
+
+    settings: of its configuration, beside or instead of those here.
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = build_tokenizer(vocab_size=VOCABULARY)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        initializer_range=0.3,  # far from uniform predictions, so that a misplaced position is seen
-    )
+    defaults = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.3,  # far from uniform predictions, so that a misplaced position is seen
+    }
+    config = Qwen2Config(**(defaults | settings))
+    tokenizer = build_tokenizer(vocab_size=config.vocab_size)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(config)
@@ -61,8 +65,19 @@ def process_group(folder: Path, *, rank: int = 0, world_size: int = 1) -> Iterat
         dist.destroy_process_group()
 
 
-def build_engine(folder: Path, *, lora_rank: int = 0, forward_only: bool = False, model_dtype: str = "fp32") -> Any:
-    """The engine that verl's registry gives for `fsdp2` on this platform, initialised; it computes in float32."""
+def build_engine(
+    folder: Path,
+    *,
+    model_type: str = "language_model",
+    forward_only: bool = False,
+    model_dtype: str = "fp32",
+    save_lora_only: bool = False,
+    **model: Any,
+) -> Any:
+    """The engine that verl's registry gives for `fsdp2` on this platform, initialised; it computes in float32.
+
+    model: fields of verl's model configuration, such as lora_rank.
+    """
     engine_config = FSDPEngineConfig(
         strategy="fsdp2",
         model_dtype=model_dtype,
@@ -76,15 +91,16 @@ def build_engine(folder: Path, *, lora_rank: int = 0, forward_only: bool = False
         override_config={"attn_implementation": PACKED_SDPA},
         enable_gradient_checkpointing=False,
         use_remove_padding=False,
-        lora_rank=lora_rank,
+        model_type=model_type,
+        **model,
     )
     engine = EngineRegistry.new(
-        "language_model",
+        model_type,
         "fsdp2",
         model_config=model_config,
         engine_config=engine_config,
         optimizer_config=FSDPOptimizerConfig(lr=0.0, total_training_steps=1),
-        checkpoint_config=CheckpointConfig(),
+        checkpoint_config=CheckpointConfig(save_lora_only=save_lora_only),
     )
     engine.initialize()
     return engine
@@ -150,6 +166,27 @@ def gradients(engine: Any, batch: TensorDict, loss: Callable[..., Any]) -> dict[
         engine.forward_backward_batch(batch, loss)
         named = engine.module.named_parameters()
         return {name: _full(weight.grad).clone() for name, weight in named if weight.grad is not None}
+
+
+def disturb_adapter(engine: Any) -> None:
+    """Give an adapter, whose B is zero at first, the weights of one that was trained."""
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in engine.module.named_parameters():
+        if "lora_B" in name or "lora_embedding_" in name:
+            local = weight.to_local() if hasattr(weight, "to_local") else weight
+            local.data.copy_(torch.randn(local.shape, generator=generator))
+
+
+def save_run(folder: Path, engine: Any, *steps: int, latest: int) -> Path:
+    """A run's folder with the checkpoints of these steps, written by verl's engine and checkpoint manager.
+
+    latest: the step that the trainer noted as complete.
+    """
+    for step in steps:
+        engine.save_checkpoint(str(folder / "checkpoints" / f"global_step_{step}" / "actor"), global_step=step)
+    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(latest))
+    (folder / "config.yaml").write_text("run: {}\n")
+    return folder
 
 
 def _full(tensor: torch.Tensor) -> torch.Tensor:

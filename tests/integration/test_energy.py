@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from verl.workers.utils.padding import response_from_nested
 
 from actfocus_verl.integration.engine import CALCULATE, CPUEnergyFSDPEngine
-from tests.helpers.engines import build_engine, infer, make_rows, to_batch
+from tests.helpers.engines import build_engine, disturb_adapter, infer, make_rows, to_batch
 
 ROWS = make_rows(5)
 ENERGY = {CALCULATE["energy"]: True}
@@ -126,11 +126,7 @@ def test_without_the_adapter_it_is_the_energy_of_the_base_model(
     group: None, model_folder: Path, expected: list[torch.Tensor]
 ) -> None:
     engine = build_engine(model_folder, lora_rank=4)
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in engine.module.named_parameters():
-        if "lora_B" in name:  # zero at first: an adapter that does nothing
-            local = weight.to_local() if hasattr(weight, "to_local") else weight
-            local.data.copy_(torch.randn(local.shape, generator=generator))
+    disturb_adapter(engine)
 
     adapted = infer(engine, to_batch(ROWS, **ENERGY))["energy"].values()
     with engine.disable_adapter():

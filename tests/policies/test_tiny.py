@@ -29,6 +29,7 @@ def test_folder_loads_with_the_auto_classes(micro_folder):
     assert model.config.vocab_size == len(tokenizer) == model.get_output_embeddings().weight.shape[0]
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert model.config.max_position_embeddings == 4096
+    assert model.config.use_cache
     end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     for settings in (AutoConfig.from_pretrained(micro_folder), GenerationConfig.from_pretrained(micro_folder)):
         assert (settings.eos_token_id, settings.pad_token_id) == (end, pad)
