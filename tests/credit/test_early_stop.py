@@ -67,6 +67,7 @@ def test_a_history_is_read_from_the_lines_of_a_run() -> None:
     history = History()
     history.add_step({"step": 1, "filter/group_std/mean": 0.5, "filter/nothing_left": 1.0})
     history.add_step({"step": 2, "loss": 1.0})  # a step that says nothing of groups
+    history.add_step({"step": 3, "filter/group_std/mean": None, "filter/nothing_left": 0.0})  # NaN, as the file has it
     line = {"step": 0, "split": "evaluation", "successes": 1, "episodes": 4}
     history.add_evaluations([line, line | {"split": "test", "successes": 5, "episodes": 8}, line | {"step": 10}])
     assert history == History(success_rates=[0.5, 0.25], deviations=[0.5], empty=[True])

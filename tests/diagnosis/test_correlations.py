@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from actfocus_verl.diagnosis.correlations import Group, correlations, whole_groups
-from actfocus_verl.diagnosis.samples import read_samples
+from actfocus_verl.diagnosis.samples import read_samples, whole_group_size
 from actfocus_verl.reporting.run_folder import RunFolder
 from tests.diagnosis.conftest import EPISODES, Record, records, write_rollouts
 
@@ -51,6 +51,24 @@ def test_groups_kept_in_part_are_left_out(run: Path) -> None:
     write_rollouts(run, 2, records(2)[:-1])
     groups, cut = whole_groups(read_samples(RunFolder.open(run), 2), EPISODES)
     assert ([group.name for group in groups], cut) == (["g0", "g1", "g2"], 1)
+
+
+def test_an_episode_of_several_outputs_counts_once(run: Path) -> None:
+    """The spread and the size are those of episodes; the mean energy is over all their tokens."""
+    episodes = records(2)
+    whole, _ = whole_groups(read_samples(RunFolder.open(run), 2), EPISODES)
+    write_rollouts(run, 2, [*episodes, episodes[0], episodes[0]])  # the first one in three outputs
+    samples = read_samples(RunFolder.open(run), 2)
+    assert whole_group_size(RunFolder(run, {}, {}, [], []), samples) == EPISODES
+    cut_up, left_out = whole_groups(samples, EPISODES)
+    assert left_out == 0
+    assert [group.return_std for group in cut_up] == [group.return_std for group in whole]
+    assert [group.energy == other.energy for group, other in zip(cut_up, whole, strict=True)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_groups_of_one_episode_have_no_spread(run: Path) -> None:
