@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Final
 
 import torch
@@ -12,7 +13,12 @@ from actfocus_verl.config import ray_address
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.platforms.value_model import FLASH_ATTENTION
 
+logger = logging.getLogger(__name__)
+
 GPU: Final = "gpu"
+_TOKENS: Final = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+_LOGIT_BYTES: Final = 12
+"""A logit's part in an update with an entropy term: in bfloat16, its float32 softmax, and the gradients of both."""
 _ACTOR_ATTENTION: Final = "actor_rollout_ref.model.override_config.attn_implementation"
 _CRITIC_ATTENTION: Final = "critic.model.override_config.attn_implementation"
 
@@ -53,3 +59,25 @@ def _require_flash_attention(config: DictConfig) -> None:
                 "the package flash-attn is not installed",
                 f"Install flash-attn, or set {others} (slower, and takes more memory)",
             )
+
+
+def warn_of_logits(config: DictConfig, vocabulary: int) -> None:
+    """Log a warning when a micro-batch's logits would take more than half of a GPU, by estimate.
+
+    vocabulary: the model's output rows. Says nothing where this machine shows no GPU, and of runs whose actor has
+    micro-batches by rows or no entropy term.
+    """
+    actor = config.actor_rollout_ref.actor
+    spared = actor.entropy_from_logits_with_chunking and actor.entropy_checkpointing
+    if config.platform.name != GPU or not actor.use_dynamic_bsz or not actor.entropy_coeff or spared:
+        return
+    gpus = range(torch.cuda.device_count())
+    memory = min((torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus), default=0)
+    needed = actor.ppo_max_token_len_per_gpu * vocabulary * _LOGIT_BYTES
+    if memory and needed > memory / 2:
+        logger.warning(
+            "%s=%d: the logits of so many tokens, their entropy and the gradients of both take about %.0f GB at a "
+            "vocabulary of %d, and a GPU has %.0f GB. Set actor_rollout_ref.actor.entropy_from_logits_with_chunking=true"
+            " and actor_rollout_ref.actor.entropy_checkpointing=true, or lower it.",
+            *(_TOKENS, actor.ppo_max_token_len_per_gpu, needed / 1e9, vocabulary, memory / 1e9),
+        )

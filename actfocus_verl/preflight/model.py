@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 from actfocus_verl.config import has_world, template_options, world_overrides
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.machine import warn_of_logits
 from actfocus_verl.rollout import ChatCodec, Episode, TokenDecoder
 from actfocus_verl.rollout.templates import MODEL_KEY
 
@@ -56,6 +57,7 @@ def check_model(config: DictConfig) -> None:
         tokenizer.chat_template = model.custom_chat_template
     _require_one_architecture(model.path, network)
     _compare_vocabulary(model.path, _text_part(network).vocab_size, len(tokenizer))
+    warn_of_logits(config, _text_part(network).vocab_size)
     _require_positions(config, _text_part(network).max_position_embeddings)
     if has_world(config):
         codec = _made(partial(ChatCodec, **template_options(config.data)), model.path, tokenizer)

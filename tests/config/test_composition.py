@@ -28,6 +28,7 @@ COMBINATIONS = [
     "model=qwen2.5-1.5b platform=gpu algorithm=ppo credit=uniform filter=none",
     "model=qwen2.5-3b platform=cpu algorithm=ppo credit=actfocus filter=none",
     "model=qwen2.5-3b platform=gpu algorithm=grpo credit=uniform filter=reward_variance",
+    "model=qwen2.5-7b platform=gpu algorithm=ppo credit=actfocus filter=none",
     "model=tiny platform=cpu algorithm=grpo credit=action_only credit.placebo=true filter=zero_variance",
     "model=tiny platform=cpu algorithm=ppo credit=entropy_quantile filter=top_p early_stop=none",
     "model=qwen2.5-0.5b platform=gpu algorithm=grpo credit=actfocus filter=zero_variance_refill early_stop=ragen2",
@@ -265,3 +266,19 @@ class TestRegistered:
         fill_derived(config)
         check_registered(config)
         assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_a_7b_actor_leaves_the_gpu_when_a_critic_wants_it(algorithm: str) -> None:
+    """16 bytes a parameter twice do not fit beside a server; once they do."""
+    config = composed("model=qwen2.5-7b", "platform=gpu", f"algorithm={algorithm}")
+    actor, critic = config.actor_rollout_ref.actor.fsdp_config, config.critic.fsdp
+    assert actor.param_offload is actor.optimizer_offload is (algorithm == "ppo")
+    assert critic.param_offload is critic.optimizer_offload is True
+    assert (actor.model_dtype, critic.model_dtype) == ("fp32", "fp32")  # the platform's, which comes later
+
+
+@pytest.mark.parametrize("platform", ["gpu", "cpu"])
+def test_a_gpu_decodes_with_cuda_graphs(platform: str) -> None:
+    """Eager decoding is the paper's choice and the CPU's need, not that of every user of a GPU."""
+    assert composed(f"platform={platform}").actor_rollout_ref.rollout.enforce_eager is (platform == "cpu")

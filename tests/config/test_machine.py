@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
+
 import pytest
 from omegaconf import DictConfig
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight import check_machine
+from actfocus_verl.preflight.machine import warn_of_logits
 from tests.config.conftest import changed, compose_config
 
 
@@ -88,3 +92,49 @@ def test_missing_attention_kernels_of_the_critic(machine: pytest.MonkeyPatch) ->
         f"+{actor}=sdpa +{critic}=sdpa (slower, and takes more memory)"
     )
     check_machine(changed(config, **{critic: "sdpa"}))
+
+
+QWEN = 151_936
+"""Output rows of Qwen2.5-0.5B, 1.5B and 3B."""
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "values", "warned"),
+    [
+        # 16,384 x 151,936 x 12 bytes = 29.9 GB
+        (80, {}, False),
+        (40, {}, True),
+        (40, {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 8192}, False),
+        (24, {"actor_rollout_ref.actor.entropy_coeff": 0}, False),
+        (24, {f"actor_rollout_ref.actor.{key}": True for key in ("entropy_from_logits_with_chunking",)}, True),
+        (
+            24,
+            {
+                f"actor_rollout_ref.actor.{key}": True
+                for key in ("entropy_from_logits_with_chunking", "entropy_checkpointing")
+            },
+            False,
+        ),
+    ],
+)
+def test_logits_that_fill_a_gpu_are_warned_about(
+    gpu_config: DictConfig,
+    machine: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    gigabytes: int,
+    values: dict[str, object],
+    warned: bool,
+) -> None:
+    gpu = SimpleNamespace(total_memory=gigabytes * 10**9)
+    machine.setattr("torch.cuda.get_device_properties", lambda index: gpu)
+    with caplog.at_level(logging.WARNING):
+        warn_of_logits(changed(gpu_config, **values), QWEN)
+    assert ("take about 30 GB at a vocabulary of 151936, and a GPU has" in caplog.text) == warned
+
+
+def test_a_machine_without_gpus_says_nothing_about_theirs(
+    gpu_config: DictConfig, machine: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.setattr("torch.cuda.device_count", lambda: 0)
+    warn_of_logits(gpu_config, QWEN)
+    assert caplog.text == ""

@@ -80,6 +80,7 @@ def test_a_cell_is_the_paper_s(cell: tuple[str, str, str, str]) -> None:
     assert actor.ppo_mini_batch_size * group == 32
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.entropy_coeff) == (0.2, 0.28, 0.001)
     assert (actor.optim.lr, config.critic.optim.lr) == (1e-6, 1e-5)
+    assert rollout.enforce_eager
     kept = 1.0 if (world, algorithm) in UNFILTERED else 0.25
     assert config.filter.ratio == kept
     penalty = (world, algorithm) == ("webshop", "grpo")
