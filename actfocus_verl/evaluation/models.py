@@ -12,7 +12,7 @@ from typing import Any
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.rollout import ChatCodec
-from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY
+from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY, TEMPLATE_KEY
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -109,13 +109,14 @@ def read_model(path: str, template_options: Mapping[str, object] | None = None) 
 
 
 def _codec(path: str, tokenizer: Any, options: Mapping[str, object]) -> ChatCodec:
+    """The codec; what is wrong with it is said with the keys of `evaluate`, not those of a training run."""
     try:
         return ChatCodec(tokenizer, **options)
     except ConfigurationError as error:
-        if error.key == MODEL_KEY:
-            raise ConfigurationError("model", path, error.problem, error.remedy) from error
-        key = error.key.replace(OPTIONS_KEY, "template")
-        raise ConfigurationError(key, error.value, error.problem, error.remedy) from error
+        key, value = ("model", path) if error.key == MODEL_KEY else (error.key, error.value)
+        remedy = error.remedy.replace(f"{TEMPLATE_KEY}, or ", "").replace(f", or set {TEMPLATE_KEY}", "")
+        remedy = remedy.replace(f"+{OPTIONS_KEY}", "template")
+        raise ConfigurationError(key.replace(OPTIONS_KEY, "template"), value, error.problem, remedy) from error
 
 
 def weights_digest(path: str) -> str:

@@ -122,18 +122,20 @@ class ChatCodec:
         """The text in parts of which none holds a reserved token: each is cut in the middle until it is none."""
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         found = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        cuts = sorted(
-            {
-                (start + end) // 2
-                for token_id, (start, end) in found
-                if token_id in self._reserved and not self._stands_for_another(token_id, text[start:end])
-            }
-        )
-        if not cuts:
+        spans = [
+            (start, end)
+            for token_id, (start, end) in found
+            if token_id in self._reserved and not self._stands_for_another(token_id, text[start:end])
+        ]
+        if not spans:
             return [text]
-        if not all(0 < cut < len(text) for cut in cuts):
-            problem = f"its tokenizer has a special token of one character, {text!r}, which the world's text holds"
-            raise ConfigurationError(MODEL_KEY, self._template.name, problem, "Use another model, or another text")
+        for start, end in spans:
+            if end - start < 2:
+                problem = (
+                    f"its tokenizer has a special token of one character, {text[start:end]!r}, which the world says"
+                )
+                raise ConfigurationError(MODEL_KEY, self._template.name, problem, "Use another model")
+        cuts = sorted({(start + end) // 2 for start, end in spans})
         borders = [0, *cuts, len(text)]
         parts = (text[start:end] for start, end in pairwise(borders))
         return list(chain.from_iterable(map(self._without_reserved, parts)))

@@ -18,7 +18,9 @@ from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.parsing import TAGS
 
 MODEL_KEY: Final = "model.path"
+TEMPLATE_KEY: Final = "actor_rollout_ref.model.custom_chat_template"
 OPTIONS_KEY: Final = "data.apply_chat_template_kwargs"
+"""Keys of a training run: who has others names them instead."""
 
 _REPLY: Final = "actfocus-reply-mark"
 _SYSTEM, _OTHER_SYSTEM = "actfocus-system-one", "actfocus-system-two"
@@ -26,8 +28,7 @@ _FIRST, _OTHER_FIRST, _SECOND = "actfocus-user-first", "actfocus-user-other", "a
 _SHOWN_CHARACTERS: Final = 160
 _NOT_THE_TEMPLATES: Final = frozenset({"tools", "documents"})
 """Arguments of `apply_chat_template` that do reach the template."""
-_TEMPLATE_KEYS: Final = "actor_rollout_ref.model.custom_chat_template, or chat_template.jinja in the model's folder"
-_REMEDY: Final = f"Use another chat template: {_TEMPLATE_KEYS}"
+_ANOTHER: Final = f"another chat template: {TEMPLATE_KEY}, or chat_template.jinja in the model's folder"
 
 Message = dict[str, str]
 
@@ -82,7 +83,7 @@ class ChatTemplate:
 
     def refusal(self, problem: str) -> ConfigurationError:
         """The error that says so of this template."""
-        return ConfigurationError(MODEL_KEY, self.name, problem, _REMEDY)
+        return ConfigurationError(MODEL_KEY, self.name, problem, f"Use {_ANOTHER}")
 
     def _require_template(self) -> None:
         if not getattr(self._tokenizer, "chat_template", None):
@@ -90,7 +91,7 @@ class ChatTemplate:
                 MODEL_KEY,
                 self.name,
                 "its tokenizer has no chat template",
-                "Use an instruction-tuned (chat) model, or set actor_rollout_ref.model.custom_chat_template",
+                f"Use an instruction-tuned (chat) model, or set {TEMPLATE_KEY}",
             )
 
     def _require_options(self) -> None:
@@ -153,7 +154,7 @@ class ChatTemplate:
                 f"{_shown(after.partition(_SECOND)[2])}"
             )
             if "enable_thinking" in str(self._tokenizer.get_chat_template()):
-                remedy = f"Set +{OPTIONS_KEY}.enable_thinking=false, or another chat template: {_TEMPLATE_KEYS}"
+                remedy = f"Set +{OPTIONS_KEY}.enable_thinking=false, or {_ANOTHER}"
                 raise ConfigurationError(error.key, error.value, error.problem, remedy)
             raise error
 

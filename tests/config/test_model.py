@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight import check_model, fill_derived
 from tests.config.conftest import ModelFolder, changed
+from tests.helpers.tokenizer import GEMMA_TEMPLATE, QWEN_TEMPLATE, THINKING_TEMPLATE
 
 PATH = "actor_rollout_ref.model.path"
 ROOMY = {"data.max_prompt_length": 700, "data.max_response_length": 1000}
@@ -109,7 +110,8 @@ class TestTemplate:
     def test_none(self, check: Check, model_folder: ModelFolder) -> None:
         folder = model_folder(template=None)
         assert failure(check, folder) == (
-            f"{PATH}={str(folder)!r}: its tokenizer has no chat template. Use an instruction-tuned (chat) model"
+            f"{PATH}={str(folder)!r}: its tokenizer has no chat template. Use an instruction-tuned (chat) model, "
+            "or set actor_rollout_ref.model.custom_chat_template"
         )
 
     def test_one_that_refuses_the_system(self, check: Check, model_folder: ModelFolder) -> None:
@@ -117,6 +119,32 @@ class TestTemplate:
         message = failure(check, model_folder(template=template))
         assert message.startswith(f"{PATH}=")
         assert "its chat template refuses system, user, assistant, user (no system)" in message
+
+    def test_one_without_a_system_is_a_warning(
+        self, check: Check, model_folder: ModelFolder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            check(model_folder(template=GEMMA_TEMPLATE))
+        assert "(System role not supported). So the world's rules stand at the start of the first user" in caplog.text
+
+    def test_its_options_count(self, check: Check, model_folder: ModelFolder) -> None:
+        folder, options = model_folder(template=THINKING_TEMPLATE), "data.apply_chat_template_kwargs"
+        message = failure(check, folder)
+        assert message.startswith(f"{PATH}={str(folder)!r}: its chat template opens <think> itself")
+        assert (
+            f"Set +{options}.enable_thinking=false, or another chat template: actor_rollout_ref.model.cust" in message
+        )
+        check(folder, **{f"{options}.enable_thinking": False})
+        assert failure(check, folder, **{f"{options}.thinking": False}) == (
+            f"{options}.thinking=False: the chat template of {folder} reads no such name. "
+            "Correct its name, or leave it out"
+        )
+        assert failure(check, folder, **{options: 3}).startswith(f"{options}=3: must be names with values. Write +data")
+
+    def test_its_options_count_in_the_length_of_a_prompt(self, check: Check, model_folder: ModelFolder) -> None:
+        folder = model_folder(template="{% if long is defined %}{{ 'go ' * 900 }}{% endif %}" + QWEN_TEMPLATE)
+        check(folder)
+        assert "the first prompt has" in failure(check, folder, **{"data.apply_chat_template_kwargs.long": True})
 
     def test_one_from_the_configuration_counts(self, check: Check, model_folder: ModelFolder) -> None:
         template = (

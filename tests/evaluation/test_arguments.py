@@ -40,6 +40,13 @@ def test_a_run_fills_in_what_is_not_given() -> None:
     assert (given.preset, given.world, given.max_context_tokens) == ("clean", {"max_turns": 4}, 2000)
 
 
+def test_template_options_are_the_runs_unless_they_are_given() -> None:
+    run = RunDefaults("frozen_lake", "clean", {}, 1408, 1024, {"enable_thinking": False, "effort": "low"})
+    assert read(run=run).template == {"enable_thinking": False, "effort": "low"}
+    assert read("template.effort=high", run=run).template == {"enable_thinking": False, "effort": "high"}
+    assert read("env=frozen_lake", "template.effort=high").template == {"effort": "high"}
+
+
 def test_a_runs_world_keys_are_not_another_worlds() -> None:
     arguments = read("env=sokoban", run=RUN)
     assert (arguments.preset, arguments.world) == ("clean", {})
@@ -48,9 +55,10 @@ def test_a_runs_world_keys_are_not_another_worlds() -> None:
 def test_the_configuration_of_a_run(tmp_path: Path) -> None:
     env = {"name": "frozen_lake", "preset": "clean", "seed": 3, "train_size": 9, "evaluation_size": 64}
     env |= {"size": None, "max_turn_tokens": 96}
-    config = {"env": env, "data": {"max_prompt_length": 384, "max_response_length": 1024}}
-    OmegaConf.save(OmegaConf.create(config), tmp_path / "config.yaml")
-    assert RunDefaults.read(tmp_path) == RunDefaults("frozen_lake", "clean", {"max_turn_tokens": 96}, 1408, 1024)
+    data = {"max_prompt_length": 384, "max_response_length": 1024, "apply_chat_template_kwargs": {"effort": "low"}}
+    OmegaConf.save(OmegaConf.create({"env": env, "data": data}), tmp_path / "config.yaml")
+    read_back = RunDefaults("frozen_lake", "clean", {"max_turn_tokens": 96}, 1408, 1024, {"effort": "low"})
+    assert RunDefaults.read(tmp_path) == read_back
     for damaged in ("env: [", "env: {name: frozen_lake}", "data: 3"):
         (tmp_path / "config.yaml").write_text(damaged)
         with pytest.raises(ConfigurationError, match=r"config.yaml cannot be read .* merged model's folder"):
@@ -81,6 +89,7 @@ def test_the_configuration_of_a_run(tmp_path: Path) -> None:
         (["env=frozen_lake", "platform=tpu"], "platform='tpu': unknown. Use one of: cpu, gpu"),
         (["env=frozen_lake", "texts=3"], "texts=3: is neither true nor false."),
         (["env=frozen_lake", "engine=3"], "engine=3: is no argument of vLLM's engine."),
+        (["env=frozen_lake", "template=3"], "template=3: is no name for the chat template. Write template.name=value"),
         (["env=frozen_lake", "timeout=9"], "timeout=9: belongs to a server. Add server="),
         (
             ["env=frozen_lake", "server=localhost"],

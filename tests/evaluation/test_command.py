@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from transformers import Qwen2Config
 
 from actfocus_verl.environments import make_world
 from actfocus_verl.evaluate import main
 from actfocus_verl.evaluation.engine import engine_arguments, platform_environment
 from actfocus_verl.platforms.packed_attention import PACKED_SDPA
 from tests.evaluation.conftest import FakeServer
+from tests.helpers.tokenizer import QWEN_TEMPLATE, build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARDS = 8
@@ -112,6 +114,24 @@ def test_a_chat_gives_the_same_episodes(
     settings = json.loads((there / "evaluation.json").read_text())["settings"]
     assert (settings["server_api"], settings["request"]) == ("chat", {"seed": None, "top_k": 0})
     assert "secret" not in (there / "evaluation.json").read_text()
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_template_options_reach_the_policy(fake_server: FakeServer, tmp_path: Path, api: str) -> None:
+    """As ids through the template at hand; in a chat the template is the server's, which is told them."""
+    model = tmp_path / "model"
+    tokenizer = build_tokenizer(template=QWEN_TEMPLATE + "{% if effort is defined %}{{ effort }}{% endif %}")
+    tokenizer.save_pretrained(model)
+    Qwen2Config(vocab_size=400, max_position_embeddings=4096).save_pretrained(model)
+    words = [f"model={model}", f"out={tmp_path / 'out'}", f"server={fake_server.address}", "env=frozen_lake"]
+    assert main([*words, "episodes=2", "template.effort=LOW", f"server_api={api}"]) == 0
+    for body in fake_server.requests:
+        if api == "chat":
+            assert body["chat_template_kwargs"] == {"effort": "LOW"}
+        else:
+            assert tokenizer.decode(body["prompt"]).endswith("assistant\nLOW")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["settings"]["template"] == {"effort": "LOW"}
+    assert main([*words, "episodes=2", f"server_api={api}"]) == 2  # another template is another evaluation
 
 
 def test_a_finished_evaluation_is_shown_again_without_a_server(

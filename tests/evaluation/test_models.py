@@ -8,16 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+<<<<<<< HEAD
 import torch
 from safetensors.torch import load_file
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger
+=======
+from transformers import Qwen2Config
+>>>>>>> chat
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.evaluation.models import find_model, read_model, weights_digest
 from actfocus_verl.evaluation.sampling import EvaluationError
 from tests.evaluation.conftest import POSITIONS
+from tests.helpers.tokenizer import THINKING_TEMPLATE, build_tokenizer
 from tests.packaging.conftest import write_program
 
 MERGER = """#!/usr/bin/env bash
@@ -198,6 +203,19 @@ def test_what_is_known_before_a_model_is_loaded(model_folder: Path) -> None:
     model = read_model(str(model_folder))
     assert (model.positions, model.revision) == (POSITIONS, None)
     assert model.codec.is_closed([model.codec.end_of_turn_id])
+
+
+def test_what_a_chat_template_cannot_do_is_said_in_this_commands_words(tmp_path: Path) -> None:
+    Qwen2Config(vocab_size=400).save_pretrained(tmp_path)
+    build_tokenizer(template=THINKING_TEMPLATE).save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match="opens <think> itself") as caught:
+        read_model(str(tmp_path))
+    assert str(caught.value).startswith(f"model={str(tmp_path)!r}: ")
+    assert caught.value.remedy.startswith("Set template.enable_thinking=false, or another chat template: chat_templ")
+    codec = read_model(str(tmp_path), {"enable_thinking": False}).codec
+    assert codec.offsets(codec.continuation_ids("Go"))[0].endswith("</think>\n\n")
+    with pytest.raises(ConfigurationError, match=r"^template.thinking=False: .* reads no such name"):
+        read_model(str(tmp_path), {"thinking": False})
 
 
 def test_an_unreadable_model_is_one_line(tmp_path: Path) -> None:

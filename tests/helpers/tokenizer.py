@@ -1,9 +1,19 @@
-"""A small byte-level BPE tokenizer with a Qwen-style chat template, trained in memory: no download, same every time."""
+"""A small byte-level BPE tokenizer with a Qwen-style chat template, trained in memory: no download, same every time.
+
+Beside it tokenizers of other kinds, published ones where an installed package ships them, and other kinds of templates.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mistral_common
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -45,3 +55,69 @@ def build_tokenizer(
         tokenizer.add_tokens(["<think>", "</think>", "<answer>", "</answer>"])
     tokenizer.chat_template = template
     return tokenizer
+
+
+MISTRAL_V1_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% else %}{{ m['content'] + eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+"""Mistral-7B-Instruct-v0.1's and v0.2's: no system message."""
+
+MISTRAL_V3_TEMPLATE = (
+    "{{ bos_token }}{% set turns = messages %}{% if messages[0].role == 'system' %}{% set said = messages[0].content %}"
+    "{% set turns = messages[1:] %}{% endif %}{% for m in turns %}{% if m.role == 'user' %}"
+    "{{ '[INST] ' + (said + '\n\n' if loop.last and said is defined else '') + m.content + '[/INST]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+"""Mistral-7B-Instruct-v0.3's, Nemo-2407's, Small-2409's: the system text stands in the last user message."""
+
+GEMMA_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
+    "{{ '<|im_start|>' + role + '\n' + m['content'] | trim + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>model\n' }}{% endif %}"
+)
+"""Gemma 2's, with the special tokens of `build_tokenizer`: no system message, texts without the space around them."""
+
+THINKING_TEMPLATE = (
+    QWEN_TEMPLATE + "{% if add_generation_prompt %}{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
+)
+"""Like Qwen 3.5's: the generation prompt opens the thoughts, or closes them at once."""
+
+ROLE_MARKS = ("<｜User｜>", "<｜Assistant｜>")
+DEEPSEEK_TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}"
+    "{{ '<｜User｜>' + m.content }}{% else %}{{ '<｜Assistant｜>' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
+)
+"""Like DeepSeek's: roles are marked by added tokens that are not special."""
+
+
+def build_sentencepiece(file: str, template: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that Mistral published, from `mistral_common` (it comes with vLLM)."""
+    with TemporaryDirectory() as folder:
+        shutil.copy(_mistral_data() / file, f"{folder}/tokenizer.model")
+        tokenizer = LlamaTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def build_tekken(template: str) -> PreTrainedTokenizerFast:
+    """Mistral's tiktoken-like tokenizer, with its commonest 8,000 tokens: any lowest ranks are a tokenizer."""
+    tekken = json.loads((_mistral_data() / "tekken_240718.json").read_text(encoding="utf-8"))
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
+    with TemporaryDirectory() as folder:
+        ranks = Path(folder) / "ranks.tiktoken"
+        ranks.write_text("\n".join(f"{entry['token_bytes']} {entry['rank']}" for entry in tekken["vocab"][:8000]))
+        converter = TikTokenConverter(str(ranks), pattern=tekken["config"]["pattern"], extra_special_tokens=special)
+        backend = converter.converted()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _mistral_data() -> Path:
+    return Path(mistral_common.__file__).parent / "data"

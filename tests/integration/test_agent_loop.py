@@ -18,10 +18,11 @@ from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments.base import StepResult
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, episode_seed
+from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, _codec, episode_seed
 from actfocus_verl.integration.columns import NO_NUMBER
+from actfocus_verl.integration.forked_loop import ForkedAgentLoop
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
-from tests.helpers.tokenizer import build_tokenizer
+from tests.helpers.tokenizer import QWEN_TEMPLATE, build_tokenizer
 
 REPLY = "<think>the goal is right of me</think><answer>Right</answer><|im_end|>"
 
@@ -50,29 +51,66 @@ class ListServer:
 
 
 def play(
-    server: ListServer, tokenizer: PreTrainedTokenizerFast, *, estimator: str = "grpo", **row: Any
+    server: ListServer,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    estimator: str = "grpo",
+    data: dict[str, Any] | None = None,
+    kind: type[EpisodeAgentLoop] = EpisodeAgentLoop,
+    **row: Any,
 ) -> TokenColumnsOutput:
     """One episode through verl's own constructor and `run`."""
     config = OmegaConf.create(
         {
             "env": {"name": "frozen_lake", "preset": "clean", "seed": 1, "train_size": 8, "evaluation_size": 8},
             "algorithm": {"adv_estimator": estimator},
-            "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500}},
+            "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500, "n": 1}},
+            "rollout": {"roots": 1, "wave": 1},
         }
     )
 
     async def run() -> Any:
-        loop = EpisodeAgentLoop(
+        loop = kind(
             trainer_config=DictConfigWrap(config),
             server_manager=server,
             tokenizer=tokenizer,
             processor=None,
             dataset_cls=None,
-            data_config=DictConfigWrap(OmegaConf.create({})),
+            data_config=DictConfigWrap(OmegaConf.create(data or {})),
         )
         return await loop.run({"temperature": 0.7}, **row)
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", [EpisodeAgentLoop, ForkedAgentLoop])
+def test_verls_template_options_reach_the_template(kind: type[EpisodeAgentLoop]) -> None:
+    tokenizer = build_tokenizer(template=QWEN_TEMPLATE + "{% if effort is defined %}{{ effort }}{% endif %}")
+    row = {"split": "train", "index": 0, "session_id": 0, "uid": "a"}
+    prompts = []
+    for options in ({}, {"effort": "LOW"}, {"effort": "HIGH"}):
+        server = ListServer(tokenizer.encode(REPLY))
+        play(server, tokenizer, data={"apply_chat_template_kwargs": options}, kind=kind, **row)
+        assert len(server.calls) > 1
+        prompts.append([tokenizer.decode(call["prompt_ids"]) for call in server.calls])
+    plain, low, high = prompts
+    assert not any(prompt.endswith(("LOW", "HIGH")) for prompt in plain)
+    assert all(prompt.endswith("LOW") for prompt in low)
+    assert all(prompt.endswith("HIGH") for prompt in high)
+
+
+def test_a_reply_ends_where_the_template_ends_a_turn(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Another template may end it with another token than the model's own end of a text."""
+    server = ListServer(tokenizer.encode(REPLY))
+    play(server, tokenizer, split="train", index=0)
+    assert all(call["stop_token_ids"] == tokenizer.encode("<|im_end|>") for call in server.calls)
+
+
+def test_a_worker_reads_a_template_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    made = _codec.cache_info().misses
+    for index in range(3):
+        play(ListServer(tokenizer.encode(REPLY)), tokenizer, split="train", index=index)
+    assert _codec.cache_info().misses <= made + 1
 
 
 def test_it_is_registered_by_name() -> None:

@@ -182,6 +182,30 @@ def test_every_format_of_verl_is_read_as_its_own_parser_reads_it(name: str) -> N
         assert calls_of(name, text.replace(content, "")) != calls
 
 
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        "<think>I might {} or not</think> so ",
+        "<think>I might {}",
+        "<|channel|>analysis<|message|>I might {} or not<|end|>",
+        "<|start|>assistant<|channel|>analysis<|message|>I might {} or not<|end|>",
+        "<|channel|>analysis<|message|>I might {}",
+    ],
+)
+def test_a_call_inside_the_reasoning_counts_where_verls_parser_counts_it(name: str, thoughts: str) -> None:
+    reply = EXAMPLES[name][0]
+    for text in (thoughts.format(reply), thoughts.format(reply) + reply, reply + thoughts.format(reply)):
+        parts = 2 if name == "gpt-oss" else 1  # name and arguments of a call are two contents
+        assert len(TOOL_CALLS[name].find(text).contents) == parts * len(calls_of(name, text)), text
+
+
+def test_kimis_calls_need_their_section() -> None:
+    text = EXAMPLES["kimi"][0].replace("<|tool_calls_section_begin|>", "")
+    assert calls_of("kimi", text) == []
+    assert TOOL_CALLS["kimi"].find(text).contents == ()
+
+
 def calls_of(name: str, text: str) -> list[dict[str, Any]]:
     """What verl's parser reads in a text."""
     tokenizer = SimpleNamespace(decode=lambda *_, **__: text, pad_token="", convert_tokens_to_ids=lambda _: 0)

@@ -87,6 +87,32 @@ def test_spans_never_reach_over_what_the_environment_said() -> None:
     assert roles_of(ACT, *pieces, mask="110110111") == "fr.rf.faf"
 
 
+def test_a_tag_that_is_only_mentioned_opens_nothing() -> None:
+    nearest = TagPair("<a>", "</a>", nearest=True)
+    assert roles_of(nearest, "I end with ", "<a>", ", so", "<a>", "Up", "</a>", ".") == "rfrfafr"
+    assert roles_of(nearest, "<a>", "<a>", "x", "</a>", "y", "</a>", "<a>", "</a>") == "ffafrfff"
+    assert roles_of(TagPair("``", "``", nearest=True), "``", "x", "``", "y") == "fafr"
+    span = build_action_span("answer", tool_format="hermes")
+    assert span is not None
+    text = "<think>no <answer> yet</think><answer>Up</answer>"
+    assert [text[slice(*content)] for content in span.find(text).contents] == ["Up"]
+
+
+def test_gpt_oss_calls_count_outside_of_the_analysis_only() -> None:
+    call = '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a":1}<|call|>'
+    thoughts = f"<|channel|>analysis<|message|>perhaps {call} no<|end|>"
+    span = TOOL_CALLS["gpt-oss"]
+
+    def contents(text: str) -> list[str]:
+        return [text[slice(*content)] for content in span.find(text).contents]
+
+    assert contents(f"{thoughts}<|start|>assistant<|channel|>final<|message|>hi") == []
+    assert contents(f"{thoughts}{call}<|start|>assistant{thoughts}{call}") == ["f", '{"a":1}'] * 2
+    # analysis in the middle of a call is removed as well, and what is left of the call is what acts
+    cut = call.replace('{"a":1}', '{"a":<|channel|>analysis<|message|>?<|end|>1}')
+    assert contents(cut) == ["f", '{"a":', "1}"]
+
+
 def test_an_open_end_reaches_to_the_end_of_the_reply_and_not_over_its_last_special_token() -> None:
     open_ended = TagPair("<a>", "</a>", open_ended=True)
     assert roles_of(open_ended, "<a>", "x", "</a>", "so", "<a>", "y", "<|end|>") == "fafrfaf"
@@ -111,7 +137,10 @@ def test_a_pattern_that_does_not_end_is_an_error_that_names_it(monkeypatch: pyte
         span.find("a" * 5000)
 
 
-@pytest.mark.parametrize("span", [TagPair("<a>", "</a>"), TagPair("<a>", "</a>", open_ended=True)])
+@pytest.mark.parametrize(
+    "span",
+    [TagPair("<a>", "</a>"), TagPair("<a>", "</a>", open_ended=True), TagPair("<a>", "</a>", nearest=True)],
+)
 @pytest.mark.parametrize("fragment", ["<a>", "</a>", "<a", "<", "</a><a>"])
 def test_a_long_hostile_text_costs_no_more_than_its_length(span: TagPair, fragment: str) -> None:
     """A search from every opening tag to the end would look at 10^11 characters here."""
@@ -202,9 +231,9 @@ def test_the_loops_own_column_is_no_span(value: object) -> None:
 
 
 def test_spans_by_name() -> None:
-    assert build_action_span("answer", tool_format="hermes") == TagPair("<answer>", "</answer>")
+    assert build_action_span("answer", tool_format="hermes") == TagPair("<answer>", "</answer>", nearest=True)
     assert build_action_span("tool_call", tool_format="seed") == TagPair("<seed:tool_call>", "</seed:tool_call>")
-    assert build_action_span(["[", "]"], tool_format="hermes") == TagPair("[", "]")
+    assert build_action_span(["[", "]"], tool_format="hermes") == TagPair("[", "]", nearest=True)
     pattern = build_action_span({"regex": r"\d+"}, tool_format="hermes")
     assert pattern is not None
     assert pattern.find("a12b3").contents == ((1, 3), (4, 5))
