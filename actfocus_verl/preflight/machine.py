@@ -77,7 +77,8 @@ def warn_of_logits(config: DictConfig, vocabulary: int) -> None:
     if memory and needed > memory / 2:
         logger.warning(
             "%s=%d: the logits of so many tokens, their entropy and the gradients of both take about %.0f GB at a "
-            "vocabulary of %d, and a GPU has %.0f GB. Set actor_rollout_ref.actor.entropy_from_logits_with_chunking=true"
-            " and actor_rollout_ref.actor.entropy_checkpointing=true, or lower it.",
+            "vocabulary of %d, and a GPU has %.0f GB. "
+            "Set actor_rollout_ref.actor.entropy_from_logits_with_chunking=true and "
+            "actor_rollout_ref.actor.entropy_checkpointing=true, or lower it.",
             *(_TOKENS, actor.ppo_max_token_len_per_gpu, needed / 1e9, vocabulary, memory / 1e9),
         )

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD
 import torch
 from safetensors.torch import load_file
+from transformers import Qwen2Config
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger
-=======
-from transformers import Qwen2Config
->>>>>>> chat
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
