@@ -137,6 +137,8 @@ class FoldingMerger(FSDPModelMerger):
         for path in sorted((self._actor / "huggingface").iterdir()):
             if path.is_file() and path.name not in _REWRITTEN and path.suffix not in _WEIGHTS:
                 shutil.copyfile(path, self._target / path.name)
+        for path in self._target.glob("*.safetensors"):  # written for their owner alone
+            path.chmod((self._target / "config.json").stat().st_mode)
 
 
 def _is_of_adapter(name: str) -> bool:

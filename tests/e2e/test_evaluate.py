@@ -1,4 +1,4 @@
-"""A run's checkpoint, evaluated through vLLM in process and on a server, as ids and as a chat: the same episodes."""
+"""A run's checkpoint, evaluated in process, and exported and served, as ids and as a chat: the same episodes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from omegaconf import OmegaConf
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from actfocus_verl.evaluation.engine import platform_environment
 from tests.e2e.runs import ROOT, Run, _environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
-BOARDS, STEP = 16, 5
-GREEDY = (f"episodes={BOARDS}", "temperature=0")
+BOARDS, STEP, CONTEXT = 16, 2, 2432
+GREEDY = (f"episodes={BOARDS}", "temperature=0", "texts=true")
 SERVE = """
 from actfocus_verl.platforms import vllm_metadata
 vllm_metadata.install()
@@ -68,26 +66,14 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         process.close()
 
 
-@pytest.fixture(scope="module")
-def run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run whose checkpoint is the tiny policy, in verl's format."""
-    folder = tmp_path_factory.mktemp("run")
-    actor = folder / "checkpoints" / f"global_step_{STEP}" / "actor"
-    actor.mkdir(parents=True)
-    model = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
-    torch.save(model.state_dict(), actor / "model_world_size_1_rank_0.pt")
-    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
-    AutoConfig.from_pretrained(tiny_policy).save_pretrained(actor / "huggingface")
-    AutoTokenizer.from_pretrained(tiny_policy).save_pretrained(actor / "huggingface")
-    env = {"name": "frozen_lake", "preset": "clean", "seed": 0, "train_size": None, "evaluation_size": 512}
-    config = {"env": env | {"max_turn_tokens": 96}, "data": {"max_prompt_length": 384, "max_response_length": 1024}}
-    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    return folder
-
-
-def test_in_process_and_on_a_server(launch: Callable[..., Process], run: Path, tmp_path: Path) -> None:
+def test_in_process_and_on_a_server(launch: Callable[..., Process], real_run: Path, tmp_path: Path) -> None:
+    """The server has what was exported of the run."""
+    run = real_run
     here = interrupted_and_resumed(launch, run, tmp_path / "here")
-    server, address = serve(launch, run / "merged" / f"global_step_{STEP}")
+    exported = tmp_path / "exported"
+    process = launch(exported, "-m", "actfocus_verl.export", f"run={run}", f"step={STEP}", f"out={exported}")
+    assert process.wait() == 0, process.terminal[-4000:]
+    server, address = serve(launch, exported)
     there = {}
     for api in ("completions", "chat"):
         out = tmp_path / api
@@ -146,7 +132,7 @@ def serve(launch: Callable[..., Process], model: Path) -> tuple[Process, str]:
     engine = shipped.actor_rollout_ref.rollout.engine_kwargs.vllm
     options = [f"--{key.replace('_', '-')}={value}" for key, value in engine.items()]
     options += [f"--model={model}", "--host=127.0.0.1", f"--port={port}", "--dtype=float32", "--enforce-eager"]
-    server = launch(model, "-c", SERVE, *options, "--max-model-len=1408", **platform_environment("cpu"))
+    server = launch(model, "-c", SERVE, *options, f"--max-model-len={CONTEXT}", **platform_environment("cpu"))
 
     def answers() -> bool:
         try:

@@ -38,6 +38,7 @@ def test_an_export(lora_run: Path, tmp_path: Path, dtype: str, expected: torch.d
     assert main([f"run={lora_run}", f"out={out}", f"dtype={dtype}"]) == 0
     assert {path.name for path in out.iterdir()} == FILES
     assert [path.name for path in out.parent.iterdir()] == ["model"]
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1  # who may read one may read all
     assert AutoModelForCausalLM.from_pretrained(out).dtype == expected
     assert ChatCodec(AutoTokenizer.from_pretrained(out)).end_of_turn_id == 2
     record = json.loads((out / "export.json").read_text())
