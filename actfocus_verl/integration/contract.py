@@ -61,6 +61,7 @@ _REGISTRIES: Final = (
     Symbol("verl.workers.engine:EngineRegistry"),
     Symbol("verl.workers.engine:EngineRegistry.register", keywords=("model_type", "backend", "device", "vendor")),
     Symbol("verl.workers.engine:EngineRegistry._engines"),
+    Symbol("verl.workers.engine:EngineRegistry.get_engine_cls", ("model_type", "backend")),
     Symbol("verl.trainer.ppo.core_algos:register_policy_loss", ("name",)),
     Symbol("verl.trainer.ppo.core_algos:POLICY_LOSS_REGISTRY"),
     Symbol("verl.trainer.ppo.core_algos:ADV_ESTIMATOR_REGISTRY"),
@@ -107,7 +108,8 @@ _TRAINERS: Final = (
     Symbol("verl.trainer.main_ppo:TaskRunnerV1"),
     Symbol("verl.trainer.ppo.utils:need_critic", ("config",)),
     Symbol("verl.trainer.ppo.utils:need_reference_policy", ("config",)),
-    Symbol("verl.utils.config:validate_config", keywords=("config", "use_reference_policy", "use_critic")),
+    # Called and, by position or name of its first argument, wrapped.
+    Symbol("verl.utils.config:validate_config", ("config",), keywords=("use_reference_policy", "use_critic")),
     Symbol("verl.utils.config:omega_conf_to_dataclass", ("config",)),
 )
 
