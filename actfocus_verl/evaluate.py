@@ -27,12 +27,18 @@ interrupted. See docs/evaluation.md.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+if __name__ == "__main__":
+    # Read when torch is imported, as it is below: vLLM's CPU kernels warn, past every logger, that memory is bound to
+    # the NUMA node that is used. Errors still show.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from rich.console import Console
 

@@ -56,7 +56,12 @@ def test_the_cause_is_named(
 
     monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
     monkeypatch.setattr(plugin, "verify", list)
-    settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
+    settings = {
+        "run": {"dir": str(tmp_path), "verbose": False},
+        "trainer": {"total_training_steps": 1},
+        "actor_rollout_ref": {"rollout": {"name": "vllm"}},
+        "ray_kwargs": {"ray_init": {}},
+    }
     with pytest.raises(Exception) as caught:
         train(OmegaConf.create(settings), Console(quiet=True), Looked(found))
     if named is None:
