@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from verl.trainer import main_ppo
 from verl.trainer.ppo.v1 import get_trainer_cls
 
@@ -22,6 +23,11 @@ from tests.helpers.tool_policy import ADDED
 SEARCH_PATH = ADDED[0]
 OUR_TRAINER = "trainer.v1.trainer_mode=actfocus_sync"
 VERLS = "trainer.v1.trainer_mode=sync"
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    return verls_command(*overrides)
 
 
 def verls_command(*overrides: str) -> DictConfig:
@@ -79,8 +85,11 @@ def test_verls_command_without_a_credit_is_told_so() -> None:
 
 @pytest.mark.parametrize("credit", known_names("credit"))
 def test_choosing_a_credit_chooses_the_trainer(credit: str) -> None:
-    """But for a trainer on the command line, which wins: the tests below have one."""
-    assert verls_command(SEARCH_PATH, f"+credit={credit}").trainer.v1.trainer_mode == "actfocus_sync"
+    assert composed(SEARCH_PATH, f"+credit={credit}").trainer.v1.trainer_mode == "actfocus_sync"
+
+
+def test_a_trainer_on_the_command_line_wins() -> None:
+    assert verls_command(SEARCH_PATH, VERLS, "+credit=uniform").trainer.v1.trainer_mode == "sync"
 
 
 # Half chosen: settings of ours beside a trainer of verl's own
@@ -89,8 +98,12 @@ SYNC = "trainer.v1.trainer_mode='sync': verl's own trainer "
 ADD_A_CREDIT = "Add +credit=uniform, or another credit, which chooses trainer.v1.trainer_mode=actfocus_sync"
 
 
-def validate(config: DictConfig) -> None:
-    """What verl's command does first, before Ray starts."""
+def validate(words: list[str]) -> None:
+    """What verl's command does first, before Ray starts. Keys that it has are set where groups are composed already."""
+    keys = [word for word in words if "." in word.partition("=")[0]]
+    config = composed(SEARCH_PATH, *(word for word in words if word not in keys)).copy()
+    with open_dict(config):
+        config.merge_with_dotlist([key.removeprefix("+") for key in keys])
     main_ppo.validate_config(config=config, use_reference_policy=True, use_critic=False)
 
 
@@ -117,7 +130,7 @@ def validate(config: DictConfig) -> None:
 )
 def test_what_verls_own_trainer_would_ignore_is_an_error_before_ray(words: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        validate(verls_command(SEARCH_PATH, *words))
+        validate(words)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -133,7 +146,7 @@ def test_what_verls_own_trainer_would_ignore_is_an_error_before_ray(words: list[
     ],
 )
 def test_what_takes_effect_passes(words: list[str]) -> None:
-    validate(verls_command(SEARCH_PATH, *words, "actor_rollout_ref.actor.use_dynamic_bsz=true"))
+    validate([*words, "actor_rollout_ref.actor.use_dynamic_bsz=true"])
 
 
 def test_verls_function_is_wrapped_once() -> None:
