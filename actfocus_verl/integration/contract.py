@@ -185,7 +185,7 @@ _MERGER: Final = (
 _AGENT_LOOPS: Final = (
     Symbol(
         "verl.experimental.agent_loop:AgentLoopBase",
-        attributes=("config", "rollout_config", "server_manager", "tokenizer"),
+        attributes=("config", "data_config", "rollout_config", "server_manager", "tokenizer"),
     ),
     Symbol("verl.experimental.agent_loop:AgentLoopBase.run", ("sampling_params",), keywords=("kwargs",)),
     Symbol(
