@@ -93,9 +93,10 @@ class FoldingMerger(FSDPModelMerger):
             model.tie_weights()
         missing = [name for name, weight in wrapped.named_parameters() if weight.is_meta]
         if unexpected or missing:
-            self._refuse(
-                _difference(unexpected, missing), f"Put the {ADAPTER_CONFIG} of its adapter there, if it has one"
+            remedy = (
+                f"Put the adapter's own {ADAPTER_CONFIG} there" if adapter else "Use the checkpoint of another step"
             )
+            self._refuse(_difference(unexpected, missing), remedy)
         folded: Any = model if adapter is None else wrapped.merge_and_unload()
         folded.to(self._dtype).save_pretrained(self._target)
         self._copy_the_rest()

@@ -34,6 +34,7 @@ class ConfiguredAttentionMixin:
             dtype=dtype,
             trust_remote_code=self.model_config.trust_remote_code,
         ).to(dtype)
+        module.config.architectures = [type(module).__name__]  # a checkpoint says what it is, not what it was made from
         if self.model_config.enable_gradient_checkpointing:
             module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return module

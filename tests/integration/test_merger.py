@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger
 
@@ -56,7 +56,7 @@ def log_probs_of(folder: Path) -> torch.Tensor:
 
 
 def merged(actor: Path, dtype: str = "fp32") -> Path:
-    target = actor.parents[2] / f"{dtype}"
+    target = actor.parents[2] / dtype
     assert main([str(actor), str(target), dtype]) == 0
     return target
 
@@ -113,6 +113,16 @@ def test_no_checkpoint_names_our_attention(group: None, model_folder: Path, tmp_
     assert engine.module.config._attn_implementation == PACKED_SDPA
     engine.save_checkpoint(str(tmp_path), global_step=1)
     assert not [path for path in tmp_path.rglob("*.json*") if PACKED_SDPA in path.read_text()]
+
+
+def test_a_critics_checkpoint_says_that_it_is_one(group: None, model_folder: Path, tmp_path: Path) -> None:
+    """Taken for a policy it would speak, with the head of the policy it was made from."""
+    actor = tmp_path / "run" / "global_step_1" / "critic"
+    engine = build_engine(model_folder, model_type="value_model")
+    engine.save_checkpoint(str(actor), global_step=1)
+    read = AutoModelForTokenClassification.from_pretrained(merged(actor)).state_dict()
+    for name, weight in engine.module.state_dict().items():
+        assert torch.equal(read[name], weight.full_tensor())
 
 
 # Adapters
