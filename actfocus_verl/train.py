@@ -38,6 +38,10 @@ VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
 RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
 EXIT_INTERRUPTED = 130
+_NOT_JOINED = (
+    "Check RAY_ADDRESS and ray_kwargs.ray_init.address. Where Ray was started with a token (ray start does, once its "
+    "machine has one), set the environment variable RAY_AUTH_MODE=token and have the same ~/.ray/auth_token here"
+)
 
 
 class RunFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a call)
@@ -194,6 +198,8 @@ def train(
         try:
             with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
                 run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config, on_ray))
+        except ConnectionError as error:  # Ray's, for a cluster that it was told to join
+            raise RunFailed(f"{error}. {_NOT_JOINED}") from error
         except Exception as error:
             death = watchdog.death or watchdog.look()
             if death is None or (death.may_follow_an_error and _raised_by_the_run(error)):

@@ -38,6 +38,21 @@ class Looked:
         """Nothing runs."""
 
 
+def test_a_cluster_that_does_not_answer_is_no_riddle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray says that it failed to connect; that a token was wanted stands in the log of its C++ part."""
+
+    def run_ppo(*_: object, **__: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+
+    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
+    monkeypatch.setattr(plugin, "verify", list)
+    settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
+    with pytest.raises(
+        RunFailed, match=r"Ray cluster at 10\.0\.0\.1:6379\. Check RAY_ADDRESS and .* RAY_AUTH_MODE=token"
+    ):
+        train(OmegaConf.create(settings), Console(quiet=True), Looked(None))
+
+
 @pytest.mark.parametrize(
     ("error", "found", "named"),
     [
