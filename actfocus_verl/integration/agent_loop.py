@@ -18,6 +18,7 @@ from actfocus_verl.config import needs_answers, template_options, world_override
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 from actfocus_verl.integration.columns import NO_NUMBER, OUTCOME_PREFIX
 from actfocus_verl.integration.dataset import AGENT_NAME
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
@@ -69,7 +70,7 @@ class EpisodeAgentLoop(AgentLoopBase):
     @cached_property
     def codec(self) -> ChatCodec:
         """The tokenizer's chat format, read off its template with verl's `data.apply_chat_template_kwargs`."""
-        options = json.dumps(template_options(self.data_config))
+        options = json_text(template_options(self.data_config))
         return _codec(self.tokenizer, str(self.tokenizer.chat_template), options)
 
     def policy(self, sampling_params: dict[str, Any]) -> ServerPolicy:

@@ -234,6 +234,7 @@ EVALUATION_SYMBOLS: Final = (
     Symbol("vllm.v1.engine.async_llm:AsyncLLM.from_engine_args", ("engine_args",)),
     Symbol("vllm.v1.engine.async_llm:AsyncLLM"),
     Symbol("vllm.v1.engine.async_llm:AsyncLLM.generate", ("prompt", "sampling_params", "request_id")),
+    Symbol("vllm.entrypoints.cli.main:main"),
     Symbol("vllm.v1.engine.exceptions:EngineDeadError"),
     Symbol("vllm.v1.engine.exceptions:EngineGenerateError"),
 )

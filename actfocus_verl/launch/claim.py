@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 
 CLAIM_FILE: Final = "claim.json"
 LOCK_FILE: Final = ".claim.lock"
@@ -163,7 +164,7 @@ class FolderClaim:
         except FileExistsError:
             return False
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._content = json.dumps({**asdict(this_process()), "since": since}).encode() + b"\n"
+        self._content = json_text({**asdict(this_process()), "since": since}).encode() + b"\n"
         os.write(self._descriptor, self._content)
         os.fsync(self._descriptor)
         return True

@@ -100,9 +100,12 @@ def checkpoint(run: Path) -> Path:
     """The run's checkpoint of step 4, merged before."""
     actor = run / "checkpoints" / "global_step_4" / "actor"
     actor.mkdir(parents=True)
-    (actor / "fsdp_config.json").touch()
+    (actor / "fsdp_config.json").write_text('{"FSDP_version": 2, "world_size": 1}')
+    torch.save({}, actor / "model_world_size_1_rank_0.pt")  # not read: it was merged before
     merged = run / "merged" / "global_step_4"
-    tiny_model().save_pretrained(merged)
+    model = tiny_model()
+    model.config.save_pretrained(actor / "huggingface")
+    model.save_pretrained(merged)
     return merged
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.e2e.documentation import Block, Workplace, blocks, files_of, pages
 from tests.e2e.runs import ROOT, end_session
+from tests.helpers.terminal import foreign_lines
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -146,6 +147,10 @@ def test_the_quickstart_left_what_the_readme_lists(real_run: Path) -> None:
     for name in names:
         assert list(real_run.glob(name.replace("<step>", "*").rstrip("/"))), f"{real_run} has no {name}"
     assert (real_run / "figures" / "success.png").stat().st_size > 0
+
+
+def test_the_quickstart_says_nothing_that_is_not_ours(quickstart_terminal: str) -> None:
+    assert foreign_lines(quickstart_terminal, "train") == []
 
 
 def test_pages_show_whole_files() -> None:

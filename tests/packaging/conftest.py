@@ -19,7 +19,7 @@ PACKAGED = ["actfocus_verl", "configs", "requirements"]
 PACKAGED += ["setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "README.md"]
 # What the scripts call: tests that choose the PATH link these and nothing else.
 TOOLS = ["awk", "bash", "cat", "chmod", "cut", "date", "df", "dirname", "env", "find", "flock", "grep", "id"]
-TOOLS += ["ls", "mkdir", "mkfifo", "rm", "sha256sum", "tail", "uname"]
+TOOLS += ["ls", "mkdir", "mkfifo", "readlink", "rm", "sha256sum", "tail", "uname"]
 
 # Answers as Python 3.11.7 would, writes down how it was called, and makes a virtual environment of copies of itself.
 FAKE_PYTHON = """#!/usr/bin/env bash
