@@ -107,13 +107,15 @@ def training_seconds_a_token(line: Line) -> float:
     return float(seconds / line["perf/total_num_tokens"])
 
 
-def ratio(rounds: list[dict[str, Line]], base: str, cost: Callable[[Line], float]) -> dict[str, float]:
+def ratio(rounds: list[dict[str, Line]], base: str, cost: Callable[[Line], float]) -> dict[str, float | None]:
     """Median over the rounds of the cost with credit / of the base arm, with its 95 % bootstrap interval."""
     return median_interval([cost(each["credit"]) / cost(each[base]) for each in rounds])
 
 
-def median_interval(values: list[float]) -> dict[str, float]:
-    """Their median with its 95 % bootstrap interval."""
+def median_interval(values: list[float]) -> dict[str, float | None]:
+    """Their median with its 95 % bootstrap interval; one value has none."""
+    if len(values) < 2:
+        return {"median": median(values), "low": None, "high": None}
     found = bootstrap((values,), median, vectorized=False, method="percentile", rng=0).confidence_interval
     return {"median": median(values), "low": float(found.low), "high": float(found.high)}
 
@@ -244,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("credit", "rollout", "worlds", "one-rollout", "one-world"))
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
+    parser.add_argument("--folder", type=lambda text: Path(text).absolute(), default=ROOT / "outputs" / "benchmark")
     parser.add_argument("--setting", help="rollout: this one alone; of one-rollout and one-world: which")
     parser.add_argument("overrides", nargs="*", help="credit: overrides of the training's configuration")
     arguments = parser.parse_intermixed_args()  # overrides may follow --rounds

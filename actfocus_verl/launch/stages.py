@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import ray
+
+from actfocus_verl.config import ray_address
 
 _ENGINES: Final = {"vllm": "vLLM", "sglang": "SGLang"}
 _SERVER: Final = "server_"
@@ -21,8 +22,7 @@ class StartUp:
         engine = str(config.actor_rollout_ref.rollout.name)
         self._engine = _ENGINES.get(engine, engine)
         self._evaluates = bool(config.trainer.get("val_before_train", True))
-        joins = os.environ.get("RAY_ADDRESS") or config.ray_kwargs.ray_init.get("address")
-        self._before = "connecting to Ray" if joins else "starting Ray"
+        self._before = "starting Ray" if ray_address(config) is None else "connecting to Ray"
 
     def __call__(self) -> str | None:
         """What the run is doing, as far as the cluster shows it; None when it does not answer."""

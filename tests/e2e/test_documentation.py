@@ -150,7 +150,10 @@ def test_the_quickstart_left_what_the_readme_lists(real_run: Path) -> None:
 
 
 def test_the_quickstart_says_nothing_that_is_not_ours(quickstart_terminal: str) -> None:
-    assert foreign_lines(quickstart_terminal, "train") == []
+    said, figure, success = quickstart_terminal.rstrip("\n").rsplit("\n", 2)  # the last two: actfocus_verl.reporting
+    assert foreign_lines(said, "train") == []
+    assert figure.startswith("figure: ")
+    assert success.startswith("success: ")
 
 
 def test_pages_show_whole_files() -> None:

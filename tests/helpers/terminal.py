@@ -9,6 +9,7 @@ _TRAIN: Final = (
     r"checking the configuration",
     r"tiny policy: \S.*",
     r"run folder: /.*",
+    r"Ray: (started|joined) .*",
     r"(starting|connecting to) Ray|loading the models|starting (vLLM|SGLang)|evaluating|playing the first episodes",
     r"step \d+: .*",
     r"the next step is the last: .*",
