@@ -1,4 +1,4 @@
-"""``scripts/reproduce.py plan|run|status|report <matrix>``."""
+"""``scripts/reproduce.py plan|show|run|status|report <matrix>``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -44,9 +45,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reproduce.py", description="Run a matrix of experiments and report on it.")
-    commands = parser.add_subparsers(required=True, metavar="plan|run|status|report")
+    commands = parser.add_subparsers(required=True, metavar="plan|show|run|status|report")
     for name, action, text in (
         ("plan", _plan, "list cells, steps and estimated cost"),
+        ("show", _show, "print the settings of each cell, one a line"),
         ("run", _run, "run what is missing; the same command again goes on from there"),
         ("status", _status, "say what is done, running and missing"),
         ("report", _report, "write tables and figures from the committed summaries"),
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("matrices", type=Path, nargs="+", metavar="matrix", help="files of recipes/matrices")
             command.add_argument("--out", type=Path, help="default: <results>/<matrix>/report")
+        if name == "show":
+            command.add_argument("--config", action="store_true", help="print the whole configuration, too")
         if name == "run":
             _add_run_options(command)
     return parser
@@ -121,6 +125,16 @@ def _done(workspace: Workspace, runs: Sequence[Run], digest: str) -> str:
 
 def _hours(seconds: float | None) -> str:
     return "of unknown cost" if seconds is None else f"about {seconds / 3600:.1f} hours"
+
+
+def _show(given: argparse.Namespace, console: Console) -> int:
+    """A comment with the cell's name, then its settings; recipes/paper/run.sh reads them."""
+    runs = _workspace(given.matrix, given).matrix.runs(given.only)
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        console.print(f"# {experiment.name}", *experiment.settings, sep="\n")
+        if given.config:
+            console.print(yaml.safe_dump(dict(compose_experiment(experiment).config), sort_keys=False))
+    return 0
 
 
 def _run(given: argparse.Namespace, console: Console) -> int:

@@ -7,6 +7,7 @@ of one that has finished. Runs of several runners are kept apart by a lock each.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -208,14 +209,13 @@ def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
     """Start the training, which resumes by itself, and wait for its end; its exit status."""
     command = [
         *options.training,
-        f"experiment={run.experiment.name}",
+        *run.experiment.settings,
         f"run.seed={run.seed}",
         f"run.dir={places.folder}",
         "trainer.resume_mode=auto",
-        *run.experiment.overrides,
     ]
     with places.log.open("ab") as log:
-        log.write((" ".join(command) + "\n").encode())
+        log.write((shlex.join(command) + "\n").encode())
         log.flush()
         training = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock.descriptor,)

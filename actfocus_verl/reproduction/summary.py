@@ -117,7 +117,7 @@ def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], sou
         "matrix": matrix,
         "experiment": run.experiment.name,
         "seed": run.seed,
-        "overrides": list(run.experiment.overrides),
+        "overrides": list(run.experiment.settings),
         "code": start["code"],
         "mixed_versions": bool(start.get("mixed_versions")) or start["code"]["source"] != source_after,
         "settings_digest": start["settings_digest"],

@@ -7,6 +7,7 @@ share, `cells` what is a cell's own, both resolved, of the keys that those files
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ from tests.config.conftest import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = json.loads(Path(__file__).with_name("cells.json").read_text(encoding="utf-8"))
-CELLS = {
-    name: experiment
-    for file in ("paper", "pilot", "small")
-    for name, experiment in read_matrix(ROOT / "recipes" / "matrices" / f"{file}.yaml").experiments.items()
-} | {"quickstart": Experiment("quickstart", "quickstart")}
+MATRICES = {file.stem: read_matrix(file).experiments for file in sorted((ROOT / "recipes" / "matrices").glob("*.yaml"))}
+CELLS = (
+    MATRICES["paper"] | MATRICES["pilot"] | MATRICES["small"] | {"quickstart": Experiment("quickstart", "quickstart")}
+)
 
 
 def expected(name: str) -> dict[str, Any]:
@@ -36,10 +36,6 @@ def expected(name: str) -> dict[str, Any]:
 def selected(config: DictConfig, keys: Sequence[str]) -> dict[str, Any]:
     values = {key: OmegaConf.select(config, key, throw_on_missing=True) for key in keys}
     return {key: OmegaConf.to_container(each) if OmegaConf.is_config(each) else each for key, each in values.items()}
-
-
-def words(experiment: Experiment) -> list[str]:
-    return [f"experiment={experiment.name}", *experiment.overrides]
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +62,20 @@ def test_every_cell_of_before_is_one_now_and_no_other() -> None:
 def test_a_cell_s_settings_are_what_they_were(name: str, part_of_verl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VERL_CONFIG_VARIABLE, str(part_of_verl))
     with initialize_config_module("actfocus_verl_configs", version_base=None):
-        config = compose("train", overrides=words(CELLS[name]))
+        config = compose("train", overrides=list(CELLS[name].settings))
     found = selected(config, list(expected(name)))
     assert json.dumps(found) == json.dumps(expected(name))  # so that 1 is not 1.0, nor true
 
 
 @pytest.mark.parametrize("name", ["paper/webshop_3b_grpo_uniform", "small/sudoku_ppo_placebo"])
 def test_verl_s_own_files_change_none_of_it(name: str) -> None:
-    found = selected(compose_config(*words(CELLS[name])), list(expected(name)))
+    found = selected(compose_config(*CELLS[name].settings), list(expected(name)))
     assert json.dumps(found) == json.dumps(expected(name))
+
+
+def test_the_page_s_rewrites_are_the_cells_settings() -> None:
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `experiment=([\w./]+)` \| `(experiment=[^`]+)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 5
+    for name, words in rows:
+        assert {*words.split()} == {each for each in CELLS[name].settings if not each.startswith("run.name=")}

@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Folder:
 def test_what_is_kept(folder: Folder) -> None:
     found = folder.summarise()
     assert (found["matrix"], found["experiment"], found["seed"]) == ("trial", "small/mine", 4)
-    assert found["overrides"] == ["credit.alpha=0.3"]
+    assert found["overrides"] == ["experiment=small/mine", "credit.alpha=0.3"]
     assert found["settings"]["credit"] == CONFIG["credit"]
     assert found["settings"]["actor_rollout_ref.actor.optim.lr"] == 1e-4
     assert found["metrics"] == {"step": [1, 2, 3, 4], "actor/lr": [0.123457] * 4, "stop/x": [None] * 4}
