@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.files import write_json
+from actfocus_verl.files import write_json, write_text
 from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.preflight.output import TRACKER_FILE
 from actfocus_verl.reproduction import cost
@@ -34,7 +34,7 @@ from actfocus_verl.reproduction.folders import (
     this_process,
 )
 from actfocus_verl.reproduction.matrix import Run
-from actfocus_verl.reproduction.summary import Summary, summarise
+from actfocus_verl.reproduction.summary import Summary, summarise, to_text
 from actfocus_verl.reproduction.version import current_version, difference
 
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
@@ -149,7 +149,7 @@ def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options
         summary = summarise(workspace.matrix.name, run, places.folder, start, source)
     except ConfigurationError as error:
         return str(error)
-    write_json(places.summary, summary)
+    write_text(places.summary, to_text(summary))
     say(f"{run}: done in {summary['cost']['seconds'] / 60:.1f} min, {_success(summary)}")
     return None
 

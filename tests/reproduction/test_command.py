@@ -27,6 +27,8 @@ sections:
     cells:
       small/frozen_lake_grpo_uniform: {label: uniform, overrides: [credit=uniform]}
       small/frozen_lake_grpo_actfocus: {label: ActFocus}
+comparisons:
+  - {arm: small/frozen_lake_grpo_actfocus, base: small/frozen_lake_grpo_uniform}
 """
 
 Typed = Callable[..., tuple[int, str]]
@@ -71,11 +73,18 @@ def test_from_plan_to_report(typed: Typed, tmp_path: Path) -> None:
 
     assert typed("run", *training)[0] == 0
     assert "4 done" in typed("status")[1]
+    status, shown = typed("table")
+    assert (status, shown.splitlines()[0]) == (0, "| setting | uniform | ActFocus | ActFocus minus uniform |")
+    report = tmp_path / "results" / "typed" / "report"
     status, shown = typed("report")
     assert status == 0
-    for name in ("report.md", "report.html", "figures/one.png"):
-        assert (tmp_path / "results" / "typed" / "report" / name).exists()
+    for name in ("report.md", "figures/one.png"):
+        assert (report / name).exists()
         assert name in shown
+    assert not (report / "report.html").exists()
+    status, shown = typed("report", "--html")
+    assert "report.html" in shown
+    assert (report / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_plan_tells_runs_of_settings_that_have_changed(typed: Typed, composed: dict[str, Any]) -> None:
@@ -135,4 +144,4 @@ def test_scripts_are_written_for_a_cluster(typed: Typed, tmp_path: Path) -> None
 def test_the_script_says_what_it_can_do() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), "--help"]
     answer = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "plan|show|run|status|report" in answer.stdout
+    assert "plan|show|run|status|table|report" in answer.stdout
