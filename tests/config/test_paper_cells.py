@@ -93,6 +93,7 @@ def test_a_cell_is_the_paper_s(cell: tuple[str, str, str, str]) -> None:
     assert (config[f"{actor}.clip_ratio_low"], config[f"{actor}.clip_ratio_high"]) == (0.2, 0.28)
     assert config[f"{actor}.entropy_coeff"] == 0.001
     assert (config[f"{actor}.optim.lr"], config["critic.optim.lr"]) == (1e-6, 1e-5)
+    assert config[f"{rollout}.enforce_eager"]
     assert config["filter.ratio"] == (1.0 if (world, algorithm) in UNFILTERED else 0.25)
     penalty = (world, algorithm) == ("webshop", "grpo")
     assert (config[f"{actor}.use_kl_loss"] and config[f"{actor}.kl_loss_coef"]) == (0.001 if penalty else 0.0)
