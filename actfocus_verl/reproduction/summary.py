@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 from actfocus_verl.reporting.run_folder import Evaluation, Record, RunFolder
 from actfocus_verl.reproduction.folders import read_json
 from actfocus_verl.reproduction.matrix import Run
@@ -135,7 +135,7 @@ def _lines(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)
+    return json_text(value)
 
 
 def _is_scheduled(evaluation: Evaluation, config: Mapping[str, Any]) -> bool:
