@@ -29,14 +29,19 @@ def append_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 2) -> None:
-    """Replace a file by a JSON object, and make its folder where there is none. Two writers of one file must not meet.
+    """Replace a file by a JSON object, as `write_text` does."""
+    write_text(path, json_text(content, indent=indent) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file, and make its folder where there is none. Two writers of one file must not meet.
 
     Whatever ends the process, the file holds the old content or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.write(json_text(content, indent=indent) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -148,8 +148,8 @@ class RunLog:
 def first_conversations(keys: Sequence[str], count: int) -> list[str]:
     """Return the rows of `count` conversations, whole groups first, in the order of groups, sessions and outputs."""
     by_place = sorted(keys, key=lambda key: (*_place(key), output_index(key)))
-    places = list(dict.fromkeys(_place(key) for key in by_place))[:count]
-    return [key for key in by_place if _place(key) in set(places)]
+    chosen = set(list(dict.fromkeys(_place(key) for key in by_place))[:count])
+    return [key for key in by_place if _place(key) in chosen]
 
 
 def _place(key: str) -> tuple[str, int]:

@@ -39,8 +39,17 @@ def check_overrides(argv: Sequence[str]) -> None:
                     override.key_or_group,
                     name,
                     f"there is no such file in configs/{override.key_or_group}",
-                    f"Choose one of: {', '.join(known)}",
+                    _remedy(override.key_or_group, name, known),
                 )
+
+
+def _remedy(group: str, name: str, known: Sequence[str]) -> str:
+    """List the names, or say how a cell of recipes/matrices, which is no file, is written out."""
+    start = max((each for each in known if name.startswith(f"{each}_")), key=len, default=None)
+    if group != "experiment" or start is None:
+        return f"Choose one of: {', '.join(known)}"
+    cells = "scripts/reproduce.py show recipes/matrices/<matrix>.yaml prints the settings of each cell"
+    return f"Write experiment={start} algorithm=... credit=...; {cells}"
 
 
 def config_folder() -> Path:

@@ -1,6 +1,6 @@
 """Reproduction: a matrix of experiments and seeds, run until every run is done, and reported on.
 
-- :mod:`~actfocus_verl.reproduction.matrix`: the YAML file that lists experiments, seeds and what to compare.
+- :mod:`~actfocus_verl.reproduction.matrix`: the YAML file that lists cells, seeds and what to compare.
 - :mod:`~actfocus_verl.reproduction.composition`: what an experiment's configuration says before it runs.
 - :mod:`~actfocus_verl.reproduction.version`: which code and packages a run is of.
 - :mod:`~actfocus_verl.reproduction.folders`: where a run's files are, its lock, and how far it is.
@@ -9,7 +9,7 @@
   it to a Ray cluster or SLURM.
 - :mod:`~actfocus_verl.reproduction.cost`: what the rest would take.
 - :mod:`~actfocus_verl.reproduction.report`: tables and figures, from the summaries alone.
-- :mod:`~actfocus_verl.reproduction.command`: ``scripts/reproduce.py plan|run|status|report``.
+- :mod:`~actfocus_verl.reproduction.command`: ``scripts/reproduce.py plan|show|run|status|table|report``.
 
-A *cell* is an experiment with all its seeds; a *run* is one seed of it.
+A *cell* is a file of configs/experiment with overrides, and all its seeds; a *run* is one seed of it.
 """

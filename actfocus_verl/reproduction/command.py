@@ -1,4 +1,4 @@
-"""``scripts/reproduce.py plan|run|status|report <matrix>``."""
+"""``scripts/reproduce.py plan|show|run|status|table|report <matrix>``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -44,25 +45,29 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reproduce.py", description="Run a matrix of experiments and report on it.")
-    commands = parser.add_subparsers(required=True, metavar="plan|run|status|report")
+    commands = parser.add_subparsers(required=True, metavar="plan|show|run|status|table|report")
     for name, action, text in (
         ("plan", _plan, "list cells, steps and estimated cost"),
+        ("show", _show, "print the settings of each cell, one a line"),
         ("run", _run, "run what is missing; the same command again goes on from there"),
         ("status", _status, "say what is done, running and missing"),
+        ("table", _table, "print final success and differences, a row a section, in Markdown"),
         ("report", _report, "write tables and figures from the committed summaries"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
         command.add_argument("--results", type=Path, default=Path("results"), help="where summaries are kept")
         command.add_argument("--outputs", type=Path, default=Path("outputs"), help="where run folders are")
-        if name != "report":
-            command.add_argument("matrix", type=Path, help="a file of recipes/matrices")
-            command.add_argument(
-                "--only", action="append", default=[], metavar="PATTERN", help="of <experiment>/seed<k>"
-            )
-        else:
+        if name in ("table", "report"):
             command.add_argument("matrices", type=Path, nargs="+", metavar="matrix", help="files of recipes/matrices")
+        else:
+            command.add_argument("matrix", type=Path, help="a file of recipes/matrices")
+            command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="of <cell>/seed<k>")
+        if name == "report":
             command.add_argument("--out", type=Path, help="default: <results>/<matrix>/report")
+            command.add_argument("--html", action="store_true", help="write report.html, one page without links, too")
+        if name == "show":
+            command.add_argument("--config", action="store_true", help="print the whole configuration, too")
         if name == "run":
             _add_run_options(command)
     return parser
@@ -123,6 +128,16 @@ def _hours(seconds: float | None) -> str:
     return "of unknown cost" if seconds is None else f"about {seconds / 3600:.1f} hours"
 
 
+def _show(given: argparse.Namespace, console: Console) -> int:
+    """A comment with the cell's name, then its settings; recipes/paper/run.sh reads them."""
+    runs = _workspace(given.matrix, given).matrix.runs(given.only)
+    for experiment in dict.fromkeys(run.experiment for run in runs):
+        console.print(f"# {experiment.name}", *experiment.settings, sep="\n")
+        if given.config:
+            console.print(yaml.safe_dump(dict(compose_experiment(experiment).config), sort_keys=False))
+    return 0
+
+
 def _run(given: argparse.Namespace, console: Console) -> int:
     workspace = _workspace(given.matrix, given)
     runs = workspace.matrix.runs(given.only)
@@ -161,6 +176,17 @@ def _cell(workspace: Workspace, run: Run, states: dict[Run, State]) -> str:
     return f"done {last['rate']:.3f}"
 
 
+def _table(given: argparse.Namespace, console: Console) -> int:
+    from actfocus_verl.reproduction.report.cells import cells_of
+    from actfocus_verl.reproduction.report.document import to_markdown
+    from actfocus_verl.reproduction.report.overview import overview_table
+
+    workspaces = [_workspace(matrix, given) for matrix in given.matrices]
+    parts = [(each.matrix, cells_of(each.matrix, finished_summaries(each))) for each in workspaces]
+    console.print(to_markdown([overview_table(parts)]), end="")
+    return 0
+
+
 def _report(given: argparse.Namespace, console: Console) -> int:
     from actfocus_verl.reproduction.report import write_report  # matplotlib, which the other commands do without
 
@@ -170,7 +196,7 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     for matrix in given.matrices:
         workspace = _workspace(matrix, given)
         out = given.out or workspace.results / workspace.matrix.name / "report"
-        for path in write_report(workspace.matrix, finished_summaries(workspace), out):
+        for path in write_report(workspace.matrix, finished_summaries(workspace), out, html=given.html):
             console.print(str(path))
     return 0
 

@@ -66,16 +66,15 @@ class Composition:
 
 @cache
 def compose_experiment(experiment: Experiment) -> Composition:
-    """Compose as `python -m actfocus_verl.train experiment=<name>` would.
+    """Compose as `python -m actfocus_verl.train` would of the cell's settings.
 
     Raises:
         ConfigurationError: Hydra refuses the experiment's file or its overrides.
     """
     os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
-    overrides = [f"experiment={experiment.name}", *experiment.overrides]
     try:
         with initialize_config_module("actfocus_verl_configs", version_base=None):
-            config = compose("train", overrides=overrides)
+            config = compose("train", overrides=list(experiment.settings))
         container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException) as error:
         problem = f"cannot be composed ({' '.join(str(error).split())})"

@@ -15,21 +15,32 @@ import yaml
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.overrides import known_names
 
-_NAME = re.compile(r"[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_CELL = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*", re.ASCII)
+"""Of a cell: part of a path, and of an override, where no other character needs quoting."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One cell: `name` is a file of configs/experiment, `label` what tables call it.
+    """One cell: `name` is that of its results, `label` what tables call it.
 
-    overrides: of the configuration, `key=value`. paper: the paper's experiments it is the small twin of, names of files
-    in configs/experiment/paper.
+    overrides: of the configuration, `key=value`. paper: cells of report/paper.json that stand beside it. file: the file
+    of configs/experiment that it starts from; None: the one with the cell's name.
     """
 
     name: str
     label: str
     overrides: tuple[str, ...] = ()
     paper: tuple[str, ...] = ()
+    file: str | None = None
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What `python -m actfocus_verl.train` is given for it. A cell that is no file of its own names its runs."""
+        if self.file in (None, self.name):
+            return (f"experiment={self.name}", *self.overrides)
+        run = f"run.name={self.name.rpartition('/')[2]}-seed${{run.seed}}"
+        return (f"experiment={self.file}", run, *self.overrides)
 
 
 @dataclass(frozen=True)
@@ -132,8 +143,8 @@ def read_matrix(path: Path) -> Matrix:
     content = _mapping("matrix", content)
     common = tuple(_strings("overrides", content.pop("overrides", [])))
     sections = {
-        str(title): tuple(_experiment(name, _mapping(name, details or {}), common) for name, details in cells.items())
-        for title, cells in _mapping("sections", content.pop("sections", None)).items()
+        str(title): _section(str(title), _mapping(str(title), section), common)
+        for title, section in _mapping("sections", content.pop("sections", None)).items()
     }
     sweeps = [_mapping("sweeps", each) for each in content.pop("sweeps", [])]
     for sweep in sweeps:
@@ -154,11 +165,24 @@ def read_matrix(path: Path) -> Matrix:
     return matrix
 
 
-def _experiment(name: str, details: dict[str, Any], common: tuple[str, ...]) -> Experiment:
-    overrides = (*common, *_strings("overrides", details.pop("overrides", [])))
-    paper = tuple(_strings("paper", details.pop("paper", [])))
-    label = details.pop("label", name.rpartition("/")[2].replace("_", " "))
-    return _build(Experiment, name, {"name": name, "label": label, "overrides": overrides, "paper": paper, **details})
+def _section(title: str, section: dict[str, Any], common: tuple[str, ...]) -> tuple[Experiment, ...]:
+    """The cells of a section, each with the section's experiment and overrides unless it has its own experiment."""
+    _check_keys(title, section, ("experiment", "overrides", "cells"))
+    common = (*common, *_strings("overrides", section.get("overrides", [])))
+    cells = _mapping("cells", section.get("cells"))
+    file = section.get("experiment")
+    return tuple(_experiment(str(name), _mapping(str(name), cell or {}), file, common) for name, cell in cells.items())
+
+
+def _experiment(name: str, cell: dict[str, Any], file: str | None, common: tuple[str, ...]) -> Experiment:
+    _check_keys(name, cell, ("label", "experiment", "overrides", "paper"))
+    return Experiment(
+        name=name,
+        label=str(cell.get("label", name.rpartition("/")[2].replace("_", " "))),
+        overrides=(*common, *_strings("overrides", cell.get("overrides", []))),
+        paper=tuple(_strings("paper", cell.get("paper", []))),
+        file=cell.get("experiment", file),
+    )
 
 
 def _check(matrix: Matrix) -> None:
@@ -172,8 +196,14 @@ def _check(matrix: Matrix) -> None:
     for name in listed:
         if listed.count(name) > 1:
             raise ConfigurationError("sections", name, "is listed twice", "List it once")
-        if name not in known_names("experiment"):
-            raise ConfigurationError("sections", name, "is no file of configs/experiment", "Correct the name")
+        if not _CELL.fullmatch(name):
+            problem = "is not a valid name of a cell"
+            raise ConfigurationError("sections", name, problem, "Use ASCII letters, digits, _, ., - and /")
+    known = known_names("experiment")
+    for file in dict.fromkeys(each.file or each.name for each in matrix.experiments.values()):
+        if file not in known:
+            remedy = f"Choose one of: {', '.join(known)}"
+            raise ConfigurationError("experiment", file, "there is no such file in configs/experiment", remedy)
     compared = [name for each in matrix.comparisons for name in (each.arm, each.base)]
     swept = [name for sweep in matrix.sweeps for cells in sweep.arms.values() for name in cells]
     for name in [*compared, *swept]:
@@ -186,14 +216,17 @@ _T = TypeVar("_T")
 
 def _build(kind: type[_T], where: str, values: Mapping[str, Any]) -> _T:
     """Make a dataclass of a mapping; an unknown or a missing key is a mistake in the file."""
-    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ConfigurationError(where, key, "is no key here", f"Known are {', '.join(known)}")
+    _check_keys(where, values, [each.name for each in fields(kind)])  # type: ignore[arg-type]
     try:
         return kind(**values)
     except TypeError as error:
         raise ConfigurationError(where, dict(values), f"is not complete ({error})", "Add what is missing") from error
+
+
+def _check_keys(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise ConfigurationError(where, key, "is no key here", f"Known are {', '.join(known)}")
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:

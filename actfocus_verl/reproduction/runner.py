@@ -7,6 +7,7 @@ of one that has finished. Runs of several runners are kept apart by a lock each.
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.files import write_json
+from actfocus_verl.files import write_json, write_text
 from actfocus_verl.launch.claim import this_process
 from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.preflight.output import TRACKER_FILE
@@ -33,7 +34,7 @@ from actfocus_verl.reproduction.folders import (
     read_json,
 )
 from actfocus_verl.reproduction.matrix import Run
-from actfocus_verl.reproduction.summary import Summary, summarise
+from actfocus_verl.reproduction.summary import Summary, summarise, to_text
 from actfocus_verl.reproduction.version import current_version, difference
 
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
@@ -148,7 +149,7 @@ def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options
         summary = summarise(workspace.matrix.name, run, places.folder, start, source)
     except ConfigurationError as error:
         return str(error)
-    write_json(places.summary, summary)
+    write_text(places.summary, to_text(summary))
     say(f"{run}: done in {summary['cost']['seconds'] / 60:.1f} min, {_success(summary)}")
     return None
 
@@ -208,14 +209,13 @@ def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
     """Start the training, which resumes by itself, and wait for its end; its exit status."""
     command = [
         *options.training,
-        f"experiment={run.experiment.name}",
+        *run.experiment.settings,
         f"run.seed={run.seed}",
         f"run.dir={places.folder}",
         "trainer.resume_mode=auto",
-        *run.experiment.overrides,
     ]
     with places.log.open("ab") as log:
-        log.write((" ".join(command) + "\n").encode())
+        log.write((shlex.join(command) + "\n").encode())
         log.flush()
         training = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock.descriptor,)

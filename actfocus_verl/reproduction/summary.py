@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 from actfocus_verl.reporting.run_folder import Evaluation, Record, RunFolder
 from actfocus_verl.reproduction.folders import read_json
 from actfocus_verl.reproduction.matrix import Run
@@ -51,36 +51,23 @@ _SETTINGS: Final = (
 )
 """Sections and keys of config.yaml that are kept, no path among them; config.yaml itself stays in the run's folder."""
 
-_METRICS: Final = (
-    "episode/*",
-    "stop/*",
-    "response_tokens/*",
+METRICS: Final = (
+    "actor/perf/cpu_memory_used_gb",
+    "episode/success_rate",
+    "perf/total_num_tokens",
+    "response_length/max",
     "response_length/mean",
     "response_length/min",
-    "response_length/max",
-    "response_length/clip_ratio",
-    "filter/kept_groups",
-    "filter/zero_std_groups",
-    "credit/action_token_share",
-    "credit/effective_sample_size",
-    "credit/gradient_mass/*",
-    "credit/mean_weight/*",
-    "actor/entropy",
-    "actor/grad_norm",
-    "actor/kl_loss",
-    "actor/lr",
-    "actor/pg_clipfrac",
-    "actor/ppo_kl",
-    "critic/score/mean",
-    "critic/vf_explained_var",
-    "critic/vf_loss",
-    "rollout_corr/kl",
-    "perf/total_num_tokens",
-    "actor/perf/cpu_memory_used_gb",
-    "actor/perf/max_memory_allocated_gb",
-    "timing_s/*",
+    "response_tokens/action",
+    "response_tokens/environment",
+    "response_tokens/format",
+    "response_tokens/reasoning",
+    "timing_s/adv",
+    "timing_s/ref",
+    "timing_s/step",
+    "timing_s/update_actor",
 )
-"""Metrics of a step that are kept, by name; `*` as in a shell."""
+"""Metrics by step that are kept: those that a report reads. All of them are in the run's folder, in metrics.jsonl."""
 
 _DIGITS: Final = 6
 """Significant digits kept of a metric."""
@@ -117,7 +104,7 @@ def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], sou
         "matrix": matrix,
         "experiment": run.experiment.name,
         "seed": run.seed,
-        "overrides": list(run.experiment.overrides),
+        "overrides": list(run.experiment.settings),
         "code": start["code"],
         "mixed_versions": bool(start.get("mixed_versions")) or start["code"]["source"] != source_after,
         "settings_digest": start["settings_digest"],
@@ -128,6 +115,27 @@ def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], sou
         "evaluations": [_evaluation(each) for each in record.evaluations if _is_scheduled(each, record.config)],
         "metrics": _columns(record.metrics),
     }
+
+
+def to_text(summary: Summary) -> str:
+    """A summary as JSON, one key a line: a mapping in it has a line for each key, a list one for each mapping.
+
+    Raises ValueError for a number that is not finite, which JSON has not.
+    """
+    lines = [f"  {_json(key)}: {_lines(value)}" for key, value in summary.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, Mapping) and value:
+        return "{\n" + ",\n".join(f"    {_json(key)}: {_json(each)}" for key, each in value.items()) + "\n  }"
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return "[\n" + ",\n".join(f"    {_json(each)}" for each in value) + "\n  ]"
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    return json_text(value)
 
 
 def _is_scheduled(evaluation: Evaluation, config: Mapping[str, Any]) -> bool:
@@ -144,9 +152,8 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 def _columns(lines: Sequence[Record]) -> dict[str, list[Any]]:
     """The kept metrics, each a list over the steps; null where a step has none."""
-    names = dict.fromkeys(name for line in lines for name in line)
-    kept = [name for name in names if any(fnmatchcase(name, pattern) for pattern in _METRICS)]
-    return {name: [_rounded(line.get(name)) for line in lines] for name in ("step", *sorted(kept))}
+    kept = [name for name in METRICS if any(name in line for line in lines)]
+    return {name: [_rounded(line.get(name)) for line in lines] for name in ("step", *kept)}
 
 
 def _rounded(value: Any) -> Any:

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# One of the paper's runs (arXiv 2605.14558v1): Qwen2.5-Instruct on one node of 4 GPUs. The scripts beside this one each name a cell of
-# its tables; this one takes the name of any file in configs/experiment/paper.
+# One run of the paper (arXiv 2605.14558v1) by the name of its cell in recipes/matrices/paper.yaml: Qwen2.5-Instruct on one node of
+# 4 GPUs. table2.sh, table5.sh, table6.sh, fig7.sh and fig8.sh beside it run all cells of a table or figure, with three seeds.
 #
-#   bash recipes/paper/run.sh frozen_lake_3b_ppo_actfocus                       the same as recipes/paper/frozen_lake_3b_ppo_actfocus.sh
-#   bash recipes/paper/frozen_lake_3b_ppo_actfocus.sh run.seed=1                anything after the name overrides the configuration
-#   MODEL=tiny PLATFORM=cpu STEPS=2 bash recipes/paper/sokoban_3b_grpo_uniform.sh    the same path on a CPU
-#   DRY_RUN=1 bash recipes/paper/webshop_3b_ppo_actfocus.sh                     print the configuration only
+#   bash recipes/paper/run.sh frozen_lake_3b_ppo_actfocus                           outputs/paper/frozen_lake_3b_ppo_actfocus-seed0
+#   bash recipes/paper/run.sh frozen_lake_3b_ppo_actfocus run.seed=1                anything after the name overrides its settings
+#   MODEL=tiny PLATFORM=cpu STEPS=2 bash recipes/paper/run.sh sokoban_3b_grpo_uniform    the same path on a CPU
+#   DRY_RUN=1 bash recipes/paper/run.sh webshop_3b_ppo_actfocus                     print the configuration only
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
-CELL="${1:?usage: run.sh <name of a file in configs/experiment/paper> [key=value ...]}"
+CELL="${1:?usage: run.sh <cell of recipes/matrices/paper.yaml> [key=value ...]}"
 shift
 MODEL="${MODEL:-}"
 PLATFORM="${PLATFORM:-}"
@@ -20,6 +20,8 @@ if [[ "$PLATFORM" == cpu ]]; then
     PYTHON=.venv/bin/python
 fi
 
+SHOWN="$("$PYTHON" scripts/reproduce.py show recipes/matrices/paper.yaml --only "paper/$CELL")"
+mapfile -t SETTINGS < <(tail -n +2 <<<"$SHOWN") # the first line is the cell's name
 # The option comes first: argparse takes the overrides in one piece.
-exec "$PYTHON" -m actfocus_verl.train ${DRY_RUN:+--cfg job} experiment="paper/$CELL" ${MODEL:+model="$MODEL"} \
+exec "$PYTHON" -m actfocus_verl.train ${DRY_RUN:+--cfg job} "${SETTINGS[@]}" ${MODEL:+model="$MODEL"} \
     ${PLATFORM:+platform="$PLATFORM"} ${STEPS:+trainer.total_training_steps="$STEPS"} "$@"

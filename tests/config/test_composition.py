@@ -13,7 +13,7 @@ from actfocus_verl.preflight import check_model, check_registered, fill_derived
 from actfocus_verl.preflight.overrides import known_names
 from tests.config.conftest import ModelFolder, changed, composed
 
-PAPER = "experiment=paper/frozen_lake_3b_ppo_actfocus"
+PAPER = "experiment=paper/frozen_lake_3b"
 ROLLOUT = "actor_rollout_ref.rollout"
 ACTOR = "actor_rollout_ref.actor"
 

@@ -20,8 +20,8 @@ from actfocus_verl.preflight.overrides import GROUPS, known_names
         ["env=frozen_lake", "algorithm=ppo", "credit=uniform", "filter=none", "model=tiny", "platform=cpu"],
         ["model=qwen2.5-0.5b"],
         ["model=tiny.yaml"],
-        ["experiment=paper/frozen_lake_3b_ppo_actfocus"],
-        ["+experiment=paper/frozen_lake_3b_ppo_actfocus"],
+        ["experiment=paper/frozen_lake_3b"],
+        ["+experiment=paper/frozen_lake_3b"],
         ["experiment=null"],
         ["algorithm.gamma=1", "credit.alpha=0.3", "env.size=5", "+env.nothing=1", "++run.seed=3"],
         ["~experiment", "~filter=none"],
@@ -47,8 +47,8 @@ def test_what_is_known_passes(argv: list[str]) -> None:
         ("filter=variance", "filter", "variance", "none, reward_variance"),
         ("model=qwen", "model", "qwen", "qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, tiny"),
         ("platform=tpu", "platform", "tpu", "cpu, gpu"),
-        ("experiment=frozen_lake_3b_ppo_actfocus", "experiment", "frozen_lake_3b_ppo_actfocus", "paper/frozen_lake_3b"),
-        ("+experiment=paper/none", "experiment", "paper/none", "paper/frozen_lake_3b_ppo_actfocus"),
+        ("experiment=frozen_lake_3b", "experiment", "frozen_lake_3b", "paper/frozen_lake_3b, "),
+        ("+experiment=paper/none", "experiment", "paper/none", "quickstart, small/frozen_lake, "),
         ("++credit=carl", "credit", "carl", "entropy_quantile, uniform"),
     ],
 )
@@ -58,6 +58,23 @@ def test_an_unknown_name_lists_the_known(argument: str, key: str, value: str, on
     message = str(caught.value)
     assert message.startswith(f"{key}={value!r}: there is no such file in configs/{key}. Choose one of: ")
     assert one_of_the_known in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment"),
+    [
+        ("paper/frozen_lake_3b_ppo_actfocus", "paper/frozen_lake_3b"),
+        ("paper/sokoban_0.5b_grpo_uniform", "paper/sokoban_0.5b"),
+        ("small/frozen_lake_coupled_grpo_placebo", "small/frozen_lake"),
+    ],
+)
+def test_a_cell_s_name_is_told_its_settings(name: str, experiment: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        check_overrides([f"experiment={name}"])
+    message = str(caught.value)
+    assert f"there is no such file in configs/experiment. Write experiment={experiment} algorithm=... cred" in message
+    assert "scripts/reproduce.py show recipes/matrices/" in message
     assert "\n" not in message
 
 

@@ -1,4 +1,7 @@
-"""Every cell of the paper's Tables 2, 5 and 6: its file composes, its numbers are the paper's, its script names it."""
+"""Every cell of the paper's Tables 2, 5 and 6 and of its sweeps: its numbers are the paper's, and a script runs it.
+
+The numbers are read from cells.json, which test_cells.py holds the configurations to.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
 
 from actfocus_verl.preflight.overrides import known_names
+from actfocus_verl.reproduction.matrix import read_matrix
 from tests.config.conftest import composed
+from tests.config.test_cells import MATRICES, ROOT, expected
 
-ROOT = Path(__file__).resolve().parents[2]
 SCALES = {
     "sokoban": ("0.5b", "3b"),
     "frozen_lake": ("0.5b", "3b"),
@@ -26,6 +29,7 @@ CELLS = [
     for world, scales in SCALES.items()
     for scale, algorithm, credit in product(scales, ("ppo", "grpo"), ("uniform", "actfocus"))
 ]
+NAMES = {"_".join(cell) for cell in CELLS}
 # App. C.2: P, G, steps, context, evaluation boards and rollouts of each, turns, actions a turn
 NUMBERS = {
     "sokoban": (8, 16, 200, 3600, 32, 16, 5, 2),
@@ -33,7 +37,7 @@ NUMBERS = {
     "sudoku": (8, 16, 200, 3600, 32, 16, 8, 2),
     "webshop": (16, 8, 100, 8192, 256, 1, 9, 1),
 }
-# Fig. 7, 8a and 8b: key of credit -> file -> value, all of 3B and PPO; what else the figures show is a cell
+# Fig. 7, 8a and 8b: key of credit -> cell -> value, all of 3B and PPO; what else the figures show is a cell
 SWEEPS = {
     "alpha": {
         f"{world}_3b_ppo_alpha_{alpha:g}": alpha for world in ("sokoban", "webshop") for alpha in (0.0, 0.3, 0.5, 1.0)
@@ -42,76 +46,134 @@ SWEEPS = {
     "signal": {f"webshop_3b_ppo_signal_{signal}": signal for signal in ("entropy", "nll", "log_prob_shift")},
 }
 UNFILTERED = {("webshop", "ppo"), ("webshop", "grpo"), ("frozen_lake", "grpo")}
+LARGER = {name for name in NAMES if name.startswith(("sokoban_3b", "frozen_lake_3b", "sudoku_1.5b", "webshop_3b"))}
+SCRIPTS = {
+    "table2": {name for name in NAMES if "_ppo_" in name},
+    "table5": NAMES,
+    "table6": {name for name in LARGER if "_grpo_" in name},
+    "fig7": {*SWEEPS["alpha"], "sokoban_3b_ppo_actfocus", "webshop_3b_ppo_actfocus"},
+    "fig8": {*SWEEPS["beta"], *SWEEPS["signal"], "webshop_3b_ppo_actfocus"},
+}
 
 
-def cell_name(*parts: str) -> str:
-    return "_".join(parts)
+def test_the_matrix_has_every_cell_of_the_paper_and_no_other() -> None:
+    swept = {name for sweep in SWEEPS.values() for name in sweep}
+    assert {name.removeprefix("paper/") for name in MATRICES["paper"]} == NAMES | swept
 
 
-def test_there_is_a_file_and_a_script_for_each_cell_and_no_other() -> None:
-    names = {cell_name(*cell) for cell in CELLS}
-    files = {name.removeprefix("paper/") for name in known_names("experiment") if name.startswith("paper/")}
-    assert files == names | {name for sweep in SWEEPS.values() for name in sweep}
-    assert {path.stem for path in (ROOT / "recipes" / "paper").glob("*.sh")} == names | {"run"}
-    for name in names:
-        last_line = (ROOT / "recipes" / "paper" / f"{name}.sh").read_text().splitlines()[-1]
-        assert last_line.endswith(f'/run.sh" {name} "$@"')
+def test_there_is_an_experiment_a_world_and_scale() -> None:
+    paper = {f"paper/{world}_{scale}" for world, scales in SCALES.items() for scale in scales}
+    assert set(known_names("experiment")) == paper | {f"small/{world}" for world in SCALES} | {"quickstart"}
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell_name(*cell))
+@pytest.mark.parametrize("cell", CELLS, ids="_".join)
 def test_a_cell_is_the_paper_s(cell: tuple[str, str, str, str]) -> None:
     world, scale, algorithm, credit = cell
-    config: DictConfig = composed(f"experiment=paper/{cell_name(*cell)}")
-    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    config = expected(f"paper/{'_'.join(cell)}")
+    rollout, actor = "actor_rollout_ref.rollout", "actor_rollout_ref.actor"
 
-    assert (config.env.name, config.env.preset) == (world, "ragen")
-    assert config.model.path == f"Qwen/Qwen2.5-{scale.upper()}-Instruct"
-    assert (config.algorithm_name, config.critic.enable) == (algorithm, algorithm == "ppo")
-    assert config.run.dir == f"outputs/paper/{cell_name(*cell)}-seed0"
-    assert config.credit.name == credit
+    assert (config["env.name"], config["env.preset"], config["platform.name"]) == (world, "ragen", "gpu")
+    assert config["model.path"] == f"Qwen/Qwen2.5-{scale.upper()}-Instruct"
+    assert config["algorithm_name"] == algorithm
+    assert (config["algorithm.gamma"], config["algorithm.lam"]) == (1.0, 1.0)
+    assert config["run.dir"] == f"outputs/paper/{'_'.join(cell)}-seed0"
+    assert config["credit.name"] == credit
     if credit == "actfocus":
-        assert (config.credit.alpha, config.credit.beta) == (0.1, 0.5)
+        assert (config["credit.alpha"], config["credit.beta"], config["credit.signal"]) == (0.1, 0.5, "energy")
 
     groups, group, steps, context, boards, repeats, turns, actions = NUMBERS[world]
-    assert (config.data.train_batch_size, rollout.n, config.trainer.total_training_steps) == (groups, group, steps)
-    assert config.data.max_prompt_length + config.data.max_response_length == rollout.max_model_len == context
-    assert (config.env.evaluation_size, rollout.val_kwargs.n, rollout.val_kwargs.temperature) == (boards, repeats, 0.5)
-    assert (config.env.max_turns, config.env.max_actions_per_turn) == (turns, actions)
-    assert actor.ppo_mini_batch_size * group == 32
-    assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.entropy_coeff) == (0.2, 0.28, 0.001)
-    assert (actor.optim.lr, config.critic.optim.lr) == (1e-6, 1e-5)
-    assert rollout.enforce_eager
-    kept = 1.0 if (world, algorithm) in UNFILTERED else 0.25
-    assert config.filter.ratio == kept
+    assert (config["data.train_batch_size"], config[f"{rollout}.n"]) == (groups, group)
+    assert config["trainer.total_training_steps"] == steps
+    assert config["data.max_prompt_length"] + config["data.max_response_length"] == context
+    assert config[f"{rollout}.max_model_len"] == context
+    assert (config["env.evaluation_size"], config[f"{rollout}.val_kwargs.n"]) == (boards, repeats)
+    assert config[f"{rollout}.val_kwargs.temperature"] == 0.5
+    assert (config["env.max_turns"], config["env.max_actions_per_turn"]) == (turns, actions)
+    assert config[f"{actor}.ppo_mini_batch_size"] * group == 32
+    assert (config[f"{actor}.clip_ratio_low"], config[f"{actor}.clip_ratio_high"]) == (0.2, 0.28)
+    assert config[f"{actor}.entropy_coeff"] == 0.001
+    assert (config[f"{actor}.optim.lr"], config["critic.optim.lr"]) == (1e-6, 1e-5)
+    assert config[f"{rollout}.enforce_eager"]
+    assert config["filter.ratio"] == (1.0 if (world, algorithm) in UNFILTERED else 0.25)
     penalty = (world, algorithm) == ("webshop", "grpo")
-    assert (actor.use_kl_loss and actor.kl_loss_coef) == (0.001 if penalty else 0.0)
+    assert (config[f"{actor}.use_kl_loss"] and config[f"{actor}.kl_loss_coef"]) == (0.001 if penalty else 0.0)
     if penalty:
-        assert actor.kl_loss_type == "k1"
+        assert config[f"{actor}.kl_loss_type"] == "k1"
+
+
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key, sweep in SWEEPS.items() for name in sweep])
+def test_a_sweep_changes_one_thing_about_its_cell(key: str, name: str) -> None:
+    config, base = expected(f"paper/{name}"), expected(f"paper/{name.partition('_ppo_')[0]}_ppo_actfocus")
+    assert config["run.name"] == f"{name}-seed0"
+    assert config[f"credit.{key}"] == SWEEPS[key][name] != base[f"credit.{key}"]
+    assert {each for each in base if config[each] != base[each]} == {f"credit.{key}", "run.name", "run.dir"}
+
+
+@pytest.mark.parametrize("name", [name for name in known_names("experiment") if name.startswith("paper/")])
+def test_an_experiment_passes_the_checks(name: str) -> None:
+    config = composed(f"experiment={name}")
+    assert (config.algorithm_name, config.critic.enable, config.credit.name) == ("ppo", True, "actfocus")
+
+
+def test_the_command_line_alone_makes_a_cell_of_a_table() -> None:
+    config = composed("experiment=paper/sokoban_3b", "algorithm=grpo", "credit=uniform")
+    assert config.run.dir == "outputs/paper/sokoban_3b_grpo_uniform-seed0"
+
+
+@pytest.mark.parametrize("dry", ["", "1"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_script_of_a_table_runs_its_cells(name: str, dry: str, tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(program), "DRY_RUN": dry, "SEED": "2"}
+    script = ROOT / "recipes" / "paper" / f"{name}.sh"
+    answer = subprocess.run(
+        ["bash", script, "--minutes=9"], env=environment, capture_output=True, text=True, check=True, cwd="/"
+    )
+    words = answer.stdout.splitlines()
+    action = ["show", "--config"] if dry else ["run"]
+    assert words[: len(action) + 2] == ["scripts/reproduce.py", *action, "recipes/matrices/paper.yaml"]
+    assert words[-1] == "--minutes=9"
+    patterns = [word for word in words[len(action) + 2 : -1] if word != "--only"]
+    runs = {str(run) for run in read_matrix(ROOT / "recipes" / "matrices" / "paper.yaml").runs(patterns)}
+    assert runs == {f"paper/{cell}/seed2" for cell in SCRIPTS[name]}
+    assert f"\n# {len(SCRIPTS[name])} cells with 3 seeds: {3 * len(SCRIPTS[name])} runs of " in script.read_text()
+
+
+def test_every_script_is_one_of_these() -> None:
+    assert {path.stem for path in (ROOT / "recipes" / "paper").glob("*")} == {*SCRIPTS, "run"}
+
+
+def run_cell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, **environment}
+    command = ["bash", str(ROOT / "recipes" / "paper" / "run.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/")
+
+
+def test_a_cell_s_script_prints_the_configuration_without_running() -> None:
+    answer = run_cell(
+        "sokoban_3b_grpo_uniform", "trainer.test_freq=7", "credit=actfocus", "--resolve", DRY_RUN="1", STEPS="3"
+    )
+    assert answer.returncode == 0, answer.stderr
+    for text in (
+        "total_training_steps: 3",
+        "test_freq: 7",
+        "algorithm_name: grpo",
+        "dir: outputs/paper/sokoban_3b_grpo_uniform-seed0",
+        "alpha: 0.1",  # what comes after the name wins
+    ):
+        assert text in [line.strip() for line in answer.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("key", "name"), [("alpha", "sokoban_3b_ppo_alpha_0.3"), ("signal", "webshop_3b_ppo_signal_nll")]
+    ("arguments", "message"),
+    [
+        ([], "usage: run.sh <cell of recipes/matrices/paper.yaml>"),
+        (["sokoban_3b"], "error: --only='paper/sokoban_3b': matches no run of the matrix paper"),
+    ],
 )
-def test_a_sweep_changes_one_thing_about_its_cell(key: str, name: str) -> None:
-    config = composed(f"experiment=paper/{name}")
-    base = composed(f"experiment=paper/{name.partition('_ppo_')[0]}_ppo_actfocus")
-    assert config.run.name == f"{name}-seed0"
-    assert config.credit[key] == SWEEPS[key][name] != base.credit[key]
-    base.credit[key] = config.credit[key]
-    base.run = config.run
-    assert config == base
-
-
-def test_the_script_prints_the_configuration_without_running() -> None:
-    script = ROOT / "recipes" / "paper" / "sokoban_3b_grpo_actfocus.sh"
-    environment = os.environ | {"DRY_RUN": "1", "PYTHON": sys.executable, "STEPS": "3"}
-    arguments = ["bash", str(script), "trainer.test_freq=7", "--package", "trainer"]
-    answer = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True, cwd="/")
-    assert "total_training_steps: 3" in answer.stdout
-    assert "test_freq: 7" in answer.stdout
-
-
-def test_without_a_cell_the_script_says_what_it_wants() -> None:
-    answer = subprocess.run(["bash", str(ROOT / "recipes/paper/run.sh")], capture_output=True, text=True)
+def test_without_a_cell_the_script_says_what_it_wants(arguments: list[str], message: str) -> None:
+    answer = run_cell(*arguments)
     assert answer.returncode != 0
-    assert "usage: run.sh <name of a file in configs/experiment/paper>" in answer.stderr
+    assert message in answer.stderr

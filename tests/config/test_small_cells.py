@@ -1,37 +1,31 @@
-"""The small twins: one of every paper experiment; arms differ in what they compare alone; matrices list them all."""
+"""The small twins: one of every cell of the paper; arms differ in what they compare alone."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
-from actfocus_verl.preflight.overrides import config_folder, known_names
-from actfocus_verl.reproduction.matrix import read_matrix
-from tests.config.conftest import composed
-from tests.config.test_paper_cells import CELLS, SWEEPS
+from actfocus_verl.reproduction.report.tables import paper
+from tests.config.conftest import compose_config
+from tests.config.test_cells import CELLS, MATRICES, expected
+from tests.config.test_paper_cells import CELLS as PAPER
+from tests.config.test_paper_cells import SWEEPS
 
-ROOT = Path(__file__).resolve().parents[2]
-MATRICES = ROOT / "recipes" / "matrices"
-SMALL = {name for name in known_names("experiment") if name.startswith("small/")}
 GRPO = "frozen_lake_grpo_actfocus"
 CONTROLS = [
-    ("frozen_lake_ppo_placebo", "frozen_lake_ppo_actfocus", "credit.placebo", True),
-    (f"{GRPO}_lr_9e-4", GRPO, "actor_rollout_ref.actor.optim.lr", 9e-4),
-    (f"{GRPO}_format_weight_1", GRPO, "credit.format_weight", 1.0),
-    ("frozen_lake_coupled_grpo_actfocus", GRPO, "tiny_policy.coupling", "coupled"),
+    *(
+        (f"{world}_{algorithm}_uniform", f"{world}_{algorithm}_actfocus", {"credit=uniform"})
+        for world in ("frozen_lake", "sokoban", "sudoku", "webshop")
+        for algorithm in ("ppo", "grpo")
+    ),
+    ("frozen_lake_ppo_placebo", "frozen_lake_ppo_actfocus", {"credit.placebo=true"}),
+    ("sudoku_grpo_placebo", "sudoku_grpo_actfocus", {"credit.placebo=true"}),
+    (f"{GRPO}_lr_9e-4", GRPO, {"actor_rollout_ref.actor.optim.lr=9.0e-4"}),
+    (f"{GRPO}_format_weight_1", GRPO, {"credit.format_weight=1.0"}),
+    ("frozen_lake_coupled_grpo_actfocus", GRPO, {"tiny_policy.coupling=coupled"}),
 ]
-
-
-def body(kind: str, name: str) -> dict[str, Any]:
-    """What a file sets besides the name of its run."""
-    content = yaml.safe_load((config_folder() / "experiment" / kind / f"{name}.yaml").read_text())
-    assert content.pop("run") == {"name": f"{name}-seed${{run.seed}}"}
-    content.pop("defaults")
-    return content
 
 
 def differing(one: Any, other: Any, path: str = "") -> set[str]:
@@ -43,28 +37,31 @@ def differing(one: Any, other: Any, path: str = "") -> set[str]:
 
 
 def settings(name: str) -> dict[str, Any]:
-    config = composed(f"experiment=small/{name}", "run.name=the_same")
+    config = compose_config(*CELLS[f"small/{name}"].settings, "run.name=the_same")
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def test_every_cell_and_sweep_of_the_paper_has_a_small_twin() -> None:
-    twins = {f"{world}_{algorithm}_{credit}" for world, _, algorithm, credit in CELLS}
-    for names in SWEEPS.values():
+    assert {f"small/{world}_{algorithm}_{credit}" for world, _, algorithm, credit in PAPER} <= CELLS.keys()
+    for key, names in SWEEPS.items():
         for name in names:
-            twin = name.replace("_3b_", "_")
-            twins.add(twin)
-            assert body("small", twin) == body("paper", name) != {}
-    assert {f"small/{name}" for name in twins} <= SMALL
+            twin = f"small/{name.replace('_3b_', '_')}"
+            credit = {key: value for key, value in expected(twin).items() if key.startswith("credit.")}
+            assert credit.items() <= expected(f"paper/{name}").items()
+            assert f"credit.{key}" in credit
 
 
-@pytest.mark.parametrize("world", ["frozen_lake", "sokoban", "sudoku", "webshop"])
-def test_weightings_differ_in_the_weighting_alone(world: str) -> None:
-    uniform, actfocus = (settings(f"{world}_grpo_{credit}") for credit in ("uniform", "actfocus"))
+def test_weightings_differ_in_the_weighting_alone() -> None:
+    uniform, actfocus = (settings(f"frozen_lake_grpo_{credit}") for credit in ("uniform", "actfocus"))
     assert all(key.startswith("credit.") for key in differing(uniform, actfocus)), differing(uniform, actfocus)
     credit = actfocus["credit"]
     assert (credit["alpha"], credit["beta"], credit["format_weight"]) == (0.1, 0.5, None)
     assert uniform["actor_rollout_ref"]["actor"]["kl_loss_coef"] == 0.03
-    assert (uniform["env"]["name"], uniform["env"]["preset"], uniform["platform"]["name"]) == (world, "clean", "cpu")
+    assert (uniform["env"]["name"], uniform["env"]["preset"], uniform["platform"]["name"]) == (
+        "frozen_lake",
+        "clean",
+        "cpu",
+    )
 
 
 def test_ppo_is_grpo_with_a_critic() -> None:
@@ -73,22 +70,22 @@ def test_ppo_is_grpo_with_a_critic() -> None:
     assert (ppo["algorithm"]["adv_estimator"], grpo["algorithm"]["adv_estimator"]) == ("gae", "grpo")
 
 
-@pytest.mark.parametrize(("name", "base", "key", "value"), CONTROLS)
-def test_a_control_changes_one_thing(name: str, base: str, key: str, value: object) -> None:
-    control = settings(name)
-    assert differing(settings(base), control) == {key}
-    assert OmegaConf.select(OmegaConf.create(control), key) == value
+@pytest.mark.parametrize(("name", "base", "more"), CONTROLS)
+def test_a_control_changes_one_thing(name: str, base: str, more: set[str]) -> None:
+    of_the_base, found = (
+        {each for each in CELLS[f"small/{cell}"].settings if not each.startswith("run.name=")} for cell in (base, name)
+    )
+    assert found - of_the_base == more
+    assert of_the_base <= found
 
 
-def test_the_matrices_list_every_small_experiment_once() -> None:
-    listed = [name for file in ("pilot", "small") for name in read_matrix(MATRICES / f"{file}.yaml").experiments]
-    assert sorted(listed) == sorted(SMALL)
+def test_no_cell_is_in_two_matrices_but_those_of_longer() -> None:
+    assert not MATRICES["pilot"].keys() & MATRICES["small"].keys()
+    for name, longer in MATRICES["longer"].items():
+        assert set(longer.settings) == {*MATRICES["pilot"][name].settings, "trainer.total_training_steps=32"}
 
 
-@pytest.mark.parametrize("file", sorted(MATRICES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_matrix_names_the_paper_s_experiments(file: Path) -> None:
-    known = known_names("experiment")
-    matrix = read_matrix(file)
-    assert matrix.name == file.stem
-    for experiment in matrix.experiments.values():
-        assert all(f"paper/{name}" in known for name in experiment.paper)
+def test_the_numbers_beside_a_cell_are_the_paper_s() -> None:
+    for cells in MATRICES.values():
+        assert all(cell.paper and set(cell.paper) <= paper()["cells"].keys() for cell in cells.values() if cell.paper)
+    assert all(cell.paper == (name.removeprefix("paper/"),) for name, cell in MATRICES["paper"].items())

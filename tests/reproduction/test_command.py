@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from actfocus_verl.reproduction import command
 from actfocus_verl.reproduction.composition import Composition
@@ -22,8 +23,12 @@ name: typed
 seeds: [0, 1]
 sections:
   one:
-    small/frozen_lake_grpo_uniform: {label: uniform}
-    small/frozen_lake_grpo_actfocus: {label: ActFocus}
+    experiment: small/frozen_lake
+    cells:
+      small/frozen_lake_grpo_uniform: {label: uniform, overrides: [credit=uniform]}
+      small/frozen_lake_grpo_actfocus: {label: ActFocus}
+comparisons:
+  - {arm: small/frozen_lake_grpo_actfocus, base: small/frozen_lake_grpo_uniform}
 """
 
 Typed = Callable[..., tuple[int, str]]
@@ -68,11 +73,18 @@ def test_from_plan_to_report(typed: Typed, tmp_path: Path) -> None:
 
     assert typed("run", *training)[0] == 0
     assert "4 done" in typed("status")[1]
+    status, shown = typed("table")
+    assert (status, shown.splitlines()[0]) == (0, "| setting | uniform | ActFocus | ActFocus minus uniform |")
+    report = tmp_path / "results" / "typed" / "report"
     status, shown = typed("report")
     assert status == 0
-    for name in ("report.md", "report.html", "figures/one.png"):
-        assert (tmp_path / "results" / "typed" / "report" / name).exists()
+    for name in ("report.md", "figures/one.png"):
+        assert (report / name).exists()
         assert name in shown
+    assert not (report / "report.html").exists()
+    status, shown = typed("report", "--html")
+    assert "report.html" in shown
+    assert (report / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_the_plan_tells_runs_of_settings_that_have_changed(typed: Typed, composed: dict[str, Any]) -> None:
@@ -82,8 +94,17 @@ def test_the_plan_tells_runs_of_settings_that_have_changed(typed: Typed, compose
     assert typed("plan")[1].count("1 (1 of other settings)") == 2
 
 
+def test_settings_are_shown_as_a_training_takes_them(typed: Typed) -> None:
+    name = "run.name=frozen_lake_grpo_uniform-seed${run.seed}"
+    lines = ["# small/frozen_lake_grpo_uniform", "experiment=small/frozen_lake", name, "credit=uniform"]
+    assert typed("show", "--only", "*uniform") == (0, "\n".join(lines) + "\n")
+    _, shown = typed("show", "--only", "*uniform", "--config")
+    assert shown.startswith("\n".join(lines))
+    assert yaml.safe_load(shown.partition("credit=uniform\n")[2])["trainer"]["total_training_steps"] == 8
+
+
 def test_a_failed_run_shows_in_the_exit_status(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAND_IN_FAILS", "small/frozen_lake_grpo_uniform")
+    monkeypatch.setenv("STAND_IN_FAILS", "frozen_lake_grpo_uniform")
     status, shown = typed("run", "--training", shlex.join(STAND_IN), "--only", "*/seed0")
     assert status == 1
     assert "1 done, 1 failed, 0 left" in shown
@@ -123,4 +144,4 @@ def test_scripts_are_written_for_a_cluster(typed: Typed, tmp_path: Path) -> None
 def test_the_script_says_what_it_can_do() -> None:
     script = [sys.executable, str(ROOT / "scripts" / "reproduce.py"), "--help"]
     answer = subprocess.run(script, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "plan|run|status|report" in answer.stdout
+    assert "plan|show|run|status|table|report" in answer.stdout

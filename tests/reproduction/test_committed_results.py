@@ -1,20 +1,34 @@
-"""The committed reports are what the committed summaries give, to the byte."""
+"""The committed reports are what the committed summaries give, to the byte, and docs/results.md says what they say."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from actfocus_verl.reproduction.command import main
+from actfocus_verl.reproduction.folders import Workspace
+from actfocus_verl.reproduction.matrix import read_matrix
+from actfocus_verl.reproduction.report import cells, write_report
+from actfocus_verl.reproduction.runner import finished_summaries
+from actfocus_verl.reproduction.summary import METRICS, to_text
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = sorted((ROOT / "results").glob("*/report"))
+SUMMARIES = sorted((ROOT / "results").rglob("seed*.json"))
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def matrix_file(report: Path) -> str:
+    return f"recipes/matrices/{report.parent.name}.yaml"
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """What is committed of it: report.html is not."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".html")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_there_is_one() -> None:
@@ -24,15 +38,62 @@ def test_there_is_one() -> None:
 @pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.parent.name)
 def test_summaries_give_the_report_again(report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert main(["report", f"recipes/matrices/{report.parent.name}.yaml", "--out", str(tmp_path)]) == 0
+    assert main(["report", matrix_file(report), "--out", str(tmp_path)]) == 0
     again, committed = files(tmp_path), files(report)
     assert again.keys() == committed.keys()
     assert [name for name in committed if again[name] != committed[name]] == []
 
 
-def test_the_page_of_results_quotes_the_reports() -> None:
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: report.parent.name)
+def test_every_committed_run_is_done(report: Path) -> None:
+    """Its summary is where the matrix looks for it, under the name that the matrix gives its cell."""
+    workspace = Workspace(read_matrix(ROOT / matrix_file(report)), ROOT / "results", ROOT / "outputs")
+    found = {workspace.places(run).summary for run in workspace.matrix.runs()}
+    assert found == {path for path in SUMMARIES if path.is_relative_to(report.parent)}
+    for run in workspace.matrix.runs():
+        content = json.loads(workspace.places(run).summary.read_bytes())
+        assert (content["matrix"], content["experiment"], content["seed"]) == (
+            workspace.matrix.name,
+            run.experiment.name,
+            run.seed,
+        )
+
+
+def test_a_summary_has_a_key_a_line() -> None:
+    for path in SUMMARIES:
+        text = path.read_text(encoding="utf-8")
+        assert text == to_text(json.loads(text)), path
+        assert text.count("\n") < 100
+
+
+def test_metrics_by_step_are_those_that_reports_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+
+    def metric(run: cells.Summary, name: str) -> list[float | None]:
+        read.add(name)
+        return list(run["metrics"].get(name, []))
+
+    monkeypatch.setattr(cells, "metric", metric)
+    matrix = read_matrix(ROOT / "recipes" / "matrices" / "longer.yaml")
+    write_report(matrix, finished_summaries(Workspace(matrix, ROOT / "results", ROOT / "outputs")), tmp_path)
+    assert read == {"step", *METRICS}
+    for path in SUMMARIES:
+        assert list(json.loads(path.read_bytes())["metrics"]) == ["step", *METRICS]
+
+
+def test_the_table_of_the_page_is_the_command_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (command,) = re.findall(r"^\.venv/bin/python scripts/reproduce\.py (table .*)$", PAGE, re.MULTILINE)
+    assert main(command.split()) == 0
+    assert f"\n\n{capsys.readouterr().out}\n" in PAGE
+
+
+def test_the_numbers_of_the_page_are_the_reports() -> None:
     reports = "\n".join((report / "report.md").read_text(encoding="utf-8") for report in REPORTS)
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    quoted = re.findall(r"-?\d+\.\d \[[^\]]+\]|[+-]?\d+\.\d(?= %|[,)])|\d+ of \d+ runs", page.replace("\n", " "))
-    assert len(quoted) > 5
+    text = " ".join(line.strip() for line in PAGE.splitlines() if not line.startswith("|"))
+    quoted = re.findall(r"-?\d+\.\d(?: \[[^\]]+\])?(?!\d)", text.replace("Qwen2.5", "Qwen"))
+    assert len(quoted) > 10
     assert [number for number in quoted if number not in reports] == []
+    assert "4.3 [1.1, 7.5] points above uniform weights, and its placebo 5.1 [2.4, 7.8] points" in text

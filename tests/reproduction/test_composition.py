@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reproduction.composition import Composition, compose_experiment
 from actfocus_verl.reproduction.matrix import Experiment
 
-TRIAL = Experiment("small/frozen_lake_grpo_uniform", "uniform", ("trainer.total_training_steps=9",))
+STEPS = ("credit=uniform", "trainer.total_training_steps=9")
+TRIAL = Experiment("small/frozen_lake_grpo_uniform", "uniform", STEPS, file="small/frozen_lake")
 
 
 def test_size_and_digest() -> None:
     composition = compose_experiment(TRIAL)
     assert (composition.world, composition.algorithm, composition.steps) == ("frozen_lake", "grpo", 9)
     assert composition.episodes_a_step == 64
+    assert composition.config["run"]["name"] == "frozen_lake_grpo_uniform-seed0"
     assert (composition.evaluations, composition.evaluation_episodes) == (3, 512)  # at 0, 8 and 9
-    other = compose_experiment(Experiment(TRIAL.name, "another label", TRIAL.overrides))
+    other = compose_experiment(replace(TRIAL, label="another label"))
     assert other.digest == composition.digest
-    changed = compose_experiment(Experiment(TRIAL.name, "uniform", (*TRIAL.overrides, "data.train_batch_size=4")))
+    changed = compose_experiment(replace(TRIAL, overrides=(*STEPS, "data.train_batch_size=4")))
     assert changed.digest != composition.digest
     assert changed.episodes_a_step == 32
 
@@ -33,5 +37,5 @@ def test_evaluations(steps: int, frequency: int, first: bool, number: int) -> No
 
 def test_a_mistake_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match="small/frozen_lake_grpo_uniform': cannot be composed") as caught:
-        compose_experiment(Experiment(TRIAL.name, "uniform", ("trainer.total_trainin_steps=9",)))
+        compose_experiment(replace(TRIAL, overrides=("trainer.total_trainin_steps=9",)))
     assert "\n" not in str(caught.value)

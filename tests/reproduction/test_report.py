@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight.overrides import known_names
-from actfocus_verl.reproduction.matrix import Comparison, Experiment, Matrix, Sweep
+from actfocus_verl.reproduction.matrix import Comparison, Experiment, Matrix, Sweep, read_matrix
 from actfocus_verl.reproduction.report import cells, tables, write_report
 from actfocus_verl.reproduction.report.checklist import checklist_table
 from actfocus_verl.reproduction.report.document import Heading, Table, Text, to_html, to_markdown
+from actfocus_verl.reproduction.report.overview import overview_table
 
 UNIFORM = Experiment("small/uniform", "uniform", paper=("frozen_lake_3b_grpo_uniform", "frozen_lake_0.5b_grpo_uniform"))
 ACTFOCUS = Experiment("small/actfocus", "ActFocus")
 STEPS = 8
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def summary(experiment: Experiment, seed: int, successes: tuple[int, ...], **changes: Any) -> dict[str, Any]:
@@ -159,6 +160,42 @@ def test_a_question_asked_twice_is_answered_over_settings() -> None:
     assert tables.pooled_table([*MATRIX.comparisons, alone], all_cells) is None
 
 
+class TestOverview:
+    """Cells of two worlds: final 30, 40, 50 against 42, 44, 46, and 20, 40 against 40, 40."""
+
+    LAKE = Matrix("lake", (0, 1, 2), {"Lake": (UNIFORM, ACTFOCUS)}, comparisons=MATRIX.comparisons)
+    OTHER = (Experiment("small/o", "uniform"), Experiment("small/p", "ActFocus"), Experiment("small/q", "alone"))
+
+    def table(self, *questions: str) -> list[list[str]]:
+        sections = {"Lake": (UNIFORM, ACTFOCUS), "Other": self.OTHER}
+        comparisons = (
+            Comparison("small/actfocus", "small/uniform", questions[0]),
+            Comparison("small/p", "small/o", questions[1]),
+        )
+        matrix = Matrix("m", (0, 1, 2), sections, comparisons=comparisons)
+        finals = zip((*self.OTHER, *self.OTHER), (0, 0, 0, 1, 1, 1), (20, 40, 90, 40, 40, 90), strict=True)
+        runs = [*SUMMARIES, *(summary(cell, seed, (10, final)) for cell, seed, final in finals)]
+        return [list(line) for line in overview_table([(matrix, cells.cells_of(matrix, runs))]).rows]
+
+    def test_a_section_alone(self, both: dict[str, cells.Cell]) -> None:
+        table = overview_table([(self.LAKE, both)])
+        assert table.columns == ["setting", "uniform", "ActFocus", "ActFocus minus uniform"]
+        assert table.rows == [["Lake", "40.0 [15.2, 64.8]", "44.0 [39.0, 49.0]", "4.0 [-15.9, 23.9]"]]
+
+    def test_settings_that_ask_the_same_stand_together(self) -> None:
+        """12, 4, -4, 20, 0: mean 6.4, s = 9.6333, half = 2.776445 * s / sqrt(5) = 11.961; 3 of 4 signs: p = 10 / 16."""
+        lake, other, together = self.table("does it help", "does it help")
+        assert lake[0] == "Lake"
+        assert other == ["Other", "30.0 [-97.1, 157.1]", "40.0", "10.0 [-117.1, 137.1]"]
+        assert together == ["2 settings of m together", "", "", "6.4 [-5.6, 18.4], 3 of 5 above 0, p 0.625"]
+
+    def test_other_questions_do_not(self) -> None:
+        assert [line[0] for line in self.table("does it help", "does it help here")] == ["Lake", "Other"]
+
+    def test_a_cell_that_is_compared_with_none_is_no_column(self) -> None:
+        assert all(len(line) == 4 for line in self.table("a", "b"))
+
+
 def test_a_seed_that_one_arm_lacks_is_no_pair() -> None:
     both = cells.cells_of(MATRIX, [SUMMARIES[0], SUMMARIES[2], SUMMARIES[5]])
     assert tables.paired(both["small/actfocus"], both["small/uniform"]) == [pytest.approx(-0.04)]
@@ -224,8 +261,9 @@ def test_an_unequal_budget_is_told() -> None:
 
 class TestFiles:
     def test_equal_summaries_give_equal_bytes(self, tmp_path: Path) -> None:
-        one = write_report(MATRIX, SUMMARIES, tmp_path / "one")
-        two = write_report(MATRIX, [json.loads(json.dumps(each)) for each in reversed(SUMMARIES)], tmp_path / "two")
+        again = [json.loads(json.dumps(each)) for each in reversed(SUMMARIES)]
+        one = write_report(MATRIX, SUMMARIES, tmp_path / "one", html=True)
+        two = write_report(MATRIX, again, tmp_path / "two", html=True)
         assert [path.name for path in one] == ["report.md", "report.html", "frozenlake.png", "alpha.png"]
         for ours, theirs in zip(one, two, strict=True):
             assert ours.read_bytes() == theirs.read_bytes()
@@ -237,7 +275,7 @@ class TestFiles:
             assert ours.read_bytes() != theirs.read_bytes()
 
     def test_a_figure_tells_no_version_and_no_date(self, tmp_path: Path) -> None:
-        picture = write_report(MATRIX, SUMMARIES, tmp_path)[2].read_bytes()
+        picture = write_report(MATRIX, SUMMARIES, tmp_path)[1].read_bytes()
         assert picture.startswith(b"\x89PNG")
         assert b"Software" not in picture
         assert b"tEXt" not in picture
@@ -285,22 +323,33 @@ class TestDocument:
 
 
 class TestThePapersNumbers:
-    """The data file against the YAML files, whose comments were written from the paper on their own."""
+    """The data file against the headers of recipes/paper, which were written from the paper on their own."""
 
     CELLS = tables.paper()["cells"]
 
-    def test_there_is_a_number_for_every_experiment(self) -> None:
-        names = {name.removeprefix("paper/") for name in known_names("experiment") if name.startswith("paper/")}
-        assert set(self.CELLS) == names
+    def test_there_is_a_number_for_every_cell(self) -> None:
+        names = read_matrix(ROOT / "recipes" / "matrices" / "paper.yaml").experiments
+        assert {f"paper/{name}" for name in self.CELLS} == set(names)
 
-    @pytest.mark.parametrize("name", sorted(CELLS))
-    def test_the_comment_of_the_experiment_says_the_same(self, name: str) -> None:
-        root = Path(__file__).resolve().parents[2]
-        text = (root / "configs" / "experiment" / "paper" / f"{name}.yaml").read_text()
-        number, when = re.search(
-            r"success(?:, read off the figure)?: ([\d.]+) % at (its peak|the last step)", text
-        ).groups()
-        assert self.CELLS[name]["peak" if when == "its peak" else "final"] == float(number)
+    @pytest.mark.parametrize(
+        ("script", "key", "number"),
+        [
+            ("table2", "final", 16),
+            ("table5", "peak", 32),
+            ("table6", "final", 8),
+            ("fig7", "final", 8),
+            ("fig8", "final", 7),
+        ],
+    )
+    def test_the_script_of_a_table_says_the_same(self, script: str, key: str, number: int) -> None:
+        text = (ROOT / "recipes" / "paper" / f"{script}.sh").read_text()
+        found: dict[str, float] = {}
+        for name, *numbers in re.findall(r"^#   (\w[\w.]+) +(\d+\.\d)(?: +(\d+\.\d))?$", text, re.MULTILINE):
+            uniform, actfocus = numbers
+            cells = {f"{name}_uniform": uniform, f"{name}_actfocus": actfocus} if actfocus else {name: uniform}
+            found |= {cell: float(value) for cell, value in cells.items()}
+        assert len(found) == number
+        assert found == {cell: self.CELLS[cell][key] for cell in found}
 
     def test_the_claimed_mean_gains(self) -> None:
         """The text: +17.0 over the ten columns of Table 2, +34.6 over the five of Table 6."""

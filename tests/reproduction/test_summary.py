@@ -11,7 +11,7 @@ import yaml
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reproduction.matrix import Experiment, Run
-from actfocus_verl.reproduction.summary import summarise
+from actfocus_verl.reproduction.summary import summarise, to_text
 
 RUN = Run(Experiment("small/mine", "mine", ("credit.alpha=0.3",)), 4)
 START = {"code": {"source": "s", "commit": "c", "packages": {}}, "settings_digest": "d", "mixed_versions": False}
@@ -41,7 +41,8 @@ class Folder:
         self.info: dict[str, Any] = {"exit_reason": "finished", "machine": {"cores": 2}}
         self.info["starts"] = [start("00:00:00", None), start("01:00:00", "01:02:30")]
         self.metrics = [
-            {"step": step, "actor/lr": 0.1234567891, "actor/none": 1, "stop/x": None} for step in (1, 2, 3, 4)
+            {"step": step, "timing_s/step": 0.1234567891, "actor/none": 1, "timing_s/ref": None}
+            for step in (1, 2, 3, 4)
         ]
         self.evaluations = [evaluation(step, step / 8) for step in (0, 2, 3, 4)]
         self.config: dict[str, Any] = json.loads(json.dumps(CONFIG))
@@ -63,14 +64,27 @@ def folder(tmp_path: Path) -> Folder:
 def test_what_is_kept(folder: Folder) -> None:
     found = folder.summarise()
     assert (found["matrix"], found["experiment"], found["seed"]) == ("trial", "small/mine", 4)
-    assert found["overrides"] == ["credit.alpha=0.3"]
+    assert found["overrides"] == ["experiment=small/mine", "credit.alpha=0.3"]
     assert found["settings"]["credit"] == CONFIG["credit"]
     assert found["settings"]["actor_rollout_ref.actor.optim.lr"] == 1e-4
-    assert found["metrics"] == {"step": [1, 2, 3, 4], "actor/lr": [0.123457] * 4, "stop/x": [None] * 4}
+    assert found["metrics"] == {"step": [1, 2, 3, 4], "timing_s/ref": [None] * 4, "timing_s/step": [0.123457] * 4}
     assert found["evaluations"][0]["boards"] == 4
     assert found["evaluations"][0]["outcome/moves"] == 1.23457
     assert "/somewhere" not in json.dumps(found)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_summary_is_written_with_a_key_a_line() -> None:
+    content = {
+        "format": 1,
+        "cost": {"seconds": 2.0, "starts": [1, 2]},
+        "evaluations": [{"step": 0, "rate": None}],
+        "x": [],
+    }
+    lines = ["{", '  "format": 1,', '  "cost": {', '    "seconds": 2.0,', '    "starts": [1, 2]', "  },"]
+    lines += ['  "evaluations": [', '    {"step": 0, "rate": null}', "  ],", '  "x": []', "}"]
+    assert to_text(content) == "\n".join(lines) + "\n"
+    assert json.loads(to_text(content)) == content
 
 
 def test_an_evaluation_of_a_resumed_run_alone_is_left_out(folder: Folder) -> None:

@@ -1,4 +1,4 @@
-"""The report of a matrix: Markdown, HTML and figures, from summaries and the matrix alone.
+"""The report of a matrix: Markdown, figures, one HTML page if asked for, from summaries and the matrix alone.
 
 Equal summaries give equal bytes: nothing of the clock, of the machine or of the order of files is in it.
 """
@@ -53,8 +53,8 @@ _BEST = (
 )
 
 
-def write_report(matrix: Matrix, summaries: Sequence[Summary], out: Path) -> list[Path]:
-    """Write `report.md`, `report.html` and `figures/*.png` below `out`; return their paths.
+def write_report(matrix: Matrix, summaries: Sequence[Summary], out: Path, *, html: bool = False) -> list[Path]:
+    """Write `report.md`, `figures/*.png` and, if `html`, `report.html` below `out`; return their paths.
 
     Raises:
         ConfigurationError: there is no summary, or one is of another format.
@@ -64,7 +64,9 @@ def write_report(matrix: Matrix, summaries: Sequence[Summary], out: Path) -> lis
     cells = cells_of(matrix, summaries)
     pictures: dict[str, bytes] = {}
     blocks = _blocks(matrix, cells, pictures)
-    files = {out / "report.md": to_markdown(blocks).encode(), out / "report.html": to_html(blocks, pictures).encode()}
+    files = {out / "report.md": to_markdown(blocks).encode()}
+    if html:
+        files[out / "report.html"] = to_html(blocks, pictures).encode()
     files |= {out / FIGURES / name: content for name, content in pictures.items()}
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

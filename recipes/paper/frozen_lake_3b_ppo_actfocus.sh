@@ -1,3 +1,0 @@
-#!/usr/bin/env bash
-# Table 2: FrozenLake 3B, PPO, ActFocus. How to run it smaller, or dry: see run.sh in this folder.
-exec bash "$(dirname -- "${BASH_SOURCE[0]}")/run.sh" frozen_lake_3b_ppo_actfocus "$@"
