@@ -18,11 +18,9 @@ import psutil
 import pytest
 
 from actfocus_verl.launch.shutdown import end_processes
-from tests.e2e.runs import ROOT, Run, _environment
+from tests.e2e.runs import ROOT, START_SECONDS, Run, _environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-
-START_SECONDS = 120
 
 
 class Cluster:
@@ -41,7 +39,7 @@ class Cluster:
         place = [f"--address={self.address}"] if self._started else ["--head", f"--port={self.port}"]
         place += [] if self._started else [f"--temp-dir={self._folder}", "--include-dashboard=false"]
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-        log = self._folder.parent / f"{self._folder.name}-{len(self._started)}.log"
+        log = self._folder / f"start-{len(self._started)}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
                 [*ray, *place, *arguments],
@@ -57,7 +55,6 @@ class Cluster:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
-        log.unlink()
 
     def close(self) -> None:
         processes = [child for process in self._started for child in process.children(recursive=True)]
@@ -105,7 +102,7 @@ def test_a_node_with_another_verl_is_named_before_models_load(
     cluster.start_node("--num-cpus=2", PYTHONPATH=path)
 
     run = start("different", f"ray_kwargs.ray_init.address={cluster.address}")
-    assert run.wait(300) == 1
+    assert run.wait() == 1
     (line,) = [line for line in run.terminal.splitlines() if line.startswith("error: ")]
     assert "error: failed: the nodes of the cluster differ: node " in line
     assert line.endswith(" has verl 0.9.99, and this machine 0.9.1")
