@@ -47,6 +47,7 @@ def test_a_cluster_that_does_not_answer_is_no_riddle(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
     monkeypatch.setattr(plugin, "verify", list)
     settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
+    settings |= {"actor_rollout_ref": {"rollout": {"name": "vllm"}}}
     with pytest.raises(
         RunFailed, match=r"Ray cluster at 10\.0\.0\.1:6379\. Check RAY_ADDRESS and .* RAY_AUTH_MODE=token"
     ):
