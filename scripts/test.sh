@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything CI checks: lints, types, the rooms' imports, then all tests (unit tests first, whole runs last).
-#   bash scripts/test.sh                    all of it; the unit tests two at a time, whole runs one after another
+#   bash scripts/test.sh                    the unit tests two at a time, then whole runs, one after another
+#   bash scripts/test.sh -m nightly         the whole runs that the first one leaves out
 #   bash scripts/test.sh -m "not e2e"       arguments go to one pytest
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -29,4 +30,4 @@ if (($# > 0)); then
     exec "$python" -m pytest "$@"
 fi
 "$python" -m pytest -n 2 -m "not e2e"
-exec "$python" -m pytest -m e2e
+exec "$python" -m pytest -m "e2e and not nightly"

@@ -101,6 +101,7 @@ def test_the_commands_that_look_at_it_work(project: Path, number: int) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.nightly  # test_documentation.py types the same two commands
 @pytest.mark.timeout(1800)
 def test_it_trains_to_a_curve(project: Path) -> None:
     """The page's two commands, with a smaller policy and fewer steps than a reader wants to see."""

@@ -20,7 +20,7 @@ import pytest
 from actfocus_verl.launch.shutdown import end_processes
 from tests.e2e.runs import ROOT, START_SECONDS, Run, _environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 
 class Cluster:

@@ -12,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -57,6 +57,7 @@ SERVER: Final = re.compile(r"actfocus_verl\.serve .*--port (\d+)")
 SECONDS: Final = 900
 """A generous bound on a block."""
 
+BENCHMARKS: Final = "docs/performance.md"
 BLOCKS: Final = blocks()
 
 
@@ -101,7 +102,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subp
         end_session(process)
 
 
-@pytest.mark.parametrize("block", BLOCKS[1:], ids=lambda block: block.name)
+def marked(block: Block) -> Any:
+    """A benchmark takes long and seldom breaks."""
+    marks = [pytest.mark.nightly] if block.page == BENCHMARKS else []
+    return pytest.param(block, id=block.name, marks=marks)
+
+
+@pytest.mark.parametrize("block", [marked(block) for block in BLOCKS[1:]])
 def test_a_block_works_as_printed(
     block: Block, real_run: Path, workplace: Workplace, servers: dict[str, subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:

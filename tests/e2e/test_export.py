@@ -79,6 +79,7 @@ def real_lora_run(tiny_policy: Path, tmp_path_factory: pytest.TempPathFactory) -
     return run.folder
 
 
+@pytest.mark.nightly
 def test_a_lora_runs_checkpoint_is_the_policy_that_sampled(
     real_lora_run: Path, tiny_policy: Path, tmp_path: Path
 ) -> None:

@@ -35,7 +35,10 @@ def test_a_killed_run_leaves_nothing_behind_and_resumes(start: Callable[..., Run
     assert [entry["exit_reason"] for entry in record["starts"]] == ["running", "finished"]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])  # Ctrl-C; SLURM's and Kubernetes' word
+@pytest.mark.parametrize(
+    "signum",  # Ctrl-C; SLURM's and Kubernetes' word
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)],
+)
 def test_an_interrupted_run_ends_every_process(start: Callable[..., Run], signum: signal.Signals) -> None:
     run = start("interrupted", "trainer.total_training_steps=50")
     run.wait_until(lambda: run.steps() >= 1, "first step")

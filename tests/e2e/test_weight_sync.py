@@ -13,7 +13,7 @@ import pytest
 from actfocus_verl.evaluation.engine import platform_environment
 from tests.e2e.runs import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 LARGEST_GAP = 1e-4
 """In nat, on any token. float32 kernels differ by about 1e-5; a stale layer, by more than 0.01."""

@@ -40,7 +40,7 @@ WHOLE_STEP = {"filter/kept_groups": 4.0, "filter/zero_std_groups": 0.0}
     [
         ("sokoban", "actfocus", ("algorithm=carl",), FORKS, "VLLM::", "vLLM engine"),
         ("sudoku", "actfocus", ("filter=zero_variance_refill",), WHOLE_STEP, "WorkerDict", "training worker"),
-        ("webshop", "uniform", (), {}, "RewardLoopWorker", "reward worker"),
+        pytest.param("webshop", "uniform", (), {}, "RewardLoopWorker", "reward worker", marks=pytest.mark.nightly),
     ],
 )
 def test_it_trains_until_a_part_dies(

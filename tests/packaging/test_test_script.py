@@ -27,7 +27,7 @@ def test_the_last_line_is_pytests(ready: ScriptTree, script: str) -> None:
         "-m ruff check .",
         "-m mypy",
         "-m pytest -n 2 -m not e2e",
-        "-m pytest -m e2e",
+        "-m pytest -m e2e and not nightly",
     ]
 
 
