@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from actfocus_verl.environments import World
 from actfocus_verl.environments.frozen_lake import FrozenLake
@@ -15,7 +16,7 @@ CORRIDOR = Board(size=4, start=0, goal=3, holes=0)
 """The goal is three moves to the right."""
 
 
-def dry_lake(board: Board = CORRIDOR, **settings: object) -> FrozenLake:
+def dry_lake(board: Board = CORRIDOR, **settings: Any) -> FrozenLake:
     """A lake without slips: what a test expects can be worked out by hand."""
     config = FrozenLakeConfig(**{"success_rate": 1.0, **settings})
     return FrozenLake(board, config, preset="clean", split="train", index=0, episode_seed=0)
@@ -39,7 +40,7 @@ class ListPolicy:
         return Reply(ids, log_probs, "stop")
 
 
-def play(world: World, codec: ChatCodec, policy: ListPolicy, **settings: int) -> Trajectory:
+def play(world: World, codec: ChatCodec, policy: ListPolicy, **settings: Any) -> Trajectory:
     """Play an episode to its end."""
     episode = Episode(world, codec, **{"max_context_tokens": 100_000, **settings})
     return asyncio.run(episode.play(policy))

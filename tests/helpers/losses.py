@@ -44,7 +44,7 @@ def loss_inputs(
         about token t+1; what lies outside the response is NaN); and the batch with the other columns.
     """
     nothing = torch.full((prompt_tokens - 1,), torch.nan)
-    outputs = {
+    outputs: dict[str, torch.Tensor] = {
         name: jagged([torch.cat([nothing, row[name], nothing[:1]]) for row in rows])
         for name in ("log_probs", "entropy")
         if name in rows[0]

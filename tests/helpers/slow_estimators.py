@@ -95,7 +95,7 @@ def slow_gigpo(episodes: list[Episode], *, gamma: float, by_std: bool) -> list[l
         ]
         for _, turns in episodes
     ]
-    found = []
+    found: list[list[float]] = []
     for row, (group, turns) in enumerate(episodes):
         found.append([])
         for turn, (_, _, anchor) in enumerate(turns):
@@ -133,7 +133,8 @@ def slow_whiten(tokens: dict[tuple[int, int], float]) -> dict[tuple[int, int], f
 def slow_turn_ppo(
     episodes: list[Episode], batch: dict[str, Any], *, gamma: float, lam: float
 ) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
-    advantages, targets = {}, {}
+    advantages: dict[tuple[int, int], float] = {}
+    targets: dict[tuple[int, int], float] = {}
     for row, (_, turns) in enumerate(episodes):
         places = [tokens_of(batch, row, turn) for turn in range(len(turns))]
         values = [float(batch["values"][row, tokens[0]]) for tokens in places]
@@ -147,7 +148,8 @@ def slow_turn_ppo(
 def slow_bilevel(
     episodes: list[Episode], batch: dict[str, Any], *, gamma: float, lam: float, high_level_gamma: float
 ) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
-    advantages, targets = {}, {}
+    advantages: dict[tuple[int, int], float] = {}
+    targets: dict[tuple[int, int], float] = {}
     for row, (_, turns) in enumerate(episodes):
         places = [tokens_of(batch, row, turn) for turn in range(len(turns))]
         ends = [float(batch["values"][row, tokens[-1]]) for tokens in places]

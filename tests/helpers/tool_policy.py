@@ -85,9 +85,13 @@ def _write_model(folder: Path, questions: list[tuple[int, int]], scratch: Path) 
     tokenizer = train_tokenizer(texts + ["system\n", "user\n", "assistant\n", "tool\n"] * 10, 400)
     codec = ChatCodec(tokenizer)
     model = new_model(_SIZE, tokenizer)
-    train(model, tokenizer, [_example(codec, tokenizer, *question) for question in questions], _SIZE, scratch)
+    train(model, tokenizer, [_example(codec, tokenizer, *question) for question in questions], _SIZE, scratch, _unshown)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _unshown(done: int, of: int) -> None:
+    """Progress that a test has no use for."""
 
 
 def _example(codec: ChatCodec, tokenizer: Any, a: int, b: int) -> dict[str, list[int]]:
