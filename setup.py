@@ -46,6 +46,8 @@ setup(
     long_description_content_type="text/markdown",
     author="The actfocus_verl authors",
     license="Apache-2.0",
+    keywords="reinforcement-learning llm agents credit-assignment verl vllm ray grpo ppo",
+    project_urls={"Paper": "https://arxiv.org/abs/2605.14558", "verl": "https://github.com/verl-project/verl"},
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.13",
     # configs/ stays at the root of the repository, where a user looks for it; it is imported as actfocus_verl_configs.

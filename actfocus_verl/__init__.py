@@ -3,4 +3,4 @@
 This module must not import verl: verl imports the plugin while it is itself being imported.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -34,6 +34,13 @@ def files_below(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in files}
 
 
+def test_one_version_everywhere(wheel: Path) -> None:
+    version = runpy.run_path(str(ROOT / "actfocus_verl" / "__init__.py"))["__version__"]
+    assert f"Version: {version}\n" in dist_info(wheel, "METADATA")
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_every_configuration_file_ships(wheel: Path) -> None:
     wanted = {path for path in files_below(ROOT / "configs") if path.suffix in {".yaml", ".py", ".md"}}
     assert Path("__init__.py") in wanted
