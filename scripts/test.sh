@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything CI checks: lints, types, the rooms' imports, then all tests (unit tests first, whole runs last).
 #   bash scripts/test.sh                    the unit tests two at a time, then whole runs, one after another
-#   bash scripts/test.sh -m nightly         the whole runs that the first one leaves out
+#   bash scripts/test.sh -m nightly         what the first one leaves out because it is slow and seldom breaks
 #   bash scripts/test.sh -m "not e2e"       arguments go to one pytest
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -29,5 +29,5 @@ printf '== pytest\n'
 if (($# > 0)); then
     exec "$python" -m pytest "$@"
 fi
-"$python" -m pytest -n 2 -m "not e2e"
+"$python" -m pytest -n 2 -m "not e2e and not nightly"
 exec "$python" -m pytest -m "e2e and not nightly"

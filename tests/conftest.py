@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import settings
 
 # verl asks for its platform once, while it is imported; subprocesses inherit it.
@@ -31,3 +35,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if E2E in item.path.parents:
             item.add_marker(pytest.mark.e2e)
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+
+
+def _parse_each_yaml_text_once() -> None:
+    """Hydra reads some forty files of verl's and ours for each configuration, and tests compose hundreds of them."""
+    parse = yaml.load
+
+    @functools.cache
+    def parsed(text: str, loader: str) -> bytes:
+        return pickle.dumps(parse(text, Loader=loaders[loader]))
+
+    loaders: dict[str, type] = {}
+
+    def load(stream: Any, Loader: type) -> Any:
+        name = f"{Loader.__module__}.{Loader.__qualname__}"
+        loaders.setdefault(name, Loader)
+        return pickle.loads(parsed(stream if isinstance(stream, str) else stream.read(), name))
+
+    yaml.load = load
+
+
+_parse_each_yaml_text_once()

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from actfocus_verl.evaluation.engine import platform_environment
 from tests.e2e.runs import ROOT, Run, _environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 BOARDS, STEP, CONTEXT = 16, 2, 2432
 GREEDY = (f"episodes={BOARDS}", "temperature=0", "texts=true")

@@ -65,6 +65,7 @@ def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Ru
     assert set(weighted) == {1, 2, 3}  # reasoning, action, format; nothing of the environment
 
 
+@pytest.mark.nightly
 def test_ppo_with_actfocus_on_two_ranks_with_filtered_groups(start: Callable[..., Run]) -> None:
     folder = finished(
         start(

@@ -39,7 +39,10 @@ WHOLE_STEP = {"filter/kept_groups": 4.0, "filter/zero_std_groups": 0.0}
     ("env", "credit", "more", "metrics", "title", "named"),
     [
         ("sokoban", "actfocus", ("algorithm=carl",), FORKS, "VLLM::", "vLLM engine"),
-        ("sudoku", "actfocus", ("filter=zero_variance_refill",), WHOLE_STEP, "WorkerDict", "training worker"),
+        pytest.param(
+            *("sudoku", "actfocus", ("filter=zero_variance_refill",), WHOLE_STEP, "WorkerDict", "training worker"),
+            marks=pytest.mark.nightly,
+        ),
         pytest.param("webshop", "uniform", (), {}, "RewardLoopWorker", "reward worker", marks=pytest.mark.nightly),
     ],
 )

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 _BOARDS = """
 from actfocus_verl.environments import make_world
 for preset in ("clean", "ragen"):
@@ -41,6 +43,7 @@ for env in ("frozen_lake", "sokoban", "sudoku", "webshop"):
 """
 
 
+@pytest.mark.nightly
 def test_manifests_do_not_depend_on_the_hash_seed():
     first = _run(_MANIFESTS, "1")
     assert first.count("\n") == 4 * 2 * 3 * 21

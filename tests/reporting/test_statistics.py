@@ -155,6 +155,7 @@ def coverage(a, b, simulations=1000):
     return held / simulations
 
 
+@pytest.mark.nightly
 def test_coverage_of_the_cluster_bootstrap():
     """Within three binomial standard errors, 2.1 points, of 95 %.
 
@@ -166,6 +167,7 @@ def test_coverage_of_the_cluster_bootstrap():
     assert independent < 0.95 - 5 * tolerance
 
 
+@pytest.mark.nightly
 def test_coverage_is_lower_where_few_boards_have_all_the_successes():
     """The limit of a bootstrap of 32 boards, which the documentation states: about 90 % instead of 95 %.
 
@@ -248,6 +250,7 @@ def test_sign_test_by_hand(differences, p):
     assert sign_test(differences) == pytest.approx(p)
 
 
+@pytest.mark.nightly
 def test_the_sign_test_errs_as_rarely_as_it_says():
     """Of eight fair signs p < 0.05 needs all alike, 2 in 256; with one apart it is 18 / 256."""
     signs = np.random.default_rng(5).choice([-1.0, 1.0], size=(3000, 8))

@@ -92,6 +92,7 @@ print("refused:", *sorted(set(events)))
 """
 
 
+@pytest.mark.nightly
 def test_no_offered_dataset_runs_an_answer_and_all_depend_on_their_seed_only():
     """In two processes that differ in their hash seed; the audit hook does notice what a refused dataset runs."""
     printed = run_python(_EVERY_DATASET, hash_seed="1")

@@ -60,6 +60,7 @@ def test_clean_splits_are_disjoint_and_without_repeats(clean):
         assert hashes[one].isdisjoint(hashes[other])
 
 
+@pytest.mark.nightly
 def test_no_evaluation_board_is_among_twenty_thousand_training_boards():
     # 5x5: there are too few 4x4 boards that need six moves for 20,000 in equal shares (the next test)
     names = {

@@ -323,6 +323,7 @@ for preset in ("clean", "ragen"):
 """
 
 
+@pytest.mark.nightly
 def test_episodes_do_not_depend_on_the_hash_seed():
     outputs = [
         subprocess.run(
