@@ -6,11 +6,12 @@ The checks made before a run starts are in `actfocus_verl.preflight`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from actfocus_verl.columns import COLUMNS, CRITIC, ENTROPY, REFERENCE, WEIGHTING, Giver, given_by
 from actfocus_verl.credit.checks import check_flag
 from actfocus_verl.credit.estimators import ESTIMATORS, EstimatorSpec, build_estimator
 from actfocus_verl.credit.filters import GroupFilter
@@ -32,14 +33,6 @@ TURN_RATIO_LOSS = "turn_ratio"
 DROP_NONFINITE = "run.drop_nonfinite"
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
-
-_GIVEN_BY_THE_REFERENCE = {
-    "energy": "energy",
-    "reference_entropy": "entropy",
-    "gauge_free_energy": "gauge-free energy",
-    "ref_log_prob": "log-probs",
-}
-"""Columns that only a reference pass writes, and what to call them."""
 
 _ADD_A_REFERENCE = (
     "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
@@ -104,16 +97,44 @@ def needs_answers(config: Any) -> bool:
     return spec is not None and spec.needs_answers
 
 
-def require_reference(config: Any, weighting: WeightingSpec) -> None:
-    """Raise ConfigurationError when the weighting reads a column of the reference pass and there is no such pass."""
-    wanted = [name for column, name in _GIVEN_BY_THE_REFERENCE.items() if column in weighting.required_columns]
-    if wanted and not has_reference(config):
+def has_critic(config: Any) -> bool:
+    """Whether verl trains a critic: null leaves it to the estimator, and verl's GAE alone needs one."""
+    enabled = config.critic.enable
+    return bool(enabled) if enabled is not None else config.algorithm.adv_estimator == "gae"
+
+
+def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, later: Sequence[Giver]) -> None:
+    """Raise ConfigurationError when the method `key=name` reads a column that no part of this run gives.
+
+    Args:
+        columns: what it declares to read.
+        later: parts of a step that come after it.
+    """
+    possible = [column.name for column in COLUMNS.values() if column.given_by not in later]
+    unknown = [column for column in columns if column not in possible]
+    if unknown:
+        problem = f"reads the column {' and '.join(unknown)}, which no step has at that point"
+        raise ConfigurationError(key, name, problem, f"Known columns: {', '.join(possible)}")
+    of_reference = given_by(REFERENCE, columns)
+    if of_reference and not has_reference(config):
+        problem = f"needs the {' and '.join(of_reference)} of a frozen reference, and no reference is configured"
+        raise ConfigurationError(key, name, problem, _ADD_A_REFERENCE)
+    if given_by(CRITIC, columns) and not has_critic(config):
+        raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
+    correction = config.algorithm.get("rollout_correction") or {}
+    if ENTROPY in columns and correction.get("bypass_mode", False):
         raise ConfigurationError(
-            "credit.name",
-            weighting.name,
-            f"needs the {' and '.join(wanted)} of a frozen reference, and no reference is configured",
-            _ADD_A_REFERENCE,
+            key,
+            name,
+            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
+            "computes it",
+            "Set algorithm.rollout_correction.bypass_mode=false",
         )
+
+
+def require_weighting_columns(config: Any, weighting: WeightingSpec) -> None:
+    """Raise ConfigurationError when the weighting reads a column that no part of this run gives."""
+    require_given(config, "credit.name", weighting.name, weighting.required_columns, later=(WEIGHTING,))
 
 
 def is_diagnosed(config: Any) -> bool:
@@ -134,19 +155,6 @@ def drops_nonfinite(config: Any) -> bool:
     wanted = OmegaConf.select(config, DROP_NONFINITE, default=False)
     check_flag(DROP_NONFINITE, wanted)
     return bool(wanted)
-
-
-def require_entropy(config: Any, weighting: WeightingSpec) -> None:
-    """Raise ConfigurationError when the weighting reads the policy's entropy and no pass computes it."""
-    correction = config.algorithm.get("rollout_correction") or {}
-    if "entropy" in weighting.required_columns and correction.get("bypass_mode", False):
-        raise ConfigurationError(
-            "credit.name",
-            weighting.name,
-            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
-            "computes it",
-            "Set algorithm.rollout_correction.bypass_mode=false",
-        )
 
 
 def require_deviation(config: Any, group_filter: GroupFilter) -> None:

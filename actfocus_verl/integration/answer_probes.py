@@ -16,7 +16,8 @@ from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.utils.padding import response_from_nested
 
-from actfocus_verl.integration.columns import ANSWER_SCORES, PROBE_COLUMNS, require_columns, valid_rows_of
+from actfocus_verl.columns import ANSWER_SCORES
+from actfocus_verl.integration.columns import PROBE_COLUMNS, require_columns, valid_rows_of
 
 PARTITION: Final = "answer_probes"
 

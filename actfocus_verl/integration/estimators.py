@@ -21,6 +21,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import AdvantageEstimator, compute_grpo_outcome_advantage, register_adv_est
 from verl.workers.utils.padding import response_to_nested
 
+from actfocus_verl.columns import ANCHORS, ANSWER_SCORES, CLIP_SCALES, REPLAYED, STATES, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit import estimators as formulas
 from actfocus_verl.credit import information_gain
 from actfocus_verl.credit.estimators import ESTIMATORS, Episodes, EstimatorSpec
@@ -28,13 +29,6 @@ from actfocus_verl.credit.information_gain import Gains
 from actfocus_verl.credit.trees import tree_advantages
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import (
-    ANCHORS,
-    ANSWER_SCORES,
-    CLIP_SCALES,
-    REPLAYED,
-    STATES,
-    TURN_IDS,
-    TURN_REWARDS,
     conversation_rows,
     group_ids,
     padded_columns,

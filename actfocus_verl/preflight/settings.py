@@ -11,9 +11,8 @@ from actfocus_verl.config import (
     drops_nonfinite,
     has_world,
     is_diagnosed,
-    require_entropy,
     require_estimator,
-    require_reference,
+    require_weighting_columns,
     section,
     world_overrides,
 )
@@ -181,8 +180,7 @@ def _check_answers(config: DictConfig, *, first_turn: bool) -> None:
 def _check_credit(config: DictConfig) -> None:
     weighting = build_weighting(section(config, "credit"))
     action_span(config)
-    require_reference(config, weighting)
-    require_entropy(config, weighting)
+    require_weighting_columns(config, weighting)
     of_logits = [name for name in LOGIT_SIGNALS if name in weighting.required_columns]
     if config.actor_rollout_ref.model.use_fused_kernels and of_logits:
         raise ConfigurationError(

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from actfocus_verl.config import require_reference
+from actfocus_verl.config import require_weighting_columns
 from actfocus_verl.credit import registry
 from actfocus_verl.credit.registry import build_weighting, known_weightings
 from actfocus_verl.credit.token_weights import compute_token_weights
@@ -89,10 +89,10 @@ def test_the_energy_is_asked_for_and_needs_a_reference(project: Path) -> None:
     config = compose_config(*arguments[2:])
     weighting = build_weighting(config.credit)
     assert weighting.required_columns == ("energy",)
-    require_reference(config, weighting)
+    require_weighting_columns(config, weighting)
     without = [argument for argument in arguments[2:] if "kl_loss" not in argument]
     with pytest.raises(ConfigurationError, match=r"use_kl_loss=true actor_rollout_ref\.actor\.kl_loss_coef=0"):
-        require_reference(compose_config(*without), weighting)
+        require_weighting_columns(compose_config(*without), weighting)
 
 
 def test_the_second_function_weighs_as_it_says(project: Path) -> None:

@@ -150,7 +150,7 @@ def test_actfocus_with_another_signal(
 
 def test_nll_needs_no_reference_pass(make_trainer: MakeTrainer) -> None:
     make_trainer("credit=actfocus", "credit.signal=nll", "actor_rollout_ref.actor.use_kl_loss=false")
-    for signal, wanted in (("entropy", "entropy"), ("gauge_free_energy", "gauge-free energy"), ("log_prob_shift", "l")):
+    for signal, wanted in (("entropy", "reference_e"), ("gauge_free_energy", "gauge_f"), ("log_prob_shift", "ref_log")):
         with pytest.raises(ConfigurationError, match=f"needs the {wanted}.* of a frozen reference"):
             make_trainer("credit=actfocus", f"credit.signal={signal}", "actor_rollout_ref.actor.use_kl_loss=false")
 
