@@ -11,11 +11,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from actfocus_verl.columns import COLUMNS, CRITIC, ENTROPY, REFERENCE, WEIGHTING, Giver, given_by
+from actfocus_verl.columns import (
+    ANSWER_SCORES,
+    CLIP_SCALES,
+    COLUMNS,
+    CRITIC,
+    ENTROPY,
+    ESTIMATOR,
+    REFERENCE,
+    WEIGHTING,
+    Giver,
+    given_by,
+)
 from actfocus_verl.credit.checks import check_flag
-from actfocus_verl.credit.estimators import ESTIMATORS, EstimatorSpec, build_estimator
+from actfocus_verl.credit.estimation import EstimatorSpec, build_estimator
 from actfocus_verl.credit.filters import GroupFilter
-from actfocus_verl.credit.registry import WeightingSpec
+from actfocus_verl.credit.registry import WeightingSpec, build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.spans import KEY as ACTION_SPAN
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span
@@ -91,10 +102,17 @@ def has_reference(config: Any) -> bool:
     return bool(config.algorithm.get("use_kl_in_reward", False) or config.actor_rollout_ref.actor.use_kl_loss)
 
 
+def estimator_columns(config: Any) -> tuple[str, ...]:
+    """Return the columns that the run's advantage estimator declares; none for one of verl's."""
+    spec = build_estimator(str((config.get("algorithm") or {}).get("adv_estimator")), section(config, "estimator"))
+    return () if spec is None else spec.required_columns
+
+
 def needs_answers(config: Any) -> bool:
-    """Whether the run's advantage estimator has the policy probed for answers that the world knows."""
-    spec = ESTIMATORS.get(str((config.get("algorithm") or {}).get("adv_estimator")))
-    return spec is not None and spec.needs_answers
+    """Whether the estimator or the weighting has the policy probed for answers that the world knows."""
+    credit = section(config, "credit")
+    of_weighting = build_weighting(credit).required_columns if credit else ()
+    return ANSWER_SCORES in (*estimator_columns(config), *of_weighting)
 
 
 def has_critic(config: Any) -> bool:
@@ -134,7 +152,14 @@ def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, l
 
 def require_weighting_columns(config: Any, weighting: WeightingSpec) -> None:
     """Raise ConfigurationError when the weighting reads a column that no part of this run gives."""
-    require_given(config, "credit.name", weighting.name, weighting.required_columns, later=(WEIGHTING,))
+    key, name, columns = "credit.name", weighting.name, weighting.required_columns
+    require_given(config, key, name, columns, later=(WEIGHTING,))
+    if CLIP_SCALES in columns:
+        algorithm = str(config.algorithm.adv_estimator)
+        spec = build_estimator(algorithm, section(config, "estimator"))
+        if spec is None or not spec.scales_clip_ranges:
+            problem = f"reads {CLIP_SCALES}, and algorithm.adv_estimator={algorithm} gives none"
+            raise ConfigurationError(key, name, problem, "Use algorithm=a2tgpo, or another weighting")
 
 
 def is_diagnosed(config: Any) -> bool:
@@ -178,9 +203,8 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
     spec = build_estimator(name, section(config, "estimator"))
     if spec is None:
         return None
-    if spec.needs_values and not config.critic.enable:
-        raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
-    if not spec.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
+    require_given(config, key, name, spec.required_columns, later=(ESTIMATOR, WEIGHTING))
+    if not spec.definition.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
         raise ConfigurationError(
             "algorithm.use_kl_in_reward",
             True,
@@ -188,14 +212,14 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
             "Set it to false; actor_rollout_ref.actor.use_kl_loss=true is the KL term of the loss",
         )
     loss_mode = str(config.actor_rollout_ref.actor.policy_loss.loss_mode)
-    if spec.parameters.get("clip_beta", 0.0) > 0 and loss_mode != TURN_RATIO_LOSS:
+    if spec.scales_clip_ranges and loss_mode != TURN_RATIO_LOSS:
         raise ConfigurationError(
-            "estimator.clip_beta",
-            spec.parameters["clip_beta"],
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} has one clip range for all turns",
-            f"Set loss_mode={TURN_RATIO_LOSS}, or estimator.clip_beta=0",
+            "actor_rollout_ref.actor.policy_loss.loss_mode",
+            loss_mode,
+            f"has one clip range for all turns, and {name} scales those of turns",
+            f"Set it to {TURN_RATIO_LOSS}, or the parameters of the estimator so that it scales none",
         )
-    if spec.by_tree:
+    if spec.definition.by_tree:
         _require_whole_trees(config, name)
     return spec
 

@@ -25,14 +25,16 @@ Pass = Callable[[KVBatchMeta], KVBatchMeta]
 """Pads and balances a batch, and has the actor write `log_probs` to its rows; returns what it ran on."""
 
 
-def score_answers(batch: KVBatchMeta, estimator: str, log_prob_pass: Pass) -> KVBatchMeta:
+def score_answers(batch: KVBatchMeta, key: str, reader: str, log_prob_pass: Pass) -> KVBatchMeta:
     """Write `answer_scores` to the rows of a batch: the answer's mean log-prob before each turn, NaN without an answer.
+
+    key, reader: the setting that asks for them, `key=reader`.
 
     Returns the batch, which names the new column. Raises ConfigurationError when the agent loop writes no probes.
     """
     names = ["prompts", "responses", *PROBE_COLUMNS]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-    require_columns(data, names, "algorithm.adv_estimator", estimator, otherwise="algorithm=grpo")
+    require_columns(data, names, key, reader, otherwise="algorithm=grpo credit=uniform")
     columns = {name: data[name].unbind() for name in names}
     scores = [torch.full((len(starts),), torch.nan) for starts in columns["probe_starts"]]
     probes: dict[str, tuple[int, int]] = {}

@@ -13,7 +13,7 @@ import wrapt
 from omegaconf import OmegaConf
 
 from actfocus_verl.config import TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS
-from actfocus_verl.credit.estimators import ESTIMATORS
+from actfocus_verl.credit.estimation import is_ours
 from actfocus_verl.credit.filters import REFILL
 from actfocus_verl.errors import ConfigurationError
 
@@ -55,7 +55,7 @@ def _ignored(config: Any) -> str | None:
         if value not in neutral:
             return f"ignores {key}={value}"
     name = OmegaConf.select(config, ESTIMATOR)
-    return f"does not pass on the columns that {ESTIMATOR}={name} reads" if name in ESTIMATORS else None
+    return f"does not pass on the columns that {ESTIMATOR}={name} reads" if is_ours(str(name)) else None
 
 
 def _remedy(config: Any, *, is_v1: bool) -> str:

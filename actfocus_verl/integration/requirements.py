@@ -6,12 +6,13 @@ Read by the checks before a run and by the trainer, so that a command of verl's 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from omegaconf import OmegaConf
 from verl.workers.engine import EngineRegistry
 
+from actfocus_verl.config import estimator_columns
 from actfocus_verl.credit.filters import REFILL, GroupFilter
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
@@ -110,9 +111,9 @@ def aggregation_warning(config: Any, weighting: WeightingSpec) -> str | None:
     return f"{_AGGREGATION}={mode} is not Eq. 6, which divides by the sum of the weights as token-mean does: {instead}"
 
 
-def logit_signals(weighting: WeightingSpec, *, diagnosed: bool) -> list[str]:
-    """Return the signals that the weighting and the diagnostic want of the reference's logits."""
-    wanted = {*weighting.required_columns, *((ENERGY,) if diagnosed else ())}
+def logit_signals(columns: Iterable[str], *, diagnosed: bool) -> list[str]:
+    """Return the signals of the reference's logits among the columns that methods read, and the diagnostic's."""
+    wanted = {*columns, *((ENERGY,) if diagnosed else ())}
     return [name for name in LOGIT_SIGNALS if name in wanted]
 
 
@@ -122,7 +123,7 @@ def require_signals(config: Any, weighting: WeightingSpec, *, diagnosed: bool) -
     On a machine without accelerators verl looks for the engine of an NVIDIA GPU; what the workers have shows in the
     first pass (`no_signals`).
     """
-    signals = logit_signals(weighting, diagnosed=diagnosed)
+    signals = logit_signals((*weighting.required_columns, *estimator_columns(config)), diagnosed=diagnosed)
     if not signals:
         return
     strategy = str(OmegaConf.select(config, _reference_strategy(config)))

@@ -21,7 +21,15 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
-from actfocus_verl.columns import GROUP_IDS, PASSED_ON, TOKEN_ROLES, TOKEN_WEIGHTS, TURN_IDS, TURN_REWARDS
+from actfocus_verl.columns import (
+    ANSWER_SCORES,
+    GROUP_IDS,
+    PASSED_ON,
+    TOKEN_ROLES,
+    TOKEN_WEIGHTS,
+    TURN_IDS,
+    TURN_REWARDS,
+)
 from actfocus_verl.config import (
     action_span,
     drops_nonfinite,
@@ -52,9 +60,9 @@ from actfocus_verl.integration.columns import (
 )
 from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.episode_metrics import episode_metrics
-from actfocus_verl.integration.estimators import require_single_outputs, step_inputs
+from actfocus_verl.integration.estimators import register, require_single_outputs, step_inputs
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
-from actfocus_verl.integration.half_chosen import TRAINER_PREFIX
+from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.requirements import (
@@ -73,6 +81,7 @@ POLL_SECONDS = 0.1
 
 _ADVANTAGES = "advantages"
 _SCORES = "rm_scores"
+_CREDIT = "credit.name"
 
 
 class TokenCreditMixin:
@@ -97,6 +106,8 @@ class TokenCreditMixin:
         self.weighting = build_weighting(section(config, "credit"))
         self.group_filter = build_filter(section(config, "filter") or {"name": "none"})
         self.estimator = require_estimator(config)
+        if self.estimator is not None:
+            register(self.estimator.name)
         self.early_stop = build_early_stop(section(config, "early_stop"))
         require_weighting_columns(config, self.weighting)
         require_weights_in_effect(config, self.weighting, self.group_filter, diagnosed=self.is_diagnosed)
@@ -112,8 +123,13 @@ class TokenCreditMixin:
 
     @property
     def reference_signals(self) -> list[str]:
-        """What the weighting and the diagnostic want of the reference's logits."""
-        return logit_signals(self.weighting, diagnosed=self.is_diagnosed)
+        """What the methods and the diagnostic want of the reference's logits."""
+        return logit_signals(self._columns_read, diagnosed=self.is_diagnosed)
+
+    @property
+    def _columns_read(self) -> set[str]:
+        of_estimator = () if self.estimator is None else self.estimator.required_columns
+        return {*self.weighting.required_columns, *of_estimator}
 
     @cached_property
     def span_columns(self) -> SpanColumns:
@@ -197,11 +213,13 @@ class TokenCreditMixin:
             )
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's pass of the policy that sampled; where the estimator wants them, one more over known answers."""
+        """verl's pass of the policy that sampled; where a method wants them, one more over known answers."""
         batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
-        if self.estimator is None or not self.estimator.needs_answers:
+        if ANSWER_SCORES not in self._columns_read:
             return batch
-        return score_answers(batch, self.estimator.name, self._log_prob_pass)
+        if self.estimator is not None and self.estimator.needs_answers:
+            return score_answers(batch, ESTIMATOR, self.estimator.name, self._log_prob_pass)
+        return score_answers(batch, _CREDIT, self.weighting.name, self._log_prob_pass)
 
     def _log_prob_pass(self, batch: KVBatchMeta) -> KVBatchMeta:
         """Have the actor write `log_probs` to the rows of a batch that is not the step's; returns it with padding."""
@@ -262,7 +280,7 @@ class TokenCreditMixin:
         required = [name for name in self.weighting.required_columns if name != GROUP_IDS]
         names = list(dict.fromkeys([*PASSED_ON, *required, *((_SCORES,) if self.is_diagnosed else ())]))
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-        require_columns(data, required, "credit.name", self.weighting.name, otherwise="credit=uniform")
+        require_columns(data, required, _CREDIT, self.weighting.name, otherwise="credit=uniform")
         nested_mask = data["response_mask"]
         valid_rows = valid_rows_of(batch)
         columns = method_columns(data, valid_rows) | {GROUP_IDS: group_ids(batch.keys)}

@@ -9,6 +9,7 @@ from typing import Final
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.config import has_reference, require_deviation
+from actfocus_verl.credit.estimation import traits_of
 from actfocus_verl.credit.filters import REFILL, build_filter
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
@@ -38,7 +39,7 @@ def check_batches(config: DictConfig) -> None:
     if config.critic.enable:
         require_integer(_CRITIC_MINI_BATCH, config.critic.ppo_mini_batch_size, low=1)
         _check_mini_batch(_CRITIC_MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _CRITIC))
-    if config.algorithm.adv_estimator in ("grpo", "gigpo", "igpo", "a2tgpo") and rollout.n == 1:
+    if rollout.n == 1 and traits_of(str(config.algorithm.adv_estimator)).compares_groups:
         logger.warning(
             "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so %s subtracts no baseline. "
             "Set it to 2 at least.",

@@ -82,14 +82,14 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ({"data.val_files": ["evaluation", "test"]}, "data.val_files=['evaluation', 'test']: is no split"),
         (
             {"credit.name": "actfocuss"},
-            "credit.name='actfocuss': is no known weighting. Choose one of actfocus, action_only, aem, ",
+            "credit.name='actfocuss': is not a known weighting. Choose one of actfocus, action_only, aem, ",
         ),
         ({"credit.alpha": 1.5}, "credit.alpha=1.5: is out of range. Choose a number in [0, 1]"),
         ({"credit.alpha": -0.1}, "credit.alpha=-0.1: is out of range. Choose a number in [0, 1]"),
         ({"credit.beta": -1}, "credit.beta=-1: is out of range. Choose a number of at least 0"),
         (
             {"credit.gamma": 1},
-            "credit.gamma=1: is no parameter of the weighting actfocus. Known keys: name, normalize, ",
+            "credit.gamma=1: is not a parameter of the weighting actfocus. Known keys: name, normalize, ",
         ),
         ({"credit.normalize": "token"}, "credit.normalize='token': is unknown. Choose one of batch, mini_batch"),
         (

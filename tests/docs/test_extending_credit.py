@@ -45,7 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path.write_text(yaml_block)
     monkeypatch.syspath_prepend(str(tmp_path))
     known_weightings()  # imports the shipped ones, which stay
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry.WEIGHTINGS, "entries", dict(registry.WEIGHTINGS.entries))
     yield tmp_path
     for name in MODULES:
         sys.modules.pop(name, None)
