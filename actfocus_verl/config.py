@@ -6,15 +6,27 @@ The checks made before a run starts are in `actfocus_verl.preflight`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from actfocus_verl.columns import (
+    ANSWER_SCORES,
+    CLIP_SCALES,
+    COLUMNS,
+    CRITIC,
+    ENTROPY,
+    ESTIMATOR,
+    REFERENCE,
+    WEIGHTING,
+    Giver,
+    given_by,
+)
 from actfocus_verl.credit.checks import check_flag
-from actfocus_verl.credit.estimators import ESTIMATORS, EstimatorSpec, build_estimator
+from actfocus_verl.credit.estimation import EstimatorSpec, build_estimator
 from actfocus_verl.credit.filters import GroupFilter
-from actfocus_verl.credit.registry import WeightingSpec
+from actfocus_verl.credit.registry import WeightingSpec, build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.spans import KEY as ACTION_SPAN
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span
@@ -32,14 +44,6 @@ TURN_RATIO_LOSS = "turn_ratio"
 DROP_NONFINITE = "run.drop_nonfinite"
 
 _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
-
-_GIVEN_BY_THE_REFERENCE = {
-    "energy": "energy",
-    "reference_entropy": "entropy",
-    "gauge_free_energy": "gauge-free energy",
-    "ref_log_prob": "log-probs",
-}
-"""Columns that only a reference pass writes, and what to call them."""
 
 _ADD_A_REFERENCE = (
     "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
@@ -98,22 +102,64 @@ def has_reference(config: Any) -> bool:
     return bool(config.algorithm.get("use_kl_in_reward", False) or config.actor_rollout_ref.actor.use_kl_loss)
 
 
+def estimator_columns(config: Any) -> tuple[str, ...]:
+    """Return the columns that the run's advantage estimator declares; none for one of verl's."""
+    spec = build_estimator(str((config.get("algorithm") or {}).get("adv_estimator")), section(config, "estimator"))
+    return () if spec is None else spec.required_columns
+
+
 def needs_answers(config: Any) -> bool:
-    """Whether the run's advantage estimator has the policy probed for answers that the world knows."""
-    spec = ESTIMATORS.get(str((config.get("algorithm") or {}).get("adv_estimator")))
-    return spec is not None and spec.needs_answers
+    """Whether the estimator or the weighting has the policy probed for answers that the world knows."""
+    credit = section(config, "credit")
+    of_weighting = build_weighting(credit).required_columns if credit else ()
+    return ANSWER_SCORES in (*estimator_columns(config), *of_weighting)
 
 
-def require_reference(config: Any, weighting: WeightingSpec) -> None:
-    """Raise ConfigurationError when the weighting reads a column of the reference pass and there is no such pass."""
-    wanted = [name for column, name in _GIVEN_BY_THE_REFERENCE.items() if column in weighting.required_columns]
-    if wanted and not has_reference(config):
+def has_critic(config: Any) -> bool:
+    """Whether verl trains a critic: null leaves it to the estimator, and verl's GAE alone needs one."""
+    enabled = config.critic.enable
+    return bool(enabled) if enabled is not None else config.algorithm.adv_estimator == "gae"
+
+
+def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, later: Sequence[Giver]) -> None:
+    """Raise ConfigurationError when the method `key=name` reads a column that no part of this run gives.
+
+    Args:
+        columns: what it declares to read.
+        later: parts of a step that come after it.
+    """
+    possible = [column.name for column in COLUMNS.values() if column.given_by not in later]
+    unknown = [column for column in columns if column not in possible]
+    if unknown:
+        problem = f"reads the column {' and '.join(unknown)}, which no step has at that point"
+        raise ConfigurationError(key, name, problem, f"Known columns: {', '.join(possible)}")
+    of_reference = given_by(REFERENCE, columns)
+    if of_reference and not has_reference(config):
+        problem = f"needs the {' and '.join(of_reference)} of a frozen reference, and no reference is configured"
+        raise ConfigurationError(key, name, problem, _ADD_A_REFERENCE)
+    if given_by(CRITIC, columns) and not has_critic(config):
+        raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
+    correction = config.algorithm.get("rollout_correction") or {}
+    if ENTROPY in columns and correction.get("bypass_mode", False):
         raise ConfigurationError(
-            "credit.name",
-            weighting.name,
-            f"needs the {' and '.join(wanted)} of a frozen reference, and no reference is configured",
-            _ADD_A_REFERENCE,
+            key,
+            name,
+            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
+            "computes it",
+            "Set algorithm.rollout_correction.bypass_mode=false",
         )
+
+
+def require_weighting_columns(config: Any, weighting: WeightingSpec) -> None:
+    """Raise ConfigurationError when the weighting reads a column that no part of this run gives."""
+    key, name, columns = "credit.name", weighting.name, weighting.required_columns
+    require_given(config, key, name, columns, later=(WEIGHTING,))
+    if CLIP_SCALES in columns:
+        algorithm = str(config.algorithm.adv_estimator)
+        spec = build_estimator(algorithm, section(config, "estimator"))
+        if spec is None or not spec.scales_clip_ranges:
+            problem = f"reads {CLIP_SCALES}, and algorithm.adv_estimator={algorithm} gives none"
+            raise ConfigurationError(key, name, problem, "Use algorithm=a2tgpo, or another weighting")
 
 
 def is_diagnosed(config: Any) -> bool:
@@ -134,19 +180,6 @@ def drops_nonfinite(config: Any) -> bool:
     wanted = OmegaConf.select(config, DROP_NONFINITE, default=False)
     check_flag(DROP_NONFINITE, wanted)
     return bool(wanted)
-
-
-def require_entropy(config: Any, weighting: WeightingSpec) -> None:
-    """Raise ConfigurationError when the weighting reads the policy's entropy and no pass computes it."""
-    correction = config.algorithm.get("rollout_correction") or {}
-    if "entropy" in weighting.required_columns and correction.get("bypass_mode", False):
-        raise ConfigurationError(
-            "credit.name",
-            weighting.name,
-            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
-            "computes it",
-            "Set algorithm.rollout_correction.bypass_mode=false",
-        )
 
 
 def require_deviation(config: Any, group_filter: GroupFilter) -> None:
@@ -170,9 +203,8 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
     spec = build_estimator(name, section(config, "estimator"))
     if spec is None:
         return None
-    if spec.needs_values and not config.critic.enable:
-        raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
-    if not spec.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
+    require_given(config, key, name, spec.required_columns, later=(ESTIMATOR, WEIGHTING))
+    if not spec.definition.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
         raise ConfigurationError(
             "algorithm.use_kl_in_reward",
             True,
@@ -180,14 +212,14 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
             "Set it to false; actor_rollout_ref.actor.use_kl_loss=true is the KL term of the loss",
         )
     loss_mode = str(config.actor_rollout_ref.actor.policy_loss.loss_mode)
-    if spec.parameters.get("clip_beta", 0.0) > 0 and loss_mode != TURN_RATIO_LOSS:
+    if spec.scales_clip_ranges and loss_mode != TURN_RATIO_LOSS:
         raise ConfigurationError(
-            "estimator.clip_beta",
-            spec.parameters["clip_beta"],
-            f"actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} has one clip range for all turns",
-            f"Set loss_mode={TURN_RATIO_LOSS}, or estimator.clip_beta=0",
+            "actor_rollout_ref.actor.policy_loss.loss_mode",
+            loss_mode,
+            f"has one clip range for all turns, and {name} scales those of turns",
+            f"Set it to {TURN_RATIO_LOSS}, or the parameters of the estimator so that it scales none",
         )
-    if spec.by_tree:
+    if spec.definition.by_tree:
         _require_whole_trees(config, name)
     return spec
 

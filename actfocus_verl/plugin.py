@@ -175,6 +175,8 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
     from verl.workers.engine import EngineRegistry
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
+    from actfocus_verl.credit.estimation import ESTIMATORS
+
     ours, engines = _OURS, EngineRegistry._engines
     lm, values = engines.get("language_model", {}), engines.get("value_model", {})
 
@@ -213,11 +215,11 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
             f"{ours}.loss.{loss}_policy_loss",
             functools.partial(POLICY_LOSS_REGISTRY.get, loss),
         )
-    for name in ("gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo", "carl"):
+    for name in ESTIMATORS.known():
         yield (
             "advantage estimator",
             f"algorithm.adv_estimator={name}",
-            f"{ours}.estimators.{name}",
+            _qualified(ESTIMATORS.get(name).function),
             functools.partial(ADV_ESTIMATOR_REGISTRY.get, name),
         )
     for mode, trainer in (("sync", "trainer.TokenCreditTrainerSync"), ("benchmark", "benchmark.BenchmarkTrainer")):
@@ -249,7 +251,11 @@ def _registration(registry: str, setting: str, expected: str, look_up: Callable[
         found = hydra.utils.get_object(found["_target_"])
     if found is None:
         return Registration(registry, setting, expected, None, "")
-    return Registration(registry, setting, expected, f"{found.__module__}.{found.__qualname__}", _source(found))
+    return Registration(registry, setting, expected, _qualified(found), _source(found))
+
+
+def _qualified(found: Any) -> str:
+    return f"{found.__module__}.{found.__qualname__}"
 
 
 def _source(found: Any) -> str:

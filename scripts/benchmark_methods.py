@@ -23,7 +23,7 @@ from benchmark import median_interval
 from torch.profiler import ProfilerActivity, profile
 
 from actfocus_verl.credit import estimators
-from actfocus_verl.credit.estimators import Episodes
+from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import TokenRole

@@ -1,14 +1,20 @@
-"""RAGEN-2's rules for ending a run that has nothing left to learn from, or never learns (arXiv 2604.06268)."""
+"""RAGEN-2's rules for ending a run that has nothing left to learn from, or never learns (arXiv 2604.06268).
+
+A rule is a function ``(history, *, parameters) -> reason``: why the run should end, or None. Its keyword-only
+parameters are keys of the ``early_stop`` section, and its defaults leave it off, since every rule of ours is asked. A
+rule of one's own is asked as well where ``early_stop.name`` is its path, ``package.module:function``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
 from actfocus_verl.credit.checks import check_count, check_number
+from actfocus_verl.credit.registry import F, Method, Params, Registry, is_path, keys_under, parameters
 from actfocus_verl.errors import ConfigurationError
 
 REASON: Final = "early_stop/reason"
@@ -17,34 +23,20 @@ DEVIATION: Final = "filter/group_std/mean"
 EMPTY: Final = "filter/nothing_left"
 """Metrics of a step that the rules read."""
 
+RULES: Final = Registry("early-stop rule", "early_stop", (__name__,), Method)
 
-@dataclass(frozen=True)
-class EarlyStop:
-    """The `early_stop` section. A rule whose number is None is off."""
 
-    name: str = "none"
-    success_below: float | None = None
-    evaluations: int = 5
-    std_share_below: float | None = None
-    steps: int = 10
-    empty_steps: int | None = None
+def register_rule(name: str, *, check: Callable[..., None] | None = None) -> Callable[[F], F]:
+    """Decorator: have every run ask a rule, whose parameters become keys of ``early_stop``.
 
-    def reason(self, history: History) -> str | None:
-        """Say which rule holds at the end of a history; None: go on."""
-        rates = history.success_rates[-self.evaluations :]
-        if self.success_below is not None and _all(rates, self.evaluations, lambda rate: rate < self.success_below):
-            return f"success was below {self.success_below:g} in {self.evaluations} evaluations in a row"
-        first, last = history.deviations[: self.steps], history.deviations[-self.steps :]
-        if self.std_share_below is not None and first:
-            limit = self.std_share_below * sum(first) / len(first)
-            if _all(last, self.steps, lambda deviation: deviation < limit):
-                return (
-                    f"returns differed within groups by less than {self.std_share_below:g} of what they differed by at "
-                    f"first, {self.steps} steps in a row"
-                )
-        if self.empty_steps is not None and _all(history.empty[-self.empty_steps :], self.empty_steps, bool):
-            return f"the filter left nothing to train on, {self.empty_steps} steps in a row"
-        return None
+    Raises ValueError when the name is not short, or is taken by another function.
+    """
+
+    def register(function: F) -> F:
+        RULES.add(name, Method(function, (), check))
+        return function
+
+    return register
 
 
 @dataclass
@@ -73,23 +65,93 @@ class History:
             )
 
 
+def _check_success(*, success_below: object, evaluations: object) -> None:
+    check_count("evaluations", evaluations)
+    if success_below is not None:
+        check_number("success_below", success_below, low=0, high=1, open_low=True)
+
+
+@register_rule("success", check=_check_success)
+def success(history: History, *, success_below: float | None = None, evaluations: int = 5) -> str | None:
+    """Success stays near nothing."""
+    rates = history.success_rates[-evaluations:]
+    if success_below is None or not _all(rates, evaluations, lambda rate: rate < success_below):
+        return None
+    return f"success was below {success_below:g} in {evaluations} evaluations in a row"
+
+
+def _check_agreement(*, std_share_below: object, steps: object) -> None:
+    check_count("steps", steps)
+    if std_share_below is not None:
+        check_number("std_share_below", std_share_below, low=0, high=1, open_low=True)
+
+
+@register_rule("agreement", check=_check_agreement)
+def agreement(history: History, *, std_share_below: float | None = None, steps: int = 10) -> str | None:
+    """Returns within prompt groups come to agree."""
+    first, last = history.deviations[:steps], history.deviations[-steps:]
+    if std_share_below is None or not first:
+        return None
+    limit = std_share_below * sum(first) / len(first)
+    if not _all(last, steps, lambda deviation: deviation < limit):
+        return None
+    return (
+        f"returns differed within groups by less than {std_share_below:g} of what they differed by at first, {steps} "
+        "steps in a row"
+    )
+
+
+def _check_empty(*, empty_steps: object) -> None:
+    if empty_steps is not None:
+        check_count("empty_steps", empty_steps)
+
+
+@register_rule("empty", check=_check_empty)
+def empty(history: History, *, empty_steps: int | None = None) -> str | None:
+    """The filter leaves nothing to train on."""
+    if empty_steps is None or not _all(history.empty[-empty_steps:], empty_steps, bool):
+        return None
+    return f"the filter left nothing to train on, {empty_steps} steps in a row"
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """The rules of a run, each with its parameters."""
+
+    rules: Sequence[tuple[Callable[..., str | None], Params]]
+
+    def reason(self, history: History) -> str | None:
+        """Say which rule holds at the end of a history; None: go on."""
+        reasons = (rule(history, **params) for rule, params in self.rules)
+        return next((reason for reason in reasons if reason is not None), None)
+
+
 def build_early_stop(config: Mapping[str, Any]) -> EarlyStop:
-    """Return the rules of the `early_stop` section; an empty section has none.
+    """Return the rules of the `early_stop` section; an empty section has them all off.
+
+    Args:
+        config: `name`, which says what the rest of the section is called or is the path of one more rule; and the
+            parameters of all rules.
 
     Raises:
-        ConfigurationError: an unknown key, or a value that cannot be.
+        ConfigurationError: an unknown key, a value that cannot be, or a path that leads to no function.
     """
-    known = [entry.name for entry in fields(EarlyStop)]
-    for key, value in config.items():
-        if key not in known:
-            raise ConfigurationError(f"early_stop.{key}", value, "is unknown", f"Known keys: {', '.join(known)}")
-    rules = EarlyStop(**config)
-    for key, value in asdict(rules).items():
-        if key in ("evaluations", "steps") or (key == "empty_steps" and value is not None):
-            check_count(f"early_stop.{key}", value)
-        elif key in ("success_below", "std_share_below") and value is not None:
-            check_number(f"early_stop.{key}", value, low=0, high=1, open_low=True)
-    return rules
+    options = {str(key): value for key, value in config.items()}
+    name = options.pop("name", None)
+    rules = {known: RULES.get(known) for known in RULES.known()}
+    with keys_under(RULES.section):
+        if is_path(name):
+            rules[str(name)] = RULES.get(name)
+        keys = {rule: parameters(method.function)[0] for rule, method in rules.items()}
+        known = [key for named in keys.values() for key in named]
+        for key, value in options.items():
+            if key not in known:
+                raise ConfigurationError(key, value, "is unknown", f"Known keys: {', '.join(('name', *known))}")
+        built = []
+        for rule, method in rules.items():
+            own = {key: options[key] for key in keys[rule] if key in options}
+            built.append((method.function, RULES.complete(rule, method, own)))
+    return EarlyStop(built)
 
 
 def _all(values: Sequence[Any], count: int, holds: Callable[[Any], bool]) -> bool:

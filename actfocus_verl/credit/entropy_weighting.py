@@ -252,7 +252,7 @@ def check_empg(*, k: object, k_future: object, zeta: object, center: object) -> 
     check_flag("center", center)
 
 
-@register_weighting(ENTROPY_QUANTILE, required_columns=("entropy",), check=check_entropy_quantile)
+@register_weighting(ENTROPY_QUANTILE, required_columns=("entropy",), check=check_entropy_quantile, granularity="token")
 def entropy_quantile_weighting(columns: Mapping[str, Tensor], *, fraction: float = 0.2) -> Tensor:
     """``credit.name=entropy_quantile``: see :func:`entropy_quantile`."""
     return entropy_quantile(columns["entropy"], columns["token_roles"], fraction=fraction)
@@ -262,7 +262,7 @@ def _aem_columns(params: Mapping[str, object]) -> tuple[str, ...]:
     return ("entropy", "turn_ids", "group_ids") if params["scope"] == "group" else ("entropy", "turn_ids")
 
 
-@register_weighting(AEM, required_columns=_aem_columns, check=check_aem)
+@register_weighting(AEM, required_columns=_aem_columns, check=check_aem, granularity="turn")
 def aem_weighting(
     columns: Mapping[str, Tensor], *, lam: float = 1.0, gate: float = 0.1, scope: str = "group"
 ) -> Tensor:
@@ -282,7 +282,7 @@ def _empg_columns(params: Mapping[str, object]) -> tuple[str, ...]:
     return ("entropy", "turn_ids", "advantages") if params["center"] else ("entropy", "turn_ids")
 
 
-@register_weighting(EMPG, required_columns=_empg_columns, check=check_empg)
+@register_weighting(EMPG, required_columns=_empg_columns, check=check_empg, granularity="turn")
 def empg_weighting(
     columns: Mapping[str, Tensor],
     *,

@@ -1,14 +1,15 @@
 """Which prompt groups of a step train, and how much each counts, judged by how far the returns of a group differ.
 
-A filter is a function ``(deviations, *, parameters) -> factors``. It gets the standard deviations of the returns of
-each group in falling order, float64 (G,), and returns a factor for each of the K groups it keeps, the first K of that
-order: 1, or what `soft_reweight` and `loss_scaling` make of it. The trainer multiplies the factor into the token
-weights of the group after they are normalised, which equals a factor on its advantages, since no factor is negative.
+A filter is a function ``(deviations, *, parameters) -> factors``. Its keyword-only parameters are the keys of the
+``filter`` section, with their defaults. It gets the standard deviations of the returns of each group in falling order,
+float64 (G,), and returns a factor for each of the K groups it keeps, the first K of that order: 1, or what
+`soft_reweight` and `loss_scaling` make of it. The trainer multiplies the factor into the token weights of the group
+after they are normalised, which equals a factor on its advantages, since no factor is negative. One's own is selected
+by ``filter.name=package.module:function``, or by a name that ``@register_filter`` gives it.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,11 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from actfocus_verl.credit.checks import check_flag, check_number
+from actfocus_verl.credit.checks import check_choice, check_flag, check_number
+from actfocus_verl.credit.registry import F, Method, Registry, keys_under
 from actfocus_verl.errors import ConfigurationError
 
 FloatArray = NDArray[np.float64]
-FilterFunction = Callable[..., FloatArray]
 
 _ROUNDING: Final = 1e-6
 """Returns are float32: within this share of the largest (or of 1), they are the same return."""
@@ -30,13 +31,45 @@ _EXACT: Final = 1 - 1e-9
 """Times a share of a sum: rounding alone costs no further group."""
 _LARGE: Final = 1e9
 """Equal deviations are the case in which most groups stay, and beside such large ones `eps` means nothing."""
-REFILL: Final = "zero_variance_refill"
-"""The filter that verl's replay buffer is."""
 _MANY: Final = 1000
 """Groups, enough for any share of them to leave one out."""
 _SCALINGS: Final = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """`loss_scaling` -> exponent of the kept share."""
 _MASSES: Final = ("linear", "softmax")
+
+
+@dataclass(frozen=True)
+class Filter(Method):
+    """A filter: ``(deviations: FloatArray, *, parameters) -> FloatArray``."""
+
+    scales: bool = True
+    """Whether a group that is kept may get another factor than 1, be it only 0 where nothing is left to train on."""
+    refills: bool = False
+    """Whether verl's replay buffer does the work, which generates other groups in place of those it drops."""
+
+
+FILTERS: Final = Registry("filter", "filter", (__name__,), Filter)
+
+
+def register_filter(
+    name: str, *, check: Callable[..., None] | None = None, scales: bool = True, refills: bool = False
+) -> Callable[[F], F]:
+    """Decorator: make a filter known as ``filter.name=<name>``. The function itself is returned unchanged.
+
+    Args:
+        name: a short name without ``:`` and ``.``, which mark a path.
+        check: see :class:`~actfocus_verl.credit.registry.Method`.
+        scales, refills: see :class:`Filter`.
+
+    Raises:
+        ValueError: the name is not short, or is taken by another function.
+    """
+
+    def register(function: F) -> F:
+        FILTERS.add(name, Filter(function, (), check, scales, refills))
+        return function
+
+    return register
 
 
 @dataclass(frozen=True)
@@ -56,23 +89,25 @@ class GroupFilter:
     """A filter with its parameters; call it with the returns of each group."""
 
     name: str
+    """The name or path it was selected by."""
+    definition: Filter
     params: Mapping[str, Any]
     """All parameters of the function, defaults filled in."""
 
     def __call__(self, returns_by_group: Mapping[str, Sequence[float]]) -> Selection:
         """Ties go by group id, so that the order of arrival cannot matter.
 
-        Raises ValueError for a return that is not finite.
+        Raises ValueError for a return that is not finite, and for factors that cannot be used.
         """
         deviations = {group: group_std(returns_by_group[group]) for group in sorted(returns_by_group)}
         ranked = sorted(deviations, key=lambda group: (-deviations[group], group))
-        factors = _FILTERS[self.name](np.array([deviations[group] for group in ranked]), **self.params)
+        factors = self._factors(np.array([deviations[group] for group in ranked]))
         kept = dict(zip(ranked, factors.tolist(), strict=False))
         return Selection(kept or {ranked[0]: 0.0}, deviations, nothing_left=not kept)
 
     def most_kept(self, groups: int) -> int:
         """The largest number of groups that can stay of so many."""
-        return max(len(_FILTERS[self.name](np.full(groups, _LARGE), **self.params)), 1)
+        return max(len(self._factors(np.full(groups, _LARGE))), 1)
 
     @property
     def needs_deviation(self) -> bool:
@@ -80,8 +115,19 @@ class GroupFilter:
 
         It is read off what the filter does, so that no filter can forget to say it.
         """
-        equal = _FILTERS[self.name](np.zeros(_MANY), **self.params)
-        return self.name == REFILL or len(equal) < _MANY or bool((equal != 1).any())
+        equal = self._factors(np.zeros(_MANY))
+        return self.definition.refills or len(equal) < _MANY or bool((equal != 1).any())
+
+    def _factors(self, deviations: FloatArray) -> FloatArray:
+        factors = np.asarray(self.definition.function(deviations, **self.params), dtype=np.float64)
+        if factors.ndim != 1 or len(factors) > len(deviations):
+            raise ValueError(
+                f"filter {self.name} returned factors of shape {factors.shape} for {len(deviations)} groups; return "
+                "one for each group that it keeps"
+            )
+        if not (np.isfinite(factors) & (factors >= 0)).all():
+            raise ValueError(f"filter {self.name} returned factors that are negative, NaN or infinite")
+        return factors
 
 
 def group_std(returns: Sequence[float]) -> float:
@@ -98,27 +144,63 @@ def group_std(returns: Sequence[float]) -> float:
     return float(np.std(ordered, ddof=1))
 
 
-def _none(deviations: FloatArray, *, ratio: float = 1.0) -> FloatArray:
+def _check_fraction(key: str, value: object, meaning: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigurationError(key, value, "not in (0, 1]", meaning)
+
+
+def _check_none(*, ratio: object) -> None:
+    if ratio != 1:
+        raise ConfigurationError("ratio", ratio, "filter=none keeps every group", "Use filter=reward_variance.")
+
+
+def _check_ratio(*, ratio: object) -> None:
+    _check_fraction("ratio", ratio, "It is the fraction of groups to keep.")
+
+
+def _check_scaling(*, loss_scaling: object) -> None:
+    check_choice("loss_scaling", loss_scaling, choices=tuple(_SCALINGS))
+
+
+def _check_top_p(*, p: object, mass: object, eps: object, include_zero: object, loss_scaling: object) -> None:
+    _check_fraction("p", p, "It is the share of the mass to keep.")
+    check_choice("mass", mass, choices=_MASSES)
+    check_number("eps", eps, low=0)
+    check_flag("include_zero", include_zero)
+    _check_scaling(loss_scaling=loss_scaling)
+
+
+def _check_min_p(*, p: object, loss_scaling: object) -> None:
+    _check_fraction("p", p, "It is the share of the largest deviation to reach.")
+    _check_scaling(loss_scaling=loss_scaling)
+
+
+@register_filter("none", check=_check_none, scales=False)
+def keep_all(deviations: FloatArray, *, ratio: float = 1.0) -> FloatArray:
     """Every group."""
     return np.ones(len(deviations))
 
 
-def _reward_variance(deviations: FloatArray, *, ratio: float = 1.0) -> FloatArray:
+@register_filter("reward_variance", check=_check_ratio, scales=False)
+def reward_variance(deviations: FloatArray, *, ratio: float = 1.0) -> FloatArray:
     """StarPO-S: the first max(int(ratio * G), 1) groups."""
     return np.ones(max(int(ratio * len(deviations)), 1))
 
 
-def _zero_variance(deviations: FloatArray, *, loss_scaling: str = "none") -> FloatArray:
+@register_filter("zero_variance", check=_check_scaling)
+def zero_variance(deviations: FloatArray, *, loss_scaling: str = "none") -> FloatArray:
     """DAPO: the groups whose returns are not all equal."""
     return _kept(int(np.count_nonzero(deviations)), deviations, loss_scaling)
 
 
-def _zero_variance_refill(deviations: FloatArray) -> FloatArray:
+@register_filter("zero_variance_refill", scales=False, refills=True)
+def zero_variance_refill(deviations: FloatArray) -> FloatArray:
     """DAPO: every group that reaches the trainer; verl's replay buffer has replaced those whose returns are equal."""
     return np.ones(len(deviations))
 
 
-def _top_p(
+@register_filter("top_p", check=_check_top_p)
+def top_p(
     deviations: FloatArray,
     *,
     p: float = 0.9,
@@ -145,13 +227,15 @@ def _top_p(
     return _kept(kept, deviations, loss_scaling)
 
 
-def _min_p(deviations: FloatArray, *, p: float = 0.8, loss_scaling: str = "none") -> FloatArray:
+@register_filter("min_p", check=_check_min_p)
+def min_p(deviations: FloatArray, *, p: float = 0.8, loss_scaling: str = "none") -> FloatArray:
     """RAGEN-2: the groups whose deviation is at least p times the largest; none where all are 0."""
     reached = (deviations > 0) & (deviations >= p * deviations[0] - _MIN_P_TOLERANCE)
     return _kept(int(np.count_nonzero(reached)), deviations, loss_scaling)
 
 
-def _soft_reweight(deviations: FloatArray) -> FloatArray:
+@register_filter("soft_reweight")
+def soft_reweight(deviations: FloatArray) -> FloatArray:
     """RAGEN-2: every group, times its deviation over the largest; 0 where all are 0."""
     return deviations / deviations[0] if deviations[0] > 0 else np.zeros(len(deviations))
 
@@ -160,54 +244,15 @@ def _kept(count: int, deviations: FloatArray, loss_scaling: str) -> FloatArray:
     return np.full(count, (count / len(deviations)) ** _SCALINGS[loss_scaling])
 
 
-_FILTERS: Final[dict[str, FilterFunction]] = {
-    "none": _none,
-    "reward_variance": _reward_variance,
-    "zero_variance": _zero_variance,
-    REFILL: _zero_variance_refill,
-    "top_p": _top_p,
-    "min_p": _min_p,
-    "soft_reweight": _soft_reweight,
-}
-
-
 def build_filter(config: Mapping[str, Any]) -> GroupFilter:
     """Return the filter of the `filter` section: `name`, and that filter's parameters.
 
     Raises:
         ConfigurationError: an unknown name or key, or a value that cannot be.
     """
-    options = dict(config)
+    options = {str(key): value for key, value in config.items()}
     name = options.pop("name", None)
-    if name not in _FILTERS:
-        raise ConfigurationError("filter.name", name, "unknown filter", f"Choose one of {sorted(_FILTERS)}.")
-    parameters = list(inspect.signature(_FILTERS[name]).parameters.values())[1:]  # the first one takes the deviations
-    defaults = {parameter.name: parameter.default for parameter in parameters}
-    for key, value in options.items():
-        if key not in defaults:
-            known = ", ".join(("name", *defaults))
-            raise ConfigurationError(f"filter.{key}", value, f"unknown key of filter={name}", f"Known keys: {known}.")
-        _check_parameter(key, value)
-    if name == "none" and options.get("ratio", 1) != 1:
-        raise ConfigurationError(
-            "filter.ratio", options["ratio"], "filter=none keeps every group", "Use filter=reward_variance."
-        )
-    return GroupFilter(name, defaults | options)
-
-
-def _check_parameter(key: str, value: object) -> None:
-    if key in ("ratio", "p"):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-            meaning = {
-                "ratio": "It is the fraction of groups to keep.",
-                "p": "It is the share of the mass to keep, or for min_p of the largest deviation to reach.",
-            }
-            raise ConfigurationError(f"filter.{key}", value, "not in (0, 1]", meaning[key])
-    elif key == "eps":
-        check_number("filter.eps", value, low=0)
-    elif key == "include_zero":
-        check_flag("filter.include_zero", value)
-    else:
-        choices = _MASSES if key == "mass" else tuple(_SCALINGS)
-        if value not in choices:
-            raise ConfigurationError(f"filter.{key}", value, "is unknown", f"Choose one of {', '.join(choices)}.")
+    with keys_under(FILTERS.section):
+        definition = FILTERS.get(name)
+        params = FILTERS.complete(str(name), definition, options, also=("name",))
+    return GroupFilter(str(name), definition, params)

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from actfocus_verl.credit.estimators import Episodes, discounted_sums, sums_by
+from actfocus_verl.columns import ANSWER_SCORES, CLIP_SCALES, GROUP_IDS, TURN_IDS, TURN_REWARDS
+from actfocus_verl.credit.checks import check_choice, check_count, check_flag, check_number
+from actfocus_verl.credit.episodes import Episodes, discounted_sums
+from actfocus_verl.credit.estimation import Advantages, Step, register_estimator
+from actfocus_verl.credit.estimators import sums_by
+from actfocus_verl.credit.registry import Params
+
+POOLS: Final = ("separate", "joint")
+"""What IGPO normalises together: gains alone and outcomes alone, or both in one pool."""
 
 _VARIANCE_EPS: Final = 1e-8
 _STD_EPS: Final = 1e-6
@@ -91,7 +99,7 @@ def igpo_advantages(
         gamma: discount of a turn.
         information_weight: factor on the normalised gains; with 0, ``gamma`` 1 and ``"separate"`` the result is
             ``outcome_advantages`` to the bit.
-        pool: one of `estimators.POOLS`.
+        pool: one of `POOLS`.
 
     Returns:
         (B, T), float32: 0 outside the sampled tokens.
@@ -194,3 +202,72 @@ def _z_scores(values: Tensor, groups: Tensor) -> Tensor:
     centred = values - (sums_by(groups, values) / counts)[groups]
     variance = sums_by(groups, centred**2) / counts
     return centred / ((variance + _VARIANCE_EPS).sqrt() + _STD_EPS)[groups]
+
+
+_COLUMNS: Final = (TURN_IDS, TURN_REWARDS, ANSWER_SCORES, GROUP_IDS)
+
+
+def _gains(step: Step, *, first_turn: bool) -> Gains:
+    gains = Gains.of(step.episodes, step.columns[ANSWER_SCORES], first_turn=first_turn)
+    step.metrics.update(gains.metrics)
+    return gains
+
+
+def _check_igpo(*, information_weight: object, pool: object, first_turn: object) -> None:
+    check_number("information_weight", information_weight, low=0.0)
+    check_choice("pool", pool, choices=POOLS)
+    check_flag("first_turn", first_turn)
+
+
+@register_estimator("igpo", required_columns=_COLUMNS, check=_check_igpo, granularity="turn", family="Monte Carlo")
+def igpo(step: Step, *, information_weight: float = 1.0, pool: str = "separate", first_turn: bool = True) -> Tensor:
+    """The outcome at the last turn and the information gain at the others, normalised, then summed to come."""
+    advantages = igpo_advantages(
+        step.episodes,
+        _gains(step, first_turn=first_turn),
+        step.returns,
+        step.outcome_advantages(),
+        step.group_ids,
+        gamma=step.gamma,
+        information_weight=information_weight,
+        pool=pool,
+    )
+    advantages *= step.response_mask
+    return advantages
+
+
+def _check_a2tgpo(*, alpha: object, clip_beta: object, min_group_size: object, first_turn: object) -> None:
+    check_number("alpha", alpha, low=0.0)
+    check_number("clip_beta", clip_beta, low=0.0, high=1.0)
+    check_count("min_group_size", min_group_size)
+    check_flag("first_turn", first_turn)
+
+
+def _a2tgpo_gives(params: Params) -> tuple[str, ...]:
+    return (CLIP_SCALES,) if params["clip_beta"] > 0 else ()
+
+
+@register_estimator(
+    "a2tgpo",
+    required_columns=_COLUMNS,
+    check=_check_a2tgpo,
+    gives=_a2tgpo_gives,
+    granularity="turn",
+    family="Monte Carlo",
+)
+def a2tgpo(
+    step: Step,
+    *,
+    alpha: float = 0.3,
+    clip_beta: float = 0.3,
+    min_group_size: int = 1,
+    first_turn: bool = False,
+) -> Advantages:
+    """verl's GRPO plus ``alpha`` times the rescaled gains to come; beside them the scales of the clip range."""
+    gains = _gains(step, first_turn=first_turn)
+    normal = turn_group_gains(gains, step.group_ids, min_group_size=min_group_size)
+    advantages = a2tgpo_advantages(
+        step.episodes, gains, normal, step.outcome_advantages(), gamma=step.gamma, alpha=alpha
+    )
+    advantages *= step.response_mask
+    return Advantages(advantages, clip_scales=clip_scales(step.episodes, normal, clip_beta=clip_beta))

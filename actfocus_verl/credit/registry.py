@@ -1,7 +1,9 @@
-"""Weightings by name, and a line of YAML turned into a weighting that is ready to call.
+"""Methods by name, and a section of YAML turned into a method that is ready to call.
 
-A weighting is a function ``(columns, *, parameters) -> weights``. Its keyword-only parameters are its YAML keys, and
-their defaults are the YAML's defaults. One's own takes one function and one line, and no registration::
+Every method is a function whose keyword-only parameters are its YAML keys, with their defaults: weightings (below),
+advantage estimators (:mod:`~actfocus_verl.credit.estimation`), filters and rules for an early stop. A decorator gives
+it a name and states what it needs; ``package.module:function`` selects one without a name. One's own weighting takes
+one function and one line, and no registration::
 
     # my_package/my_module.py
     def half_reasoning(columns, *, share=0.5):
@@ -10,84 +12,227 @@ their defaults are the YAML's defaults. One's own takes one function and one lin
 
     credit: {name: "my_package.my_module:half_reasoning", share: 0.3}
 
-A method with an additive term returns ``(weights, shift)`` instead: the loss then multiplies each token's weight with
-the clipped surrogate of ``A + shift``, where every other weighting leaves the advantage A alone.
+A weighting with an additive term returns ``(weights, shift)`` instead: the loss then multiplies each token's weight
+with the clipped surrogate of ``A + shift``, where every other weighting leaves the advantage A alone.
 
 With ``@register_weighting("half_reasoning", required_columns=("energy",))`` on top it also gets a short name (once its
-module is imported), and says which computed columns it reads, so that the trainer runs the pass that gives them.
+module is imported), and says which computed columns it reads (:mod:`actfocus_verl.columns`), so that the trainer runs
+the pass that gives them.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from torch import Tensor
 
 from actfocus_verl.credit.checks import check_flag, check_normalize
 from actfocus_verl.errors import ConfigurationError
 
-WeightingResult = Tensor | tuple[Tensor, Tensor]
-WeightingFunction = Callable[..., WeightingResult]
-F = TypeVar("F", bound=WeightingFunction)
-RequiredColumns = Sequence[str] | Callable[[Mapping[str, object]], Sequence[str]]
-
-_BUILTIN_MODULES: Final[tuple[str, ...]] = (
-    "actfocus_verl.credit.weighting",
-    "actfocus_verl.credit.entropy_weighting",
-)
-"""Modules that register the weightings we ship; imported when a name is looked up."""
-
-_REGISTRY: dict[str, Definition] = {}
+Params = Mapping[str, Any]
+RequiredColumns = Sequence[str] | Callable[[Params], Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Definition:
-    """A weighting function and what it declared about itself."""
+class Method:
+    """A function and what its decorator said about it."""
 
-    function: WeightingFunction
-    """``(columns: Mapping[str, Tensor], *, parameters) -> Tensor``: (B, T) weights of at least 0; or these and a (B, T)
-    advantage shift."""
+    function: Callable[..., Any]
+    """Its keyword-only parameters are its YAML keys."""
     required_columns: RequiredColumns = ()
-    """Columns it reads beyond ``token_roles`` and ``response_mask``, or a function of its parameters giving them."""
+    """Names in `actfocus_verl.columns` that it reads, or a function of its parameters giving them."""
     check: Callable[..., None] | None = None
     """Called with all parameters by keyword before the run starts; raises ConfigurationError."""
 
-    def columns_for(self, params: Mapping[str, object]) -> tuple[str, ...]:
+    def columns_for(self, params: Params) -> tuple[str, ...]:
         """The required columns under these parameters."""
-        required = self.required_columns
-        return tuple(required(params) if callable(required) else required)
+        return resolved(self.required_columns, params)
+
+
+M = TypeVar("M", bound=Method)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def resolved(columns: RequiredColumns, params: Params) -> tuple[str, ...]:
+    """The names of columns, where they may depend on the parameters."""
+    return tuple(columns(params) if callable(columns) else columns)
+
+
+class Registry(Generic[M]):
+    """The methods of one kind: those that were given a name, and any function by its path."""
+
+    def __init__(self, kind: str, section: str, modules: Sequence[str], define: Callable[..., M]) -> None:
+        """
+        Args:
+            kind: what the methods are called in messages.
+            section: the configuration section with their parameters.
+            modules: those that register what we ship; imported when a name is looked up.
+            define: makes the method of a function about which nothing was said.
+        """
+        self.kind, self.section = kind, section
+        self.entries: dict[str, M] = {}
+        self._modules, self._define = tuple(modules), define
+
+    def add(self, name: str, method: M) -> None:
+        """Give a method a name.
+
+        Raises:
+            ValueError: the name is empty or looks like a path, is taken by another function, or a single string was
+                given for the columns.
+        """
+        if not name or ":" in name or "." in name:
+            raise ValueError(
+                f"{self.kind} name {name!r} is empty or looks like a path; choose a name without ':' and '.'"
+            )
+        columns = method.required_columns
+        if isinstance(columns, str):
+            raise ValueError(f"required_columns={columns!r} is one string; write ({columns!r},)")
+        known = self.entries.get(name)
+        if known is not None and _identity(known.function) != _identity(method.function):
+            raise ValueError(
+                f"{self.kind} name {name!r} is taken by {_identity(known.function)}; choose another for "
+                f"{_identity(method.function)}"
+            )
+        self.entries[name] = method
+
+    def known(self) -> tuple[str, ...]:
+        """The registered names, sorted."""
+        for module in self._modules:
+            importlib.import_module(module)
+        return tuple(sorted(self.entries))
+
+    def get(self, name: Any, key: str = "name") -> M:
+        """The method with a registered name, or of a path ``package.module:function``.
+
+        Raises:
+            ConfigurationError: with the bare key: unknown (lists the known ones), or a path that leads to no function.
+        """
+        if is_path(name):
+            return self._at(key, name)
+        known = self.known()
+        if name not in known:
+            problem = "is missing" if name is None else f"is not a known {self.kind}"
+            remedy = f"Choose one of {', '.join(known)}, or package.module:function"
+            raise ConfigurationError(key, name, problem, remedy)
+        return self.entries[name]
+
+    def _at(self, key: str, path: str) -> M:
+        """The method at ``package.module:function``, with what its decorator declared if it has one."""
+        module_name, _, function_name = path.partition(":")
+        try:
+            function = getattr(importlib.import_module(module_name), function_name, None)
+        except (ImportError, ValueError) as error:  # ValueError: an empty or relative module name
+            problem = f"its module cannot be imported ({error})"
+            raise ConfigurationError(key, path, problem, "Write package.module:function, importable") from error
+        if not callable(function):
+            problem = f"module {module_name} has no function {function_name!r}"
+            raise ConfigurationError(key, path, problem, "Write package.module:function")
+        registered = (method for method in self.entries.values() if method.function is function)
+        return next(registered, self._define(function))
+
+    def complete(self, name: str, method: Method, options: Params, *, also: Sequence[str] = ()) -> dict[str, Any]:
+        """The options with the function's defaults filled in, checked.
+
+        Args:
+            also: further keys of the section, read elsewhere.
+
+        Raises:
+            ConfigurationError: with the bare key: it is not a parameter of the function, is missing, or has a value
+                that the method's check refuses.
+        """
+        named, takes_any = parameters(method.function)
+        known = ", ".join((*also, *named))
+        for key, value in options.items():
+            if key not in named and not takes_any:
+                remedy = f"Known keys: {known}" if known else f"Remove {self.section}.{key}"
+                raise ConfigurationError(key, value, f"is not a parameter of the {self.kind} {name}", remedy)
+        for key, default in named.items():
+            if key not in options and default is inspect.Parameter.empty:
+                remedy = f"Set {self.section}.{key}"
+                raise ConfigurationError(key, None, f"is missing, and {name} has no default for it", remedy)
+        params = {key: default for key, default in named.items() if key not in options} | dict(options)
+        if method.check is not None:
+            method.check(**params)
+        return params
+
+
+def is_path(name: object) -> bool:
+    """Whether a method is named as ``package.module:function``."""
+    return isinstance(name, str) and ":" in name
+
+
+def parameters(function: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """The defaults of a function's keyword-only parameters, by name; and whether it takes any others by keyword."""
+    found = inspect.signature(function).parameters.values()
+    named = {each.name: each.default for each in found if each.kind is each.KEYWORD_ONLY}
+    return named, any(each.kind is each.VAR_KEYWORD for each in found)
+
+
+@contextmanager
+def keys_under(section: str) -> Iterator[None]:
+    """Put ``section.`` before the key of a ConfigurationError raised inside."""
+    try:
+        yield
+    except ConfigurationError as error:
+        key = f"{section}.{error.key}"
+        raise ConfigurationError(key, error.value, error.problem, error.remedy) from error.__cause__
+
+
+def _identity(function: Callable[..., Any]) -> str:
+    """``module:qualified name``, equal for a function and its copy after a reload of the module."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+# Weightings
+
+WeightingResult = Tensor | tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Definition(Method):
+    """A weighting: ``(columns: Mapping[str, Tensor], *, parameters) -> Tensor``.
+
+    (B, T) weights of at least 0; or these and a (B, T) advantage shift. It gets the columns that every weighting gets
+    (`actfocus_verl.columns.PASSED_ON`), and those it requires.
+    """
+
+    granularity: str = ""
+    """``token`` or ``turn``: what it gives weights to; empty: not said."""
+
+
+WEIGHTINGS: Final = Registry(
+    "weighting",
+    "credit",
+    ("actfocus_verl.credit.weighting", "actfocus_verl.credit.entropy_weighting"),
+    Definition,
+)
 
 
 def register_weighting(
-    name: str, *, required_columns: RequiredColumns = (), check: Callable[..., None] | None = None
+    name: str,
+    *,
+    required_columns: RequiredColumns = (),
+    check: Callable[..., None] | None = None,
+    granularity: str = "",
 ) -> Callable[[F], F]:
     """Decorator: make a weighting function known as ``credit.name=<name>``. The function itself is returned unchanged.
 
     Args:
         name: a short name without ``:`` and ``.``, which mark a path.
-        required_columns: see :class:`Definition`.
-        check: see :class:`Definition`.
+        required_columns, check: see :class:`Method`.
+        granularity: see :class:`Definition`.
 
     Raises:
         ValueError: the name is not short, is taken by another function, or a single string was given for the columns.
     """
-    if not name or ":" in name or "." in name:
-        raise ValueError(f"weighting name {name!r} is empty or looks like a path; choose a name without ':' and '.'")
-    if isinstance(required_columns, str):
-        raise ValueError(f"required_columns={required_columns!r} is one string; write ({required_columns!r},)")
 
     def register(function: F) -> F:
-        known = _REGISTRY.get(name)
-        if known is not None and _identity(known.function) != _identity(function):
-            raise ValueError(
-                f"weighting name {name!r} is taken by {_identity(known.function)}; choose another for "
-                f"{_identity(function)}"
-            )
-        _REGISTRY[name] = Definition(function, required_columns, check)
+        WEIGHTINGS.add(name, Definition(function, required_columns, check, granularity))
         return function
 
     return register
@@ -95,42 +240,7 @@ def register_weighting(
 
 def known_weightings() -> tuple[str, ...]:
     """The registered names, sorted."""
-    for module in _BUILTIN_MODULES:
-        importlib.import_module(module)
-    return tuple(sorted(_REGISTRY))
-
-
-def get_weighting(name: str) -> Definition:
-    """The weighting with a registered name, or of a path ``package.module:function``.
-
-    Raises:
-        ConfigurationError: unknown name (lists the known ones), or a path that leads to no function.
-    """
-    if isinstance(name, str) and ":" in name:
-        return _import_weighting(name)
-    known = known_weightings()
-    if name not in known:
-        raise ConfigurationError(
-            "name", name, "is no known weighting", f"Choose one of {', '.join(known)}, or package.module:function"
-        )
-    return _REGISTRY[name]
-
-
-def _import_weighting(path: str) -> Definition:
-    """The weighting at ``package.module:function``, with what its decorator declared if it has one."""
-    module_name, _, function_name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name, None)
-    except (ImportError, ValueError) as error:  # ValueError: an empty or relative module name
-        raise ConfigurationError(
-            "name", path, f"its module cannot be imported ({error})", "Write package.module:function, importable"
-        ) from error
-    if not callable(function):
-        raise ConfigurationError(
-            "name", path, f"module {module_name} has no function {function_name!r}", "Write package.module:function"
-        )
-    registered = (definition for definition in _REGISTRY.values() if definition.function is function)
-    return next(registered, Definition(function))
+    return WEIGHTINGS.known()
 
 
 @dataclass(frozen=True)
@@ -152,7 +262,8 @@ class WeightingSpec:
 
     def __call__(self, columns: Mapping[str, Tensor]) -> WeightingResult:
         """The function's result, raw weights (B, T) or these and a shift, from the columns of a training batch."""
-        return self.definition.function(columns, **self.params)
+        result: WeightingResult = self.definition.function(columns, **self.params)
+        return result
 
 
 def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
@@ -172,35 +283,10 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     mode = options.pop("normalize", "batch")
     placebo = options.pop("placebo", False)
     options.pop("action_span", None)  # says what the roles are made of: the rollout room reads it
-    try:
-        if name is None:
-            raise ConfigurationError("name", None, "is missing", f"Choose one of {', '.join(known_weightings())}")
+    with keys_under(WEIGHTINGS.section):
+        definition = WEIGHTINGS.get(name)
         check_normalize(mode)
         check_flag("placebo", placebo)
-        definition = get_weighting(name)
-        params = _complete(name, definition.function, options)
-        if definition.check is not None:
-            definition.check(**params)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"credit.{error.key}", error.value, error.problem, error.remedy) from error.__cause__
-    return WeightingSpec(name, definition, params, mode, definition.columns_for(params), placebo)
-
-
-def _complete(name: str, function: WeightingFunction, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the function's defaults filled in; every key must be one of its parameters."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]  # the first one takes the columns
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    named = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-    known = ", ".join(("name", "normalize", "placebo", "action_span", *named))
-    for key, value in options.items():
-        if key not in named and not takes_any:
-            raise ConfigurationError(key, value, f"is no parameter of the weighting {name}", f"Known keys: {known}")
-    for key, parameter in named.items():
-        if key not in options and parameter.default is parameter.empty:
-            raise ConfigurationError(key, None, f"is missing, and {name} has no default for it", f"Set credit.{key}")
-    return {key: parameter.default for key, parameter in named.items() if key not in options} | dict(options)
-
-
-def _identity(function: WeightingFunction) -> str:
-    """``module:qualified name``, equal for a function and its copy after a reload of the module."""
-    return f"{function.__module__}:{function.__qualname__}"
+        also = ("name", "normalize", "placebo", "action_span")
+        params = WEIGHTINGS.complete(str(name), definition, options, also=also)
+    return WeightingSpec(str(name), definition, params, mode, definition.columns_for(params), placebo)

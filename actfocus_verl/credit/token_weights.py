@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from actfocus_verl.columns import COLUMNS
 from actfocus_verl.credit.checks import check_finite, check_roles, check_rows, check_same_shape, count_tokens_and_rows
 from actfocus_verl.credit.placebo import shuffle_within_roles
 from actfocus_verl.credit.registry import WeightingSpec
@@ -181,9 +182,12 @@ def _check_columns(columns: Mapping[str, Tensor], weighting: WeightingSpec) -> N
     if missing:
         raise ValueError(
             f"credit.name={weighting.name} needs the columns {', '.join(missing)}, the batch has "
-            f"{', '.join(sorted(columns))}; energy, reference_entropy, gauge_free_energy and ref_log_prob come from "
-            "the reference pass, turn_ids from the agent loop"
+            f"{', '.join(sorted(columns))}" + "".join(f"; {name} comes from {_giver(name)}" for name in missing)
         )
+
+
+def _giver(name: str) -> str:
+    return COLUMNS[name].given_by.name if name in COLUMNS else "nowhere: it is not in the table of columns"
 
 
 def _checked_shift(shift: Tensor, name: str, token_roles: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from actfocus_verl.credit.estimators import Episodes
+from actfocus_verl.columns import GROUP_IDS, REPLAYED, STATES, TURN_IDS, TURN_REWARDS
+from actfocus_verl.credit.episodes import Episodes
+from actfocus_verl.credit.estimation import Advantages, Step, register_estimator
 
 
 class TreeCredit(NamedTuple):
@@ -95,3 +97,20 @@ def _check_replayed(episodes: Episodes, drawn: Tensor) -> None:
         raise ValueError("replayed marks turns after the fork, or all turns of an episode")
     if bool((episodes.turns.present & ~drawn).any()):
         raise ValueError("response_mask is 1 on replayed turns; they are trained in the episode they were sampled in")
+
+
+@register_estimator(
+    "carl",
+    required_columns=(TURN_IDS, TURN_REWARDS, STATES, REPLAYED, GROUP_IDS),
+    spreads_kl=False,
+    by_tree=True,
+    granularity="turn",
+    family="Monte Carlo",
+)
+def carl(step: Step) -> Advantages:
+    """CARL's tree of values; the tokens outside its update set are dropped."""
+    returns = step.rewards.double().sum(dim=1)
+    tree = tree_advantages(step.episodes, step.columns[STATES], step.columns[REPLAYED], returns, step.group_ids)
+    step.metrics["estimator/critical_draws"] = float(tree.critical_draws)
+    step.metrics["estimator/critical_share"] = tree.critical_draws / max(tree.draws, 1)
+    return Advantages(tree.advantages * step.response_mask, update_set=tree.update_set)

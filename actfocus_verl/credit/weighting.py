@@ -255,7 +255,7 @@ def uniform_weighting(columns: Mapping[str, Tensor]) -> Tensor:
     return uniform(columns["token_roles"])
 
 
-@register_weighting(ACTFOCUS, required_columns=_actfocus_columns, check=check_actfocus)
+@register_weighting(ACTFOCUS, required_columns=_actfocus_columns, check=check_actfocus, granularity="token")
 def actfocus_weighting(
     columns: Mapping[str, Tensor],
     *,
@@ -270,7 +270,7 @@ def actfocus_weighting(
     return actfocus(values, columns["token_roles"], alpha=alpha, beta=beta, format_weight=format_weight, eps=eps)
 
 
-@register_weighting(ACTION_ONLY)
+@register_weighting(ACTION_ONLY, granularity="token")
 def action_only_weighting(columns: Mapping[str, Tensor]) -> Tensor:
     """``credit.name=action_only``: ActFocus with alpha = beta = 0. Action tokens weigh 1, everything else 0."""
     return actfocus(None, columns["token_roles"], alpha=0.0, beta=0.0)

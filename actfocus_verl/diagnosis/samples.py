@@ -13,22 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from actfocus_verl.columns import COLUMNS, RECORDED
 from actfocus_verl.credit.token_weights import response_roles
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reporting.run_folder import Record, RunFolder
 
-_INTEGER_COLUMNS: Final = ("responses", "response_mask", "token_roles", "turn_ids")
-_FLOAT_COLUMNS: Final = (
-    "token_weights",
-    "advantages",
-    "energy",
-    "reference_entropy",
-    "gauge_free_energy",
-    "entropy",
-    "old_log_probs",
-    "ref_log_prob",
-)
+_TOKEN_COLUMNS: Final = {"responses": torch.int64} | {name: getattr(torch, COLUMNS[name].dtype) for name in RECORDED}
 _REQUIRED: Final = ("responses", "response_mask", "token_roles", "prompt_ids", "group", "return")
 
 
@@ -96,7 +87,7 @@ def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
 def _sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
     for number, record in enumerate(records, start=1):
         _check_record(file, number, record)
-    names = [name for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS) if all(name in record for record in records)]
+    names = [name for name in _TOKEN_COLUMNS if all(name in record for record in records)]
     columns = {name: pad_sequence([_row(name, record) for record in records], batch_first=True) for name in names}
     try:
         columns["token_roles"] = response_roles(columns)
@@ -126,7 +117,7 @@ def _check_record(file: Path, number: int, record: Record) -> None:
         raise _damaged(file, f"episode {number} lacks {', '.join(missing)}")
     if not isinstance(record["return"], int | float) or not math.isfinite(record["return"]):
         raise _damaged(file, f"episode {number} has the return {record['return']!r}")
-    columns = {name: record[name] for name in (*_INTEGER_COLUMNS, *_FLOAT_COLUMNS, "prompt_ids") if name in record}
+    columns = {name: record[name] for name in (*_TOKEN_COLUMNS, "prompt_ids") if name in record}
     for name, values in columns.items():
         if not isinstance(values, list):
             raise _damaged(file, f"episode {number} has a {type(values).__name__} as {name}, not a list")
@@ -136,9 +127,10 @@ def _check_record(file: Path, number: int, record: Record) -> None:
 
 
 def _row(name: str, record: Record) -> Tensor:
-    if name in _INTEGER_COLUMNS:
-        return torch.tensor(record[name], dtype=torch.int64)
-    return torch.tensor([math.nan if value is None else value for value in record[name]], dtype=torch.float32)
+    dtype = _TOKEN_COLUMNS[name]
+    if not dtype.is_floating_point:
+        return torch.tensor(record[name], dtype=dtype)
+    return torch.tensor([math.nan if value is None else value for value in record[name]], dtype=dtype)
 
 
 def _damaged(file: Path, problem: str) -> ConfigurationError:

@@ -16,7 +16,8 @@ from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.utils.padding import response_from_nested
 
-from actfocus_verl.integration.columns import ANSWER_SCORES, PROBE_COLUMNS, require_columns, valid_rows_of
+from actfocus_verl.columns import ANSWER_SCORES
+from actfocus_verl.integration.columns import PROBE_COLUMNS, require_columns, valid_rows_of
 
 PARTITION: Final = "answer_probes"
 
@@ -24,14 +25,16 @@ Pass = Callable[[KVBatchMeta], KVBatchMeta]
 """Pads and balances a batch, and has the actor write `log_probs` to its rows; returns what it ran on."""
 
 
-def score_answers(batch: KVBatchMeta, estimator: str, log_prob_pass: Pass) -> KVBatchMeta:
+def score_answers(batch: KVBatchMeta, key: str, reader: str, log_prob_pass: Pass) -> KVBatchMeta:
     """Write `answer_scores` to the rows of a batch: the answer's mean log-prob before each turn, NaN without an answer.
+
+    key, reader: the setting that asks for them, `key=reader`.
 
     Returns the batch, which names the new column. Raises ConfigurationError when the agent loop writes no probes.
     """
     names = ["prompts", "responses", *PROBE_COLUMNS]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-    require_columns(data, names, "algorithm.adv_estimator", estimator, otherwise="algorithm=grpo")
+    require_columns(data, names, key, reader, otherwise="algorithm=grpo credit=uniform")
     columns = {name: data[name].unbind() for name in names}
     scores = [torch.full((len(starts),), torch.nan) for starts in columns["probe_starts"]]
     probes: dict[str, tuple[int, int]] = {}

@@ -9,28 +9,17 @@ import torch
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from actfocus_verl.columns import ANY_LOOP, COLUMNS, given_by, of_turns
 from actfocus_verl.errors import ConfigurationError
 
-TOKEN_ROLES = "token_roles"
-TURN_IDS = "turn_ids"
-TURN_REWARDS = "turn_rewards"
-ANCHORS = "anchors"
-STATES = "states"
-REPLAYED = "replayed"
-GROUP_IDS = "group_ids"
-
 PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
-"""What the agent loop writes for estimators that probe the policy for a known answer (`rollout.probe_columns`)."""
-ANSWER_SCORES = "answer_scores"
-"""What the trainer makes of them: mean log-prob of the answer before each turn, float32 (K,); NaN without an answer."""
-CLIP_SCALES = "clip_scales"
-"""An estimator's factor on the clip range of each response token, float32 (T,)."""
+"""What the agent loop writes where the policy is probed for a known answer (`rollout.probe_columns`)."""
 
 OUTCOME_PREFIX = "outcome/"
 """Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
 
-_OF_TOKENS = ("response_mask", "rollout_log_probs", "rm_scores", TOKEN_ROLES, TURN_IDS)
-"""Columns with one entry a response token, whoever gives them."""
+_OF_TOKENS = tuple(given_by(ANY_LOOP, COLUMNS))
+"""Columns with one entry a response token that an agent loop may give."""
 
 NO_NUMBER = "no_number"
 """In `reward_extra_info` of an episode whose reward is NaN because it was no number at all: what it was."""
@@ -163,3 +152,10 @@ def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.
         for index, (row, count) in enumerate(zip(column, counts, strict=True)):
             columns[name][index, :count] = row[:count]
     return columns
+
+
+def method_columns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the columns of tokens as (B, T) tensors and those of turns, with `turn_counts`, as `padded_turns` does."""
+    turns = of_turns(data.keys())
+    columns = padded_columns(data.select(*(name for name in data.keys() if name not in turns)))  # noqa: SIM118
+    return columns | padded_turns(data.select(*turns), valid_rows) if turns else columns

@@ -13,8 +13,8 @@ import wrapt
 from omegaconf import OmegaConf
 
 from actfocus_verl.config import TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS
-from actfocus_verl.credit.estimators import ESTIMATORS
-from actfocus_verl.credit.filters import REFILL
+from actfocus_verl.credit.estimation import is_ours
+from actfocus_verl.credit.filters import FILTERS
 from actfocus_verl.errors import ConfigurationError
 
 TRAINER_PREFIX: Final = "actfocus_"
@@ -26,7 +26,7 @@ _OUR_LOSSES: Final = (TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS)
 
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "credit.name": (None, "uniform"),
-    "filter.name": (None, "none", REFILL),  # the last one is verl's own, at its replay buffer
+    "filter.name": (None, "none", *(name for name in FILTERS.known() if FILTERS.get(name).refills)),  # verl's own
     "early_stop.name": (None, "none"),
     "run.diagnose": (None, False),
 }
@@ -55,7 +55,7 @@ def _ignored(config: Any) -> str | None:
         if value not in neutral:
             return f"ignores {key}={value}"
     name = OmegaConf.select(config, ESTIMATOR)
-    return f"does not pass on the columns that {ESTIMATOR}={name} reads" if name in ESTIMATORS else None
+    return f"does not pass on the columns that {ESTIMATOR}={name} reads" if is_ours(str(name)) else None
 
 
 def _remedy(config: Any, *, is_v1: bool) -> str:

@@ -12,29 +12,13 @@ import torch
 from pydantic import model_validator
 from verl.experimental.agent_loop import AgentLoopOutput
 
+from actfocus_verl.columns import COLUMNS, OWN_LOOP, TOKEN_ROLES, TURN_IDS, given_by
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments.base import finite_number
-from actfocus_verl.integration.columns import (
-    ANCHORS,
-    NO_NUMBER,
-    PROBE_COLUMNS,
-    REPLAYED,
-    STATES,
-    TOKEN_ROLES,
-    TURN_IDS,
-    TURN_REWARDS,
-)
+from actfocus_verl.integration.columns import NO_NUMBER, PROBE_COLUMNS
 
-_DTYPES = {
-    TOKEN_ROLES: torch.int64,
-    TURN_IDS: torch.int64,
-    TURN_REWARDS: torch.float32,
-    ANCHORS: torch.int64,
-    STATES: torch.int64,
-    REPLAYED: torch.int64,
-}
 _OF_TOKENS = ("response_mask", "response_logprobs", TOKEN_ROLES, TURN_IDS)
-_OF_TURNS = (TURN_REWARDS, ANCHORS, STATES, REPLAYED)
+_OF_TURNS = given_by(OWN_LOOP, COLUMNS)
 _MASKED = {"response_mask": 0, "response_logprobs": 0.0, TOKEN_ROLES: int(TokenRole.ENVIRONMENT), TURN_IDS: -1}
 """What the columns of tokens say of a token that nobody sampled."""
 
@@ -85,12 +69,12 @@ class TokenColumnsOutput(AgentLoopOutput):
             named = {"reward_score": float("nan"), "extra_fields": name_no_number(self.extra_fields, score)}
             return self.model_copy(update=named).as_dict()
         columns = super().as_dict()
-        for name, dtype in _DTYPES.items():
+        for name in (TOKEN_ROLES, TURN_IDS, *_OF_TURNS):
             values = getattr(self, name)
             if values is None:
                 columns.pop(name, None)
                 continue
-            columns[name] = torch.tensor(values, dtype=dtype)
+            columns[name] = torch.tensor(values, dtype=getattr(torch, COLUMNS[name].dtype))
         columns.pop("probes", None)
         for name, values in (self.probes or {}).items():
             columns[name] = torch.tensor(values, dtype=torch.int64)

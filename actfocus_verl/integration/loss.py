@@ -21,9 +21,10 @@ from tensordict import TensorDict
 from verl.trainer.ppo.core_algos import agg_loss, compute_policy_loss_vanilla, register_policy_loss
 from verl.utils.torch_functional import masked_mean
 
+from actfocus_verl.columns import CLIP_SCALES, TOKEN_WEIGHTS, TURN_IDS
 from actfocus_verl.config import TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS
 from actfocus_verl.credit.turns import Turns
-from actfocus_verl.integration.columns import CLIP_SCALES, TURN_IDS, padded_columns, require_columns
+from actfocus_verl.integration.columns import padded_columns, require_columns
 
 if TYPE_CHECKING:
     from verl.workers.config import ActorConfig
@@ -41,7 +42,6 @@ UNWEIGHTED_LOSSES: Final = {
     "sapo": "it averages within each episode, whatever loss_agg_mode says, so no sum of the weights is its divisor",
 }
 """The others that are known, and what becomes of token weights there. They get none: their weights must be 1."""
-WEIGHTS_COLUMN = "token_weights"
 _IMPORTANCE_COLUMN = "rollout_is_weights"
 _LARGEST_LOG_RATIO = 10.0
 
@@ -175,7 +175,7 @@ def _per_token_factor(data: TensorDict) -> torch.Tensor:
 
     Row by row, because torch multiplies no two jagged tensors that were built apart, whatever their lengths.
     """
-    factors = data[WEIGHTS_COLUMN].unbind()
+    factors = data[TOKEN_WEIGHTS].unbind()
     if _IMPORTANCE_COLUMN in data:
         importance = data[_IMPORTANCE_COLUMN].unbind()
         factors = [factor * row for factor, row in zip(factors, importance, strict=True)]

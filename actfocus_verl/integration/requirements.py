@@ -6,15 +6,17 @@ Read by the checks before a run and by the trainer, so that a command of verl's 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from omegaconf import OmegaConf
 from verl.workers.engine import EngineRegistry
 
-from actfocus_verl.credit.filters import REFILL, GroupFilter
+from actfocus_verl.config import estimator_columns
+from actfocus_verl.credit.filters import GroupFilter
 from actfocus_verl.credit.registry import WeightingSpec
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
+from actfocus_verl.credit.weighting import UNIFORM
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.engine import FSDP_BACKENDS, EnergyMixin
 from actfocus_verl.integration.half_chosen import LOSS
@@ -23,9 +25,6 @@ from actfocus_verl.integration.loss import LOSS_MODE, UNWEIGHTED_LOSSES, WEIGHTE
 _LOGGER: Final = logging.getLogger(__name__)
 _AGGREGATION: Final = "actor_rollout_ref.actor.loss_agg_mode"
 _CORRECTION: Final = "algorithm.rollout_correction"
-
-FACTORS_OF_ONE: Final = ("none", "reward_variance", REFILL)
-"""Filters that multiply no group's weights; the others do, if only by 0 where nothing is left to train on."""
 
 _INSTEAD_OF_EQUATION_6: Final = {
     "seq-mean-token-mean": "an episode's weighted sum is divided by its own number of tokens, so that a token of an "
@@ -60,16 +59,16 @@ def require_weighted_loss(config: Any, weighting: WeightingSpec, group_filter: G
     if loss in WEIGHTED_LOSSES:
         return
     reason = UNWEIGHTED_LOSSES.get(loss, "it is not known to multiply each token's loss by the token's weight")
-    for key, name, neutral in (
-        ("credit", weighting.name, ("uniform",)),
-        ("filter", group_filter.name, FACTORS_OF_ONE),
+    for key, name, weighs, neutral in (
+        ("credit", weighting.name, weighting.name != UNIFORM, UNIFORM),
+        ("filter", group_filter.name, group_filter.definition.scales, "none"),
     ):
-        if name not in neutral:
+        if weighs:
             raise ConfigurationError(
                 LOSS,
                 loss,
                 f"{reason}, and {key}={name} gives tokens different weights",
-                f"Set {LOSS}={LOSS_MODE}, or use {key}={neutral[0]}",
+                f"Set {LOSS}={LOSS_MODE}, or use {key}={neutral}",
             )
 
 
@@ -105,14 +104,14 @@ def aggregation_warning(config: Any, weighting: WeightingSpec) -> str | None:
     """Return what the loss is instead of Eq. 6 under this `loss_agg_mode`, in one line; None where it is Eq. 6."""
     mode = str(OmegaConf.select(config, _AGGREGATION))
     instead = _INSTEAD_OF_EQUATION_6.get(mode)
-    if instead is None or weighting.name == "uniform":
+    if instead is None or weighting.name == UNIFORM:
         return None
     return f"{_AGGREGATION}={mode} is not Eq. 6, which divides by the sum of the weights as token-mean does: {instead}"
 
 
-def logit_signals(weighting: WeightingSpec, *, diagnosed: bool) -> list[str]:
-    """Return the signals that the weighting and the diagnostic want of the reference's logits."""
-    wanted = {*weighting.required_columns, *((ENERGY,) if diagnosed else ())}
+def logit_signals(columns: Iterable[str], *, diagnosed: bool) -> list[str]:
+    """Return the signals of the reference's logits among the columns that methods read, and the diagnostic's."""
+    wanted = {*columns, *((ENERGY,) if diagnosed else ())}
     return [name for name in LOGIT_SIGNALS if name in wanted]
 
 
@@ -122,7 +121,7 @@ def require_signals(config: Any, weighting: WeightingSpec, *, diagnosed: bool) -
     On a machine without accelerators verl looks for the engine of an NVIDIA GPU; what the workers have shows in the
     first pass (`no_signals`).
     """
-    signals = logit_signals(weighting, diagnosed=diagnosed)
+    signals = logit_signals((*weighting.required_columns, *estimator_columns(config)), diagnosed=diagnosed)
     if not signals:
         return
     strategy = str(OmegaConf.select(config, _reference_strategy(config)))

@@ -12,6 +12,7 @@ import transfer_queue as tq
 from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 
+from actfocus_verl.columns import RECORDED
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
 from actfocus_verl.files import append_json, json_text
@@ -21,21 +22,6 @@ from actfocus_verl.rollout import TokenDecoder
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 ROLLOUTS_FOLDER = "rollouts"
-_ROLLOUT_TOKEN_FIELDS = (
-    "responses",
-    "response_mask",
-    "token_roles",
-    "turn_ids",
-    "token_weights",
-    "energy",
-    "reference_entropy",
-    "gauge_free_energy",
-    "entropy",
-    "old_log_probs",
-    "ref_log_prob",
-    "advantages",
-)
-"""Those that the step has. `energy` is there when the weighting reads it, or with `run.diagnose`."""
 
 
 class RunLog:
@@ -191,7 +177,7 @@ def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) ->
     if FORK in info:
         entry["replayed_turns"] = max(int(info[FORK]), 0)
     length = data["responses"][row].numel()
-    for name in _ROLLOUT_TOKEN_FIELDS:
+    for name in ("responses", *RECORDED):
         if name in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
             entry[name] = _values(data[name][row][:length])
     return entry

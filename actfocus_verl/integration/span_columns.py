@@ -13,9 +13,9 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from actfocus_verl.columns import TOKEN_ROLES, TURN_IDS
 from actfocus_verl.config import ACTION_SPAN
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import TOKEN_ROLES, TURN_IDS
 from actfocus_verl.rollout import ActionSpan, TokenDecoder, span_roles
 
 

@@ -21,44 +21,49 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 from verl.workers.utils.padding import response_from_nested, response_to_nested
 
+from actfocus_verl.columns import (
+    ANSWER_SCORES,
+    GROUP_IDS,
+    PASSED_ON,
+    TOKEN_ROLES,
+    TOKEN_WEIGHTS,
+    TURN_IDS,
+    TURN_REWARDS,
+)
 from actfocus_verl.config import (
     action_span,
     drops_nonfinite,
     is_diagnosed,
     require_deviation,
-    require_entropy,
     require_estimator,
-    require_reference,
+    require_weighting_columns,
     section,
 )
 from actfocus_verl.credit.diagnostics import credit_metrics, group_metrics, prompt_groups
 from actfocus_verl.credit.early_stop import REASON, build_early_stop
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
-from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
+from actfocus_verl.credit.signals import ENERGY
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.answer_probes import score_answers
 from actfocus_verl.integration.columns import (
-    GROUP_IDS,
-    TOKEN_ROLES,
-    TURN_IDS,
-    TURN_REWARDS,
     conversation_ids,
     conversation_rows,
     group_ids,
     last_outputs,
-    padded_columns,
+    method_columns,
     plain,
+    require_columns,
     require_lengths,
     valid_rows_of,
 )
 from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.episode_metrics import episode_metrics
-from actfocus_verl.integration.estimators import require_single_outputs, step_inputs
+from actfocus_verl.integration.estimators import register, require_single_outputs, step_inputs
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
-from actfocus_verl.integration.half_chosen import TRAINER_PREFIX
-from actfocus_verl.integration.loss import WEIGHTS_COLUMN, token_weighted_ppo_loss
+from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
+from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.requirements import (
     logit_signals,
@@ -76,16 +81,7 @@ POLL_SECONDS = 0.1
 
 _ADVANTAGES = "advantages"
 _SCORES = "rm_scores"
-_WEIGHTING_COLUMNS = (
-    TOKEN_ROLES,
-    TURN_IDS,
-    "response_mask",
-    _ADVANTAGES,
-    "old_log_probs",
-    "ref_log_prob",
-    "entropy",
-    *LOGIT_SIGNALS,
-)
+_CREDIT = "credit.name"
 
 
 class TokenCreditMixin:
@@ -110,9 +106,10 @@ class TokenCreditMixin:
         self.weighting = build_weighting(section(config, "credit"))
         self.group_filter = build_filter(section(config, "filter") or {"name": "none"})
         self.estimator = require_estimator(config)
+        if self.estimator is not None:
+            register(self.estimator.name)
         self.early_stop = build_early_stop(section(config, "early_stop"))
-        require_reference(config, self.weighting)
-        require_entropy(config, self.weighting)
+        require_weighting_columns(config, self.weighting)
         require_weights_in_effect(config, self.weighting, self.group_filter, diagnosed=self.is_diagnosed)
 
     # verl compares `trainer_mode` with its own names in several places; ours only select the class.
@@ -126,8 +123,13 @@ class TokenCreditMixin:
 
     @property
     def reference_signals(self) -> list[str]:
-        """What the weighting and the diagnostic want of the reference's logits."""
-        return logit_signals(self.weighting, diagnosed=self.is_diagnosed)
+        """What the methods and the diagnostic want of the reference's logits."""
+        return logit_signals(self._columns_read, diagnosed=self.is_diagnosed)
+
+    @property
+    def _columns_read(self) -> set[str]:
+        of_estimator = () if self.estimator is None else self.estimator.required_columns
+        return {*self.weighting.required_columns, *of_estimator}
 
     @cached_property
     def span_columns(self) -> SpanColumns:
@@ -211,11 +213,13 @@ class TokenCreditMixin:
             )
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's pass of the policy that sampled; where the estimator wants them, one more over known answers."""
+        """verl's pass of the policy that sampled; where a method wants them, one more over known answers."""
         batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
-        if self.estimator is None or not self.estimator.needs_answers:
+        if ANSWER_SCORES not in self._columns_read:
             return batch
-        return score_answers(batch, self.estimator.name, self._log_prob_pass)
+        if self.estimator is not None and self.estimator.needs_answers:
+            return score_answers(batch, ESTIMATOR, self.estimator.name, self._log_prob_pass)
+        return score_answers(batch, _CREDIT, self.weighting.name, self._log_prob_pass)
 
     def _log_prob_pass(self, batch: KVBatchMeta) -> KVBatchMeta:
         """Have the actor write `log_probs` to the rows of a batch that is not the step's; returns it with padding."""
@@ -273,11 +277,13 @@ class TokenCreditMixin:
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        names = [*_WEIGHTING_COLUMNS, *((_SCORES,) if self.is_diagnosed else ())]
+        required = [name for name in self.weighting.required_columns if name != GROUP_IDS]
+        names = list(dict.fromkeys([*PASSED_ON, *required, *((_SCORES,) if self.is_diagnosed else ())]))
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
+        require_columns(data, required, _CREDIT, self.weighting.name, otherwise="credit=uniform")
         nested_mask = data["response_mask"]
-        columns = padded_columns(data) | {GROUP_IDS: group_ids(batch.keys)}
         valid_rows = valid_rows_of(batch)
+        columns = method_columns(data, valid_rows) | {GROUP_IDS: group_ids(batch.keys)}
         ids = None
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
@@ -286,7 +292,7 @@ class TokenCreditMixin:
             columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids, placebo_seed=seed
         )
         weights = weights * row_factors(batch.keys, self._group_factors)  # after the normalisation, which would undo it
-        written = {WEIGHTS_COLUMN: weights}
+        written = {TOKEN_WEIGHTS: weights}
         if shift is not None:
             columns[_ADVANTAGES] = written[_ADVANTAGES] = columns[_ADVANTAGES] + shift
         metrics.update(credit_metrics(weights, columns, columns.get(_ADVANTAGES), valid_rows))

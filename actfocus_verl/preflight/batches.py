@@ -9,7 +9,8 @@ from typing import Final
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.config import has_reference, require_deviation
-from actfocus_verl.credit.filters import REFILL, build_filter
+from actfocus_verl.credit.estimation import traits_of
+from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.platforms.value_model import FLASH_ATTENTION
@@ -38,7 +39,7 @@ def check_batches(config: DictConfig) -> None:
     if config.critic.enable:
         require_integer(_CRITIC_MINI_BATCH, config.critic.ppo_mini_batch_size, low=1)
         _check_mini_batch(_CRITIC_MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _CRITIC))
-    if config.algorithm.adv_estimator in ("grpo", "gigpo", "igpo", "a2tgpo") and rollout.n == 1:
+    if rollout.n == 1 and traits_of(str(config.algorithm.adv_estimator)).compares_groups:
         logger.warning(
             "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so %s subtracts no baseline. "
             "Set it to 2 at least.",
@@ -92,15 +93,16 @@ def _check_sequence_parallel(config: DictConfig) -> None:
 
 
 def _check_filter(config: DictConfig) -> None:
-    name = config.filter.name
-    if name == REFILL and not config.algorithm.filter_groups.enable:
+    group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
+    name = group_filter.name
+    if group_filter.definition.refills and not config.algorithm.filter_groups.enable:
         raise ConfigurationError(
             "algorithm.filter_groups.enable",
             False,
             f"filter.name={name} leaves the dropping and refilling to verl, and this is what switches it on",
             f"Use filter={name}, which sets both, or filter=zero_variance, which does not refill",
         )
-    require_deviation(config, build_filter(OmegaConf.to_container(config.filter, resolve=True)))
+    require_deviation(config, group_filter)
 
 
 def _check_mini_batch(key: str, config: DictConfig, *, kept: int, ranks: int) -> None:

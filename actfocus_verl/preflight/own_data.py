@@ -11,7 +11,9 @@ from typing import Any, Final
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from actfocus_verl.config import ACTION_SPAN, NO_WORLD, action_span, require_estimator
+from actfocus_verl.columns import OWN_LOOP, given_by
+from actfocus_verl.config import ACTION_SPAN, NO_WORLD, action_span, require_estimator, section
+from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.data_files import Sample, is_remote, read_sample
 from actfocus_verl.preflight.user_code import require_file, require_object
@@ -174,15 +176,20 @@ def _check_agent_loop(config: DictConfig, name: Any) -> None:
             f"{AGENT_LOOP}={name} gives no column token_roles",
             "Set it to tool_call, answer, a pair of tags or {regex: ...}, or name the loop that gives the column",
         )
-    estimator = require_estimator(config)
-    missing = [column for column in ("turn_rewards", "anchors") if estimator and column in estimator.columns]
-    if estimator is not None and missing:
-        raise ConfigurationError(
-            "algorithm.adv_estimator",
-            estimator.name,
-            f"reads {' and '.join(missing)}, and {AGENT_LOOP}={name} gives none",
-            "Use algorithm=grpo or algorithm=ppo, or name a loop of your own that gives them",
-        )
+    estimator, weighting = require_estimator(config), build_weighting(section(config, "credit"))
+    methods = [("credit.name", weighting.name, weighting.required_columns, "credit=uniform")]
+    if estimator is not None:
+        without = "algorithm=grpo or algorithm=ppo"
+        methods.insert(0, ("algorithm.adv_estimator", estimator.name, estimator.required_columns, without))
+    for key, method, columns, otherwise in methods:
+        missing = given_by(OWN_LOOP, columns)
+        if missing:
+            raise ConfigurationError(
+                key,
+                method,
+                f"reads {' and '.join(missing)}, and {AGENT_LOOP}={name} gives none",
+                f"Use {otherwise}, or name a loop of your own that gives them",
+            )
 
 
 def _require_in_loop_file(config: DictConfig, name: str) -> None:

@@ -21,6 +21,7 @@ from actfocus_verl import config as settings
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.integration.estimators import register
 from actfocus_verl.integration.half_chosen import ESTIMATOR, LOSS, MODE, require_our_trainer
 from actfocus_verl.integration.requirements import require_weights_in_effect
 from actfocus_verl.preflight.own_data import AGENT_LOOP
@@ -34,6 +35,9 @@ def check_registered(config: DictConfig) -> None:
 
     Call it with `platform.env_vars` in the environment, after `check_model`: verl's critic section loads the tokenizer.
     """
+    estimator = settings.require_estimator(config)
+    if estimator is not None:
+        register(estimator.name)
     _require_known(config, ESTIMATOR, ADV_ESTIMATOR_REGISTRY)
     _require_known(config, LOSS, POLICY_LOSS_REGISTRY)
     _require_known(config, MODE, TRAINER_REGISTRY)

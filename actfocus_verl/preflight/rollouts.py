@@ -7,6 +7,7 @@ import logging
 from omegaconf import DictConfig
 
 from actfocus_verl.config import require_estimator, world_overrides
+from actfocus_verl.credit.estimation import ESTIMATORS
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
@@ -23,7 +24,7 @@ def check_rollouts(config: DictConfig) -> None:
     if name not in _STRATEGIES:
         raise ConfigurationError("rollout.name", name, "is unknown", f"Choose one of: {', '.join(_STRATEGIES)}")
     spec = require_estimator(config)
-    by_tree = spec is not None and spec.by_tree
+    by_tree = spec is not None and spec.definition.by_tree
     if name == "forked":
         _check_forked(config, by_tree=by_tree)
     elif by_tree:
@@ -36,12 +37,13 @@ def check_rollouts(config: DictConfig) -> None:
 
 def _check_forked(config: DictConfig, *, by_tree: bool) -> None:
     if not by_tree:
+        trees = [name for name in ESTIMATORS.known() if ESTIMATORS.get(name).by_tree]
         raise ConfigurationError(
             "rollout.name",
             "forked",
             f"algorithm.adv_estimator={config.algorithm.adv_estimator} takes the episodes of a prompt for independent "
             "ones, and forks share their beginnings",
-            "Use algorithm=carl, or rollout=independent",
+            f"Use algorithm={' or '.join(trees)}, or rollout=independent",
         )
     n = config.actor_rollout_ref.rollout.n
     if n < 2:

@@ -6,14 +6,15 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from actfocus_verl.columns import ANSWER_SCORES
 from actfocus_verl.config import (
     action_span,
     drops_nonfinite,
+    estimator_columns,
     has_world,
     is_diagnosed,
-    require_entropy,
     require_estimator,
-    require_reference,
+    require_weighting_columns,
     section,
     world_overrides,
 )
@@ -84,7 +85,7 @@ def check_config(config: DictConfig) -> None:
         check_own_data(config)
     spec = require_estimator(config)
     if spec is not None and spec.needs_answers:
-        _check_answers(config, first_turn=spec.parameters["first_turn"])
+        _check_answers(config, f"algorithm={spec.name}", first_turn=bool(spec.params.get("first_turn", True)))
     _check_credit(config)
     build_early_stop(section(config, "early_stop"))
     drops_nonfinite(config)
@@ -154,10 +155,9 @@ def _check_split(env: Any, split: str, size_key: str) -> None:
             ) from error
 
 
-def _check_answers(config: DictConfig, *, first_turn: bool) -> None:
+def _check_answers(config: DictConfig, reader: str, *, first_turn: bool) -> None:
     """The world knows what the policy is probed for, and episodes can be long enough for a turn to gain something."""
-    env, name = config.env, config.algorithm.adv_estimator
-    world = None
+    env, world = config.env, None
     if has_world(config):
         split = _split_name("data.train_files", config.data.train_files)
         world = make_world(env.name, preset=env.preset, split=split, **world_overrides(env))
@@ -165,15 +165,15 @@ def _check_answers(config: DictConfig, *, first_turn: bool) -> None:
         raise ConfigurationError(
             "env.name",
             env.name,
-            f"algorithm={name} probes the policy for an answer, and there is none here (World.known_answer)",
-            "Set algorithm=grpo or gigpo, or another world",
+            f"{reader} probes the policy for an answer, and there is none here (World.known_answer)",
+            "Set algorithm=grpo credit=uniform, or another world",
         )
     shortest, without = (2, "the last turn has") if first_turn else (3, "the first turn and the last have")
     if world.limits.max_turns < shortest:
         raise ConfigurationError(
             "env.max_turns",
             world.limits.max_turns,
-            f"{without} no information gain, so algorithm={name} would be GRPO",
+            f"{without} no information gain, so {reader} would learn nothing from the answer",
             f"Set it to {shortest} at least, or algorithm=grpo",
         )
 
@@ -181,16 +181,20 @@ def _check_answers(config: DictConfig, *, first_turn: bool) -> None:
 def _check_credit(config: DictConfig) -> None:
     weighting = build_weighting(section(config, "credit"))
     action_span(config)
-    require_reference(config, weighting)
-    require_entropy(config, weighting)
-    of_logits = [name for name in LOGIT_SIGNALS if name in weighting.required_columns]
-    if config.actor_rollout_ref.model.use_fused_kernels and of_logits:
-        raise ConfigurationError(
-            "actor_rollout_ref.model.use_fused_kernels",
-            True,
-            f"fused kernels never form the logits whose {' and '.join(of_logits)} credit.name={weighting.name} needs",
-            "Set it to false, or use credit=uniform",
-        )
+    require_weighting_columns(config, weighting)
+    if ANSWER_SCORES in weighting.required_columns:
+        _check_answers(config, f"credit.name={weighting.name}", first_turn=True)
+    readers = {f"credit.name={weighting.name}": weighting.required_columns}
+    readers |= {f"algorithm.adv_estimator={config.algorithm.adv_estimator}": estimator_columns(config)}
+    for reader, columns in readers.items():
+        of_logits = [name for name in LOGIT_SIGNALS if name in columns]
+        if config.actor_rollout_ref.model.use_fused_kernels and of_logits:
+            raise ConfigurationError(
+                "actor_rollout_ref.model.use_fused_kernels",
+                True,
+                f"fused kernels never form the logits whose {' and '.join(of_logits)} {reader} needs",
+                "Set it to false, or use credit=uniform",
+            )
     if weighting.normalize == "mini_batch" and config.actor_rollout_ref.actor.shuffle:
         raise ConfigurationError(
             "credit.normalize",

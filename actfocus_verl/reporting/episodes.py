@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from actfocus_verl.columns import COLOURED
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reporting.curves import finite
 from actfocus_verl.reporting.run_folder import Record, RunFolder
@@ -20,16 +21,7 @@ from actfocus_verl.reporting.run_folder import Record, RunFolder
 ROLE_NAMES: Final[tuple[str, ...]] = ("environment", "reasoning", "action", "format")
 """The token roles by their number in `token_roles`."""
 
-VALUE_COLUMNS: Final[dict[str, tuple[str, str]]] = {
-    "token_weights": ("weight", "sequential"),
-    "energy": ("energy", "sequential"),
-    "advantages": ("advantage", "diverging"),
-    "reference_entropy": ("reference entropy", "sequential"),
-    "gauge_free_energy": ("gauge-free energy", "sequential"),
-}
-"""Columns of numbers that tokens can be coloured by: the name a reader sees, and the kind of colour scale."""
-
-_COLUMNS: Final[tuple[str, ...]] = ("token_texts", "token_roles", "turn_ids", *VALUE_COLUMNS)
+_COLUMNS: Final[tuple[str, ...]] = ("token_texts", "token_roles", "turn_ids", *(column.name for column in COLOURED))
 _PERCENTILES: Final[tuple[int, int]] = (2, 98)
 """Ends of a colour scale: a few outliers must not make all other tokens look alike."""
 
@@ -66,7 +58,8 @@ def colourings(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = [{"key": "roles", "label": "role", "kind": "role"}]
     details = [episode.detail for episode in episodes]
-    for key, (label, kind) in VALUE_COLUMNS.items():
+    for column in COLOURED:
+        key, kind = column.name, column.colour
         values = [
             value
             for detail in details
@@ -79,7 +72,7 @@ def colourings(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
             if kind == "diverging":
                 high = max(abs(low), abs(high))
                 low = -high
-            found.append({"key": key, "label": label, "kind": kind, "low": finite(low), "high": finite(high)})
+            found.append({"key": key, "label": column.label, "kind": kind, "low": finite(low), "high": finite(high)})
     return found
 
 
@@ -122,9 +115,9 @@ def _episode(run: RunFolder, step: int, row: int, record: Record) -> Episode:
         "rewards": [finite(reward) for reward in record.get("turn_rewards") or []],
         "final_state": record.get("final_state"),
     }
-    for name in VALUE_COLUMNS:
-        if name in columns:
-            detail[name] = [_short(value) for value in columns[name]]
+    for column in COLOURED:
+        if column.name in columns:
+            detail[column.name] = [_short(value) for value in columns[column.name]]
     return Episode(entry, detail)
 
 

@@ -49,7 +49,7 @@ def test_only_training_boards_are_forked(carl: DictConfig) -> None:
             "filter.name='reward_variance': carl chooses what trains by where",
         ),
         ({"algorithm.use_kl_in_reward": True}, "algorithm.use_kl_in_reward=True: carl has no place for a penalty"),
-        ({"estimator": {"step_weight": 1.0}}, "estimator.step_weight=1.0: is no parameter of algorithm carl"),
+        ({"estimator": {"step_weight": 1.0}}, "estimator.step_weight=1.0: is not a parameter of the estimator carl"),
         ({"algorithm.adv_estimator": "grpo"}, "rollout.name='forked': algorithm.adv_estimator=grpo takes the episodes"),
         ({"algorithm.adv_estimator": "grpo"}, "Use algorithm=carl, or rollout=independent"),
         ({"rollout.name": "tree"}, "rollout.name='tree': is unknown. Choose one of: independent, forked"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from actfocus_verl.config import has_reference, require_entropy, require_reference, world_overrides
+from actfocus_verl.config import has_reference, require_weighting_columns, world_overrides
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight import check_config, fill_derived
@@ -82,14 +82,14 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ({"data.val_files": ["evaluation", "test"]}, "data.val_files=['evaluation', 'test']: is no split"),
         (
             {"credit.name": "actfocuss"},
-            "credit.name='actfocuss': is no known weighting. Choose one of actfocus, action_only, aem, ",
+            "credit.name='actfocuss': is not a known weighting. Choose one of actfocus, action_only, aem, ",
         ),
         ({"credit.alpha": 1.5}, "credit.alpha=1.5: is out of range. Choose a number in [0, 1]"),
         ({"credit.alpha": -0.1}, "credit.alpha=-0.1: is out of range. Choose a number in [0, 1]"),
         ({"credit.beta": -1}, "credit.beta=-1: is out of range. Choose a number of at least 0"),
         (
             {"credit.gamma": 1},
-            "credit.gamma=1: is no parameter of the weighting actfocus. Known keys: name, normalize, ",
+            "credit.gamma=1: is not a parameter of the weighting actfocus. Known keys: name, normalize, ",
         ),
         ({"credit.normalize": "token"}, "credit.normalize='token': is unknown. Choose one of batch, mini_batch"),
         (
@@ -124,9 +124,12 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ),
         (
             {"filter.name": "topp"},
-            "filter.name='topp': unknown filter. Choose one of ['min_p', 'none', 'reward_variance', 'soft_reweight', ",
+            "filter.name='topp': is not a known filter. Choose one of min_p, none, reward_variance, soft_reweight, ",
         ),
-        ({"filter.name": "top_p"}, "filter.ratio=1.0: unknown key of filter=top_p. Known keys: name, p, mass, eps, "),
+        (
+            {"filter.name": "top_p"},
+            "filter.ratio=1.0: is not a parameter of the filter top_p. Known keys: name, p, ",
+        ),
         ({"filter.ratio": 0}, "filter.ratio=0: not in (0, 1]. It is the fraction of groups to keep."),
         ({"filter.ratio": 1.5}, "filter.ratio=1.5: not in (0, 1]."),
         (
@@ -354,31 +357,35 @@ class TestReference:
     def test_uniform_needs_none(self) -> None:
         config = compose_config("credit=uniform")
         assert not has_reference(config)
-        require_reference(config, build_weighting({"name": "uniform"}))
+        require_weighting_columns(config, build_weighting({"name": "uniform"}))
 
     def test_without_energy_none_is_needed(self, default_config: DictConfig) -> None:
         without = changed(default_config, **NO_REFERENCE)
-        require_reference(without, build_weighting({"name": "actfocus", "beta": 0.0}))
+        require_weighting_columns(without, build_weighting({"name": "actfocus", "beta": 0.0}))
 
     @pytest.mark.parametrize(
         ("signal", "wanted"),
-        [("entropy", "entropy"), ("gauge_free_energy", "gauge-free energy"), ("log_prob_shift", "log-probs")],
+        [
+            ("entropy", "reference_entropy"),
+            ("gauge_free_energy", "gauge_free_energy"),
+            ("log_prob_shift", "ref_log_prob"),
+        ],
     )
     def test_other_signals_of_the_reference_need_one(
         self, default_config: DictConfig, signal: str, wanted: str
     ) -> None:
         weighting = build_weighting({"name": "actfocus", "signal": signal})
-        require_reference(default_config, weighting)
+        require_weighting_columns(default_config, weighting)
         with pytest.raises(ConfigurationError, match=f"needs the {wanted} of a frozen reference, and no reference is"):
-            require_reference(changed(default_config, **NO_REFERENCE), weighting)
+            require_weighting_columns(changed(default_config, **NO_REFERENCE), weighting)
 
     @pytest.mark.parametrize("weighting", ["action_only", "entropy_quantile", "aem", "empg"])
     def test_the_policys_own_columns_need_none(self, default_config: DictConfig, weighting: str) -> None:
-        require_reference(changed(default_config, **NO_REFERENCE), build_weighting({"name": weighting}))
+        require_weighting_columns(changed(default_config, **NO_REFERENCE), build_weighting({"name": weighting}))
 
     def test_a_penalty_in_the_reward_gives_one(self, default_config: DictConfig) -> None:
         config = changed(default_config, **NO_REFERENCE, **{"algorithm.use_kl_in_reward": True})
-        require_reference(config, build_weighting({"name": "actfocus"}))
+        require_weighting_columns(config, build_weighting({"name": "actfocus"}))
 
 
 class TestEntropy:
@@ -387,14 +394,14 @@ class TestEntropy:
     @pytest.mark.parametrize("name", ["entropy_quantile", "aem", "empg"])
     def test_a_pass_that_is_left_out_gives_none(self, default_config: DictConfig, name: str) -> None:
         weighting = build_weighting({"name": name})
-        require_entropy(default_config, weighting)
+        require_weighting_columns(default_config, weighting)
         message = f"credit.name='{name}': reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true"
         with pytest.raises(ConfigurationError, match=message):
-            require_entropy(changed(default_config, **self.BYPASS), weighting)
+            require_weighting_columns(changed(default_config, **self.BYPASS), weighting)
 
     def test_who_does_not_read_it_does_not_mind(self, default_config: DictConfig) -> None:
         for name in ("uniform", "actfocus", "action_only"):
-            require_entropy(changed(default_config, **self.BYPASS), build_weighting({"name": name}))
+            require_weighting_columns(changed(default_config, **self.BYPASS), build_weighting({"name": name}))
 
 
 def test_world_overrides_are_the_set_keys_of_the_world(default_config: DictConfig) -> None:

@@ -10,7 +10,9 @@ import torch
 from verl.trainer.ppo.core_algos import compute_gae_advantage_return
 
 from actfocus_verl.credit import estimators
-from actfocus_verl.credit.estimators import build_estimator, discounted_sums, whiten
+from actfocus_verl.credit.episodes import discounted_sums
+from actfocus_verl.credit.estimation import build_estimator
+from actfocus_verl.credit.estimators import whiten
 from actfocus_verl.errors import ConfigurationError
 from tests.helpers.slow_estimators import (
     NAN,
@@ -326,13 +328,21 @@ def test_columns_that_contradict_each_other_are_refused() -> None:
         (
             "gigpo",
             {"step_weigth": 1.0},
-            "estimator.step_weigth=1.0: is no parameter of algorithm gigpo. Known: step_we",
+            "estimator.step_weigth=1.0: is not a parameter of the estimator gigpo. Known keys: step_we",
         ),
         ("gigpo", {"step_weight": -1.0}, "estimator.step_weight=-1.0: is out of range"),
         ("gigpo", {"step_weight": "one"}, "estimator.step_weight='one': is a str, not a number"),
         ("bilevel_gae", {"high_level_gamma": 1.5}, "estimator.high_level_gamma=1.5: is out of range"),
-        ("turn_ppo", {"high_level_gamma": 1.0}, "is no parameter of algorithm turn_ppo. Remove estimator.high_level_g"),
-        ("grpo", {"step_weight": 1.0}, "is no parameter of algorithm grpo. Remove estimator.step_weight"),
+        (
+            "turn_ppo",
+            {"high_level_gamma": 1.0},
+            "is not a parameter of the estimator turn_ppo. Remove estimator.high_level_g",
+        ),
+        (
+            "grpo",
+            {"step_weight": 1.0},
+            "is not a parameter of the estimator grpo. Remove estimator.step_weight",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_one_line(name: str, section: dict[str, object], message: str) -> None:
@@ -345,8 +355,8 @@ def test_a_wrong_parameter_is_one_line(name: str, section: dict[str, object], me
 def test_parameters_have_defaults_and_verls_estimators_have_none() -> None:
     spec = build_estimator("gigpo", {})
     assert spec is not None
-    assert spec.parameters == {"step_weight": 1.0}
+    assert spec.params == {"step_weight": 1.0}
     changed = build_estimator("bilevel_gae", {"high_level_gamma": 1})
     assert changed is not None
-    assert changed.parameters == {"high_level_gamma": 1.0}
+    assert changed.params == {"high_level_gamma": 1.0}
     assert build_estimator("gae", {}) is None

@@ -297,14 +297,14 @@ def test_a_file_has_every_key_and_the_defaults(path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({}, r"filter.name=None: unknown filter. Choose one of .*none.*reward_variance"),
+        ({}, r"filter.name=None: is missing. Choose one of .*none.*reward_variance"),
         ({"name": "best"}, r"filter.name='best'.*none.*reward_variance"),
-        ({"name": "none", "top": 1}, r"filter.top=1: unknown key of filter=none. Known keys: name, ratio\."),
+        ({"name": "none", "top": 1}, r"filter.top=1: is not a parameter of the filter none. Known keys: name, ratio"),
         (
             {"name": "none", "ratio": 0.5},
             r"filter.ratio=0.5: filter=none keeps every group. Use filter=reward_variance",
         ),
-        ({"name": "zero_variance", "p": 0.5}, r"filter.p=0.5: unknown key of filter=zero_variance"),
+        ({"name": "zero_variance", "p": 0.5}, r"filter.p=0.5: is not a parameter of the filter zero_variance"),
         ({"name": "reward_variance", "ratio": 0}, r"filter.ratio=0: not in \(0, 1\]"),
         ({"name": "reward_variance", "ratio": 1.5}, r"filter.ratio=1.5"),
         ({"name": "reward_variance", "ratio": "half"}, r"filter.ratio='half'"),

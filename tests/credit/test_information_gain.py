@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from actfocus_verl.credit.estimators import build_estimator
+from actfocus_verl.credit.estimation import build_estimator
 from actfocus_verl.credit.information_gain import (
     Gains,
     a2tgpo_advantages,
@@ -282,7 +282,7 @@ def test_an_infinite_score_is_an_error() -> None:
         ("a2tgpo", {"min_group_size": 0}, "estimator.min_group_size=0: is no integer of at least 1"),
         ("a2tgpo", {"min_group_size": True}, "estimator.min_group_size=True: is no integer of at least 1"),
         ("a2tgpo", {"clip_beta": 1.5}, "estimator.clip_beta=1.5: is out of range"),
-        ("a2tgpo", {"pool": "joint"}, "estimator.pool='joint': is no parameter of algorithm a2tgpo"),
+        ("a2tgpo", {"pool": "joint"}, "estimator.pool='joint': is not a parameter of the estimator a2tgpo"),
     ],
 )
 def test_a_wrong_parameter_is_one_line(name: str, section: dict[str, object], message: str) -> None:

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from actfocus_verl.credit import registry
-from actfocus_verl.credit.registry import build_weighting, get_weighting, known_weightings, register_weighting
+from actfocus_verl.credit.registry import build_weighting, known_weightings, register_weighting
 from actfocus_verl.credit.weighting import actfocus, actfocus_weighting, uniform
 from actfocus_verl.errors import ConfigurationError
 
@@ -22,7 +22,7 @@ ENERGY = torch.tensor([[0.0, 0.0, -1.0, 0.0]])
 def own_names(monkeypatch):
     """Names registered by a test are forgotten after it."""
     known_weightings()
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    monkeypatch.setattr(registry.WEIGHTINGS, "entries", dict(registry.WEIGHTINGS.entries))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def user_module(tmp_path, monkeypatch, own_names):
 
 def test_ours_are_registered():
     assert known_weightings() == ("actfocus", "action_only", "aem", "empg", "entropy_quantile", "uniform")
-    assert get_weighting("actfocus").function is actfocus_weighting
+    assert registry.WEIGHTINGS.get("actfocus").function is actfocus_weighting
 
 
 def test_uniform_from_yaml():
@@ -140,12 +140,12 @@ def test_registering_twice(own_names):
 @pytest.mark.parametrize("name", ["", "a:b", "a.b"])
 def test_registering_under_a_path(name):
     with pytest.raises(ValueError, match="is empty or looks like a path"):
-        register_weighting(name)
+        register_weighting(name)(uniform)
 
 
 def test_registering_columns_as_one_string():
     with pytest.raises(ValueError, match=r"write \('energy',\)"):
-        register_weighting("mine", required_columns="energy")
+        register_weighting("mine", required_columns="energy")(uniform)
 
 
 @pytest.mark.parametrize(
@@ -157,16 +157,16 @@ def test_registering_columns_as_one_string():
         ),
         (
             {"name": "actfocsu"},
-            r"credit.name='actfocsu': is no known weighting. Choose one of actfocus, .*, uniform, or pack",
+            r"credit.name='actfocsu': is not a known weighting. Choose one of actfocus, .*, uniform, or pack",
         ),
-        ({"name": "os.path.join"}, r"credit.name='os.path.join': is no known weighting. .* package.module:function"),
+        ({"name": "os.path.join"}, r"credit.name='os.path.join': is not a known weighting. .* package.module:function"),
         ({"name": "no_such_module:f"}, r"credit.name='no_such_module:f': its module cannot be imported"),
         ({"name": ":f"}, r"credit.name=':f': its module cannot be imported"),
         ({"name": "math:no_such"}, r"credit.name='math:no_such': module math has no function 'no_such'"),
         ({"name": "math:pi"}, r"module math has no function 'pi'"),
         (
             {"name": "uniform", "alpha": 0.1},
-            r"credit.alpha=0.1: is no parameter of the weighting uniform. Known keys: name",
+            r"credit.alpha=0.1: is not a parameter of the weighting uniform. Known keys: name",
         ),
         (
             {"name": "actfocus", "alhpa": 0.1},

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from actfocus_verl.credit.estimators import ESTIMATORS
+from actfocus_verl.credit.estimation import ESTIMATORS, build_estimator
 from actfocus_verl.credit.registry import build_weighting, known_weightings
 from actfocus_verl.credit.weighting import ACTFOCUS_SIGNALS
 from tests.config.conftest import composed
@@ -49,7 +49,7 @@ def test_a_choice_composes_and_passes_the_checks(choice: str) -> None:
     build_weighting(OmegaConf.to_container(config.credit, resolve=True))
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", ESTIMATORS.known())
 def test_an_estimators_section_has_its_knobs_and_the_defaults_of_its_file(name: str) -> None:
     [section] = re.findall(rf"^### `algorithm={name}`\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \|", section, re.MULTILINE)
@@ -57,7 +57,9 @@ def test_an_estimators_section_has_its_knobs_and_the_defaults_of_its_file(name: 
     assert {key: yaml.safe_load(default) for key, default in rows} == {
         key: OmegaConf.select(config, key) for key, _ in rows
     }
-    assert {f"estimator.{key}" for key in ESTIMATORS[name].parameters} <= {key for key, _ in rows}
+    spec = build_estimator(name, {})
+    assert spec is not None
+    assert {f"estimator.{key}" for key in spec.params} <= {key for key, _ in rows}
     own = OmegaConf.to_container(config.estimator) if "estimator" in config else {}
-    assert own == ESTIMATORS[name].parameters
+    assert own == spec.params
     assert f"algorithm={name}" in re.findall(r"^Choose it: .*$", section, re.MULTILINE)[0]

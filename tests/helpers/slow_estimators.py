@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from actfocus_verl.credit import estimators
-from actfocus_verl.credit.estimators import Episodes
+from actfocus_verl.credit.episodes import Episodes
 
 NAN = float("nan")
 # An episode: its prompt group and its turns (tokens, reward, anchor).

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from actfocus_verl.credit.estimators import Episodes
+from actfocus_verl.credit.episodes import Episodes
 from tests.helpers.slow_estimators import batch_of, episodes_of
 
 # Prompt group, tokens of each turn, score before each turn (None: no answer is known), return.

@@ -12,7 +12,7 @@ import torch
 from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY
 from verl.workers.utils.losses import ppo_loss
 
-from actfocus_verl.credit.filters import _FILTERS, GroupFilter
+from actfocus_verl.credit.filters import FILTERS, build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.loss import (
@@ -21,7 +21,7 @@ from actfocus_verl.integration.loss import (
     WEIGHTED_LOSSES,
     token_weighted_ppo_loss,
 )
-from actfocus_verl.integration.requirements import FACTORS_OF_ONE, require_weighted_loss
+from actfocus_verl.integration.requirements import require_weighted_loss
 from tests.helpers.losses import actor_config, loss_inputs
 from tests.helpers.refusals import configured, refusal
 
@@ -139,18 +139,19 @@ def test_a_loss_of_a_later_verl_is_refused_until_it_is_proved(monkeypatch: pytes
     assert "it is not known to multiply each token's loss" in refusal(f"{LOSS}=invented")
 
 
-@pytest.mark.parametrize("name", sorted(_FILTERS))
+@pytest.mark.parametrize("name", FILTERS.known())
 def test_factors_of_groups_are_weights_too(name: str) -> None:
     """A filter counts as uniform when no deviations at all get another factor than 1 from it."""
-    group_filter = GroupFilter(name, {"loss_scaling": "linear"} if name in ("top_p", "min_p", "zero_variance") else {})
+    scaling = {"loss_scaling": "linear"} if name in ("top_p", "min_p", "zero_variance") else {}
+    group_filter = build_filter({"name": name, **scaling})
     factors = {
         factor
         for returns in ({"a": [0, 1], "b": [0, 0.5], "c": [1, 1]}, {"a": [1, 1], "b": [1, 1], "c": [0, 0]})
         for factor in group_filter(returns).factors.values()
     }
-    assert (factors == {1.0}) == (name in FACTORS_OF_ONE)
+    assert (factors == {1.0}) == (not group_filter.definition.scales)
     config, uniform = configured(f"{LOSS}=geo_mean"), build_weighting({"name": "uniform"})
-    if name in FACTORS_OF_ONE:
+    if not group_filter.definition.scales:
         require_weighted_loss(config, uniform, group_filter)
         return
     with pytest.raises(ConfigurationError, match=f"and filter={name} gives tokens different weights"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
 
+from actfocus_verl.credit.estimation import ESTIMATORS
+from actfocus_verl.credit.registry import WEIGHTINGS
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import group_ids
 from actfocus_verl.integration.loss import token_weighted_policy_loss
@@ -150,7 +153,7 @@ def test_actfocus_with_another_signal(
 
 def test_nll_needs_no_reference_pass(make_trainer: MakeTrainer) -> None:
     make_trainer("credit=actfocus", "credit.signal=nll", "actor_rollout_ref.actor.use_kl_loss=false")
-    for signal, wanted in (("entropy", "entropy"), ("gauge_free_energy", "gauge-free energy"), ("log_prob_shift", "l")):
+    for signal, wanted in (("entropy", "reference_e"), ("gauge_free_energy", "gauge_f"), ("log_prob_shift", "ref_log")):
         with pytest.raises(ConfigurationError, match=f"needs the {wanted}.* of a frozen reference"):
             make_trainer("credit=actfocus", f"credit.signal={signal}", "actor_rollout_ref.actor.use_kl_loss=false")
 
@@ -188,3 +191,59 @@ class TestPlacebo:
         assert torch.equal(found(), first)
         assert not torch.equal(found(step=2), first)
         assert not torch.equal(found("run.seed=1"), first)
+
+
+# A user's own methods, in a file of their own
+
+
+@pytest.fixture
+def own_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_methods.py").write_text(
+        "from actfocus_verl.credit.estimation import register_estimator\n"
+        "from actfocus_verl.credit.registry import register_weighting\n"
+        "@register_weighting('by_value', required_columns=('values', 'turn_rewards', 'returns'))\n"
+        "def by_value(columns, *, power=1.0):\n"
+        "    assert columns['turn_rewards'].shape == (len(columns['values']), 2)\n"
+        "    return (columns['values'].abs() + columns['returns'].abs()) ** power\n"
+        "@register_estimator('by_turns', required_columns=('turn_ids', 'turn_rewards', 'energy'))\n"
+        "def by_turns(step, *, scale=1.0):\n"
+        "    step.metrics['estimator/energy'] = float(step.columns['energy'][step.response_mask > 0].mean())\n"
+        "    return step.episodes.turns.to_tokens(scale * step.episodes.rewards)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(WEIGHTINGS, "entries", dict(WEIGHTINGS.entries))
+    monkeypatch.setattr(ESTIMATORS, "entries", dict(ESTIMATORS.entries))
+    monkeypatch.delitem(sys.modules, "own_methods", raising=False)
+
+
+def test_a_weighting_reads_whatever_column_it_declares(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, own_methods: None
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    for row in rows.values():
+        row["values"] = torch.rand(len(row["responses"]), generator=generator) + 0.5
+    own = ["credit=uniform", "credit.name=own_methods:by_value", "+credit.power=2.0"]
+    to_advantages(make_trainer("algorithm=ppo", *own), queue.fill(rows))
+    values, returns, roles = (column(queue, name) for name in ("values", "returns", "token_roles"))
+    raw = [
+        [(abs(value) + abs(target)) ** 2 * (role != 0) for value, target, role in zip(*each, strict=True)]
+        for each in zip(values, returns, roles, strict=True)
+    ]
+    assert_rows(queue, "token_weights", slow_weightings.normalize(raw, roles, [0] * 6), rtol=1e-5, atol=0)
+    with pytest.raises(ConfigurationError, match=r"credit.name='own_methods:by_value': reads a critic's values, and"):
+        make_trainer("algorithm=grpo", *own)
+
+
+def test_an_estimator_of_ones_own_runs_in_the_trainer(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, own_methods: None
+) -> None:
+    own = ["algorithm=grpo", "algorithm.adv_estimator=own_methods:by_turns", "+estimator.scale=3.0", "credit=uniform"]
+    with pytest.raises(ConfigurationError, match=r"adv_estimator='own_methods:by_turns': needs the energy of a frozen"):
+        make_trainer(*own)
+    reference = ["actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0"]
+    _, metrics = to_advantages(make_trainer(*own, *reference), queue.fill(rows))
+    for key in KEYS:
+        last = rows[key]["turn_ids"] == 1  # the turn that ends in the episode's return
+        expected = 3.0 * float(rows[key]["rm_scores"].sum()) * last
+        torch.testing.assert_close(queue.rows[key]["advantages"], expected.float())
+    assert metrics["estimator/energy"] < 0

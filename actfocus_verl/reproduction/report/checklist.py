@@ -8,29 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from actfocus_verl.credit.estimation import Traits, traits_of
+from actfocus_verl.credit.registry import WEIGHTINGS, is_path, known_weightings
 from actfocus_verl.reproduction.report import cells as of
 from actfocus_verl.reproduction.report.document import Table
 from actfocus_verl.reproduction.report.numbers import NONE
 from actfocus_verl.reproduction.report.tables import accelerator_hours, core_hours
 from actfocus_verl.reproduction.summary import Summary
 
-_EPISODE_LEVEL: Final = ("grpo", "ppo")
-_METHODOLOGY: Final = {
-    "grpo": "Monte Carlo",
-    "gigpo": "Monte Carlo",
-    "ppo": "temporal difference",
-    "turn_ppo": "temporal difference",
-    "bilevel_gae": "temporal difference",
-}
-
-_ADVANTAGE: Final = {"grpo": "episode", "ppo": "token", "gigpo": "turn", "turn_ppo": "turn", "bilevel_gae": "token"}
-_WEIGHTS: Final = {
-    "actfocus": "token",
-    "action_only": "token",
-    "entropy_quantile": "token",
-    "aem": "turn",
-    "empg": "turn",
-}
+_BASELINES: Final = ("grpo", "ppo")
+"""Algorithms whose uniform weights the survey counts as a baseline at the level of the episode."""
+_VERLS_NAMES: Final = {"ppo": "gae"}
+"""Names of the `algorithm` group whose estimator verl calls otherwise."""
 
 
 def checklist_table(runs: Sequence[Summary]) -> Table:
@@ -60,20 +49,20 @@ def _training_data(runs: Sequence[Summary]) -> str:
 def _granularity(runs: Sequence[Summary]) -> str:
     names = dict.fromkeys(run["settings"]["algorithm_name"] for run in runs)
     weighted = dict.fromkeys(_credit(run) for run in runs if _weighs(run))
-    advantages = _listed(f"{name}: {_ADVANTAGE.get(name, NONE)}" for name in names)
-    return f"advantages: {advantages}; weights: {_listed(f'{name}: {_WEIGHTS.get(name, NONE)}' for name in weighted)}"
+    advantages = _listed(f"{name}: {_traits(name).granularity or NONE}" for name in names)
+    return f"advantages: {advantages}; weights: {_listed(f'{name}: {_granularity_of(name)}' for name in weighted)}"
 
 
 def _methodology(runs: Sequence[Summary]) -> str:
     families = (
-        f"{name}: {_METHODOLOGY.get(name, NONE)}" for name in (run["settings"]["algorithm_name"] for run in runs)
+        f"{name}: {_traits(name).family or NONE}" for name in (run["settings"]["algorithm_name"] for run in runs)
     )
     weighted = "; token weights: information-theoretic" if any(map(_weighs, runs)) else ""
     return _listed(families) + weighted
 
 
 def _baseline(runs: Sequence[Summary]) -> str:
-    found = [run for run in runs if run["settings"]["algorithm_name"] in _EPISODE_LEVEL and not _weighs(run)]
+    found = [run for run in runs if run["settings"]["algorithm_name"] in _BASELINES and not _weighs(run)]
     return _listed(f"{run['settings']['algorithm_name']} with uniform weights, {_world(run)}" for run in found)
 
 
@@ -157,6 +146,17 @@ _ITEMS: Final[tuple[tuple[str, Callable[[Sequence[Summary]], str]], ...]] = (
     ("overhead of the credit component", _overhead),
     ("distribution of trajectory lengths, last quarter", _distribution),
 )
+
+
+def _traits(algorithm: str) -> Traits:
+    """What is said of a run's estimator; of one by path nothing, for the report does not import the user's code."""
+    name = _VERLS_NAMES.get(algorithm, algorithm)
+    return Traits() if is_path(name) else traits_of(name)
+
+
+def _granularity_of(weighting: str) -> str:
+    known = weighting in known_weightings()
+    return (WEIGHTINGS.get(weighting).granularity if known else "") or NONE
 
 
 def _credit(run: Summary) -> str:
