@@ -117,7 +117,8 @@ class World(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.name = cls.name or cls.__name__
+        if cls.name in ("", cls.__mro__[1].__name__):  # nobody has set it
+            cls.name = cls.__name__
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:
