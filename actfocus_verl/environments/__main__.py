@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from actfocus_verl.arguments import read_options
+from actfocus_verl.environments.base import require_integer
 from actfocus_verl.environments.boards import MANIFEST_HEADER, manifest, overlap
-from actfocus_verl.environments.checks import require_integer
 from actfocus_verl.environments.play import play
 from actfocus_verl.environments.registry import known_presets, make_world
 from actfocus_verl.errors import ConfigurationError
