@@ -1,7 +1,8 @@
 """Text worlds to act in: pure Python and NumPy, one folder a world. See `base` for what a world is."""
 
-from actfocus_verl.environments.base import Action, Limits, StepResult, World
-from actfocus_verl.environments.protocol import ACTION_SEPARATOR, PlayedTurns, TurnOutcome, execute_turn, turn_message
+from actfocus_verl.environments.answers import ACTION_SEPARATOR, action_rules
+from actfocus_verl.environments.base import Action, Observation, StepResult, World, observe
+from actfocus_verl.environments.protocol import PlayedTurns, TurnOutcome, execute_turn, turn_message
 from actfocus_verl.environments.registry import (
     known_presets,
     known_worlds,
@@ -11,7 +12,7 @@ from actfocus_verl.environments.registry import (
     split_size,
 )
 from actfocus_verl.environments.scripted import COUPLINGS, ScriptedPlayer
-from actfocus_verl.environments.settings import WorldConfig
+from actfocus_verl.environments.settings import Limits, WorldConfig
 from actfocus_verl.environments.splits import SPLITS
 
 __all__ = [
@@ -20,16 +21,19 @@ __all__ = [
     "SPLITS",
     "Action",
     "Limits",
+    "Observation",
     "PlayedTurns",
     "ScriptedPlayer",
     "StepResult",
     "TurnOutcome",
     "World",
     "WorldConfig",
+    "action_rules",
     "execute_turn",
     "known_presets",
     "known_worlds",
     "make_world",
+    "observe",
     "register_world",
     "scripted_player",
     "split_size",

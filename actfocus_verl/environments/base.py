@@ -2,10 +2,11 @@
 
 The abstractions and their life cycle:
 
-- `Limits` is fixed by the preset and the user's overrides; the rollout reads it, the world only carries it.
+- `Limits` (in `settings`) is fixed by the preset and the user's overrides; the rollout reads it, the world only
+  carries it.
 - `World` is one board being played once. `make_world` creates it, the rollout asks for `system_prompt`, then
   alternates `render` (what the model sees), `parse_action` (text to action) and `step`, until `done`.
-- `StepResult` is what one action did.
+- `Observation` is what a state shows, `StepResult` what one action did.
 
 Worlds know neither models nor tokens: nothing here imports torch, verl or ray.
 """
@@ -14,43 +15,41 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+from actfocus_verl.environments.checks import finite_number, require_integer, require_number
+from actfocus_verl.environments.scripted import ScriptedPlayer, random_player
+from actfocus_verl.environments.settings import Limits, WorldConfig
+from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from actfocus_verl.environments.scripted import ScriptedPlayer
-    from actfocus_verl.environments.settings import WorldConfig
+__all__ = [
+    "Action",
+    "Limits",
+    "Observation",
+    "StepResult",
+    "World",
+    "finite_number",
+    "observe",
+    "require_integer",
+    "require_number",
+]
 
 Action: TypeAlias = Any
 """Each world has its own action type; everybody else passes it from `parse_action` to `step` unread."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long an episode and a reply may be, and what a malformed turn costs.
+class Observation:
+    """What a state shows.
 
-    max_turns: replies an episode may hold.
-    max_actions_per_turn: actions kept of one reply; the rest is ignored.
-    max_actions_per_episode: actions executed in all.
-    max_words: the length limit a reply is told (not enforced: `max_turn_tokens` is).
-    max_turn_tokens: tokens sampled for one reply at most.
-    format_penalty: added once to the reward of a turn that does not parse or holds an invalid action; at most 0.
+    images: in the order of the text. The rollout refuses them for now: no policy here is shown any.
     """
 
-    max_turns: int
-    max_actions_per_turn: int
-    max_actions_per_episode: int
-    max_words: int
-    max_turn_tokens: int
-    format_penalty: float
-
-    def __post_init__(self) -> None:
-        for key in ("max_turns", "max_actions_per_turn", "max_actions_per_episode", "max_words", "max_turn_tokens"):
-            require_integer(f"env.{key}", getattr(self, key), low=1)
-        require_number("env.format_penalty", self.format_penalty, low=float("-inf"), high=0.0)
+    text: str
+    images: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,23 +62,63 @@ class StepResult:
 
 
 class World(ABC):
-    """One board played once. Subclasses set `name` and `configs`, implement `create` and the abstract members, and say
-    what else they have; see `frozen_lake`."""
+    """One board played once. Seven members are a world's own; everything else has a default:
 
-    name: ClassVar[str]
-    """The key `make_world` knows this world by."""
-    configs: ClassVar[Mapping[str, WorldConfig]]
-    """The presets by name; the first one is what commands take when none is named."""
+        class Countdown(World):
+            @classmethod
+            def create(cls, config, *, preset, split, index, episode_seed):
+                world = cls(preset=preset, split=split, index=index, limits=config.limits())
+                world.number = 2 + index % 8
+                return world
+
+            def system_prompt(self):
+                return f"Count down to 0 exactly. Actions: One, Two. {action_rules(self.limits)}"
+
+            def render(self):
+                return f"Number: {self.number}."
+
+            def parse_action(self, text):
+                return {"one": 1, "two": 2}.get(text.strip().lower())
+
+            def step(self, action):
+                self.number -= action
+                return StepResult(reward=float(self.success), done=self.done, success=self.success)
+
+            @property
+            def done(self):
+                return self.number <= 0
+
+            @property
+            def success(self):
+                return self.number == 0
+
+    docs/extending.md trains one and then replaces the defaults that matter to it.
+    """
+
+    name: ClassVar[str] = ""
+    """How messages name this world, and the key `register_world` makes it known by; by default the class's name."""
+    configs: ClassVar[Mapping[str, WorldConfig]] = {"default": WorldConfig()}
+    """The presets by name; the first one is taken where none is named."""
     split_sizes: ClassVar[Mapping[str, Mapping[str, int]]] = {}
-    """preset -> split -> boards; a split that is not there has one for every index from 0 upward."""
+    """preset -> split -> boards; a split that is not listed is unbounded."""
     script: ClassVar[ScriptedPlayer | None] = None
     """Who demonstrates this world to the tiny policy."""
+    action_names: ClassVar[Sequence[str]] = ()
+    """Texts of actions that are valid in every state. Without a `script`, the tiny policy is taught to take one of them
+    at random."""
+
+    _board_hash: str | None = None
 
     def __init__(self, *, preset: str, split: str, index: int, limits: Limits) -> None:
         self.preset = preset
         self.split = split
         self.index = index
         self.limits = limits
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.name in ("", cls.__mro__[1].__name__):  # nobody has set it
+            cls.name = cls.__name__
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:
@@ -104,8 +143,8 @@ class World(ABC):
         """Task, legend, actions and limits: the first message of an episode."""
 
     @abstractmethod
-    def render(self) -> str:
-        """The state as text. Holds nothing a model wrote."""
+    def render(self) -> str | Observation:
+        """The state as text, or as an Observation. Holds nothing a model wrote."""
 
     @abstractmethod
     def parse_action(self, text: str) -> Action | None:
@@ -114,24 +153,6 @@ class World(ABC):
     @abstractmethod
     def step(self, action: Action) -> StepResult:
         """Perform one action. Raises RuntimeError when the episode is already over."""
-
-    def reseed(self, episode_seed: int) -> None:
-        """Draw what is random during play from this seed from now on; what has happened stays.
-
-        Forked rollouts call it where an episode leaves the one it was forked from, so that the two do not share their
-        luck. A world without luck overrides it with a method that does nothing. Raises ConfigurationError where the
-        world does not say: its forks might slip in step.
-        """
-        raise ConfigurationError(
-            "rollout.name",
-            "forked",
-            f"world {self.name} does not say how its luck is drawn anew",
-            "Give it a method reseed(episode_seed), or use rollout=independent",
-        )
-
-    @abstractmethod
-    def anchor(self) -> int:
-        """A hash of the present state in [0, 2**63): equal states of equal boards have equal anchors in any process."""
 
     @property
     @abstractmethod
@@ -142,6 +163,27 @@ class World(ABC):
     @abstractmethod
     def success(self) -> bool:
         """Whether the task is solved."""
+
+    def reseed(self, episode_seed: int) -> None:
+        """Draw what is random during play from this seed from now on; what has happened stays.
+
+        Forked rollouts call it where an episode leaves the one it was forked from, so that the two do not share their
+        randomness. A world in which nothing is random overrides it with a method that does nothing. The default raises
+        ConfigurationError: forks of a world that does not say might slip in step.
+        """
+        raise ConfigurationError(
+            "rollout.name",
+            "forked",
+            f"world {self.name} does not say how its randomness is drawn anew",
+            "Give it a method reseed(episode_seed), or use rollout=independent",
+        )
+
+    def anchor(self) -> int:
+        """A hash of the present state in [0, 2**63): equal states of equal boards have equal anchors in any process.
+
+        By default, states of a board that show the same text are equal.
+        """
+        return stable_hash(f"{self.board_hash()}/{self.done}/{observe(self).text}")
 
     def outcome(self) -> Mapping[str, float]:
         """Further figures of the episode so far, by name; their means are logged beside the success rate."""
@@ -156,49 +198,42 @@ class World(ABC):
         """
         return None
 
-    @abstractmethod
     def optimal_return(self) -> float:
-        """The expected episode return of the best play of this board within the limits."""
+        """The expected episode return of the best play of this board within the limits; NaN where it is not known."""
+        return math.nan
 
-    @abstractmethod
     def board_hash(self) -> str:
-        """Hexadecimal hash of the starting board, equal for boards that a symmetry turns into each other."""
+        """Hexadecimal hash of the starting board, equal for boards that a symmetry turns into each other.
 
-    @abstractmethod
+        By default, boards that show the same text at the start are equal; `make_world` sees to it that it is the start.
+        """
+        if self._board_hash is None:
+            self._board_hash = hex_digest(f"{self.name}/{observe(self).text}")
+        return self._board_hash
+
     def stratum(self) -> int:
-        """Difficulty class of the board: the length of its shortest solution."""
+        """Difficulty class of the board: the length of its shortest solution; 0 where it is not known."""
+        return 0
 
     @classmethod
     def scripted_player(cls) -> ScriptedPlayer:
-        """Who demonstrates this world to the tiny policy. Raises ConfigurationError where there is nobody."""
-        if cls.script is None:
-            raise ConfigurationError(
-                "env.name", cls.name, "no scripted player demonstrates this world", "Choose a model (model.path=...)"
-            )
-        return cls.script
+        """Who demonstrates this world to the tiny policy: its `script`, else one that takes `action_names` at random.
+
+        Raises ConfigurationError where it has neither.
+        """
+        if cls.script is not None:
+            return cls.script
+        if cls.action_names:
+            return random_player(cls.action_names, lambda world: observe(world).text)
+        raise ConfigurationError(
+            "env.name",
+            cls.name,
+            "has neither a script nor action_names, so there is nothing to teach the tiny policy",
+            "Choose a model (model.path=...)",
+        )
 
 
-def require_integer(key: str, value: object, *, low: int, high: int | None = None) -> None:
-    """Raise ConfigurationError unless `value` is an int in [low, high]."""
-    bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-    if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-        raise ConfigurationError(key, value, f"must be an integer {bounds}", f"Set {key} to a value {bounds}")
-
-
-def finite_number(value: object) -> float | None:
-    """The number that a reward is; None for what is none: NaN, an infinity, None, a text, a list."""
-    if isinstance(value, str | bytes):
-        return None
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):  # a tensor of several raises RuntimeError
-        return None
-    return number if math.isfinite(number) else None
-
-
-def require_number(key: str, value: object, *, low: float, high: float) -> None:
-    """Raise ConfigurationError unless `value` is a finite number in [low, high]."""
-    number = None if isinstance(value, bool) or not isinstance(value, int | float) else finite_number(value)
-    if number is None or not low <= number <= high:
-        bounds = f"at most {high:g}" if low == float("-inf") else f"between {low:g} and {high:g}"
-        raise ConfigurationError(key, value, f"must be a number {bounds}", f"Set {key} to a value {bounds}")
+def observe(world: World) -> Observation:
+    """What `world.render` shows, whichever of its two forms it returns."""
+    shown = world.render()
+    return shown if isinstance(shown, Observation) else Observation(shown)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from actfocus_verl.environments.base import World
-from actfocus_verl.environments.protocol import ACTION_SEPARATOR, PlayedTurns
+from actfocus_verl.environments.answers import ACTION_SEPARATOR
+from actfocus_verl.environments.base import Observation, World, observe
+from actfocus_verl.environments.protocol import PlayedTurns
 
 
 def play(world: World, *, read: Callable[[], str | None], write: Callable[[str], object]) -> float:
@@ -18,7 +19,7 @@ def play(world: World, *, read: Callable[[], str | None], write: Callable[[str],
     write(f"{world.system_prompt()}\n\n")
     turns = PlayedTurns(world)
     while not turns.over:
-        write(f"{turns.message()}\n")
+        write(f"{_shown(turns.message())}\n")
         answer = read()
         if answer is None:
             break
@@ -29,5 +30,11 @@ def play(world: World, *, read: Callable[[], str | None], write: Callable[[str],
     solved = "solved" if world.success else "not solved"
     best = world.optimal_return()
     known = "" if math.isnan(best) else f", best possible on average {best:.3g}"
-    write(f"\n{world.render()}\n{solved}; return {episode_return:g}{known}\n")
+    write(f"\n{_shown(observe(world))}\n{solved}; return {episode_return:g}{known}\n")
     return episode_return
+
+
+def _shown(observation: Observation) -> str:
+    """The text, and how many images a terminal cannot show."""
+    images = len(observation.images)
+    return f"{observation.text}\n[{images} image{'s' * (images > 1)}]" if images else observation.text

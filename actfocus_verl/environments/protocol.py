@@ -8,38 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actfocus_verl.environments.base import Limits, World, finite_number
+from actfocus_verl.environments.answers import action_rules as action_rules  # worlds written for 0.1 find it here
+from actfocus_verl.environments.base import Observation, World, observe
+from actfocus_verl.environments.checks import finite_number
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.errors import ConfigurationError
 
-ACTION_SEPARATOR = "||"
 
-
-def join_actions(actions: Sequence[str]) -> str:
-    """The actions of one reply, as its answer holds them."""
-    return f" {ACTION_SEPARATOR} ".join(actions)
-
-
-def turn_message(world: World, *, turn: int, actions_left: int, last_reward: float | None = None) -> str:
+def turn_message(world: World, *, turn: int, actions_left: int, last_reward: float | None = None) -> Observation:
     """The user message that opens a turn.
 
     turn: number of this turn, from 1. actions_left: actions the episode may still execute.
     last_reward: reward of the turn before, penalty included; None on the first turn.
     """
     reward = "" if last_reward is None else f"Reward: {last_reward:g}\n"
-    return f"{reward}Turn {turn}\n{world.render()}\nActions left: {actions_left}. {_form(world.limits)}"
+    state = observe(world)
+    text = f"{reward}Turn {turn}\n{state.text}\nActions left: {actions_left}. {_form(world.limits)}"
+    return Observation(text, state.images)
 
 
 def _form(limits: Limits) -> str:
     return f"Reply: <think> ... </think> <answer> ... </answer> in at most {limits.max_words} words."
-
-
-def action_rules(limits: Limits) -> str:
-    """The sentence of a system prompt that says how many actions there may be and how to join them."""
-    several = limits.max_actions_per_turn > 1
-    per_turn = f"up to {limits.max_actions_per_turn} actions" if several else "1 action"
-    join = f", joined by ` {ACTION_SEPARATOR} `" if several else ""
-    episode = f"An episode has {limits.max_turns} turns and {limits.max_actions_per_episode} actions."
-    return f"Answer with {per_turn} a turn{join}. {episode}"
 
 
 @dataclass(frozen=True)
@@ -111,8 +100,8 @@ class PlayedTurns:
         """Whether the world has ended, or its turns or actions are used up."""
         return self._world.done or self.actions_left <= 0 or len(self.rewards) >= self._world.limits.max_turns
 
-    def message(self) -> str:
-        """The user message that opens the next turn."""
+    def message(self) -> Observation:
+        """The user message that opens the next turn, with the images of the state."""
         return turn_message(
             self._world,
             turn=len(self.rewards) + 1,

@@ -47,33 +47,36 @@ def known_presets(name: str) -> tuple[str, ...]:
 def make_world(
     name: str,
     *,
-    preset: str = "clean",
+    preset: str | None = None,
     split: str = "train",
     index: int = 0,
     episode_seed: int = 0,
     **overrides: object,
 ) -> World:
-    """A fresh world at the start of board `index`.
+    """A fresh world at the start of board `index`. preset: None for the world's first.
 
     The same (name, preset, split, index, overrides) is the same board in every process; `episode_seed` drives only
-    what is random during play, so the members of a group share a board and differ in their luck.
+    what is random during play, so the members of a group share a board and differ in their randomness.
     Raises ConfigurationError for an unknown name, preset, split or override, an impossible value, or an index that
     the split does not have.
     """
-    world = _world_class(name)
-    _require_preset(world, preset)
+    kind = _world_class(name)
+    preset = _preset(kind, preset)
     require_split(split)
-    config = configure(world.name, world.configs[preset], overrides)
-    require_index(index, split, world.split_size(preset, split))
-    return world.create(config, preset=preset, split=split, index=index, episode_seed=episode_seed)
+    config = configure(kind.name, kind.configs[preset], overrides)
+    require_index(index, split, kind.split_size(preset, split))
+    world = kind.create(config, preset=preset, split=split, index=index, episode_seed=episode_seed)
+    if kind.board_hash is World.board_hash:
+        world.board_hash()  # names the board by what is seen of it, so it must be asked at the start
+    return world
 
 
-def split_size(name: str, *, preset: str = "clean", split: str = "train") -> int | None:
-    """Boards in a split; None where every index from 0 upward has one."""
-    world = _world_class(name)
-    _require_preset(world, preset)
+def split_size(name: str, *, preset: str | None = None, split: str = "train") -> int | None:
+    """Boards in a split; None where every index from 0 upward has one. preset: None for the world's first."""
+    kind = _world_class(name)
+    preset = _preset(kind, preset)
     require_split(split)
-    return world.split_size(preset, split)
+    return kind.split_size(preset, split)
 
 
 def scripted_player(name: str) -> ScriptedPlayer:
@@ -102,8 +105,11 @@ def _import_world(path: str) -> type[World]:
     return found
 
 
-def _require_preset(world: type[World], preset: str) -> None:
+def _preset(world: type[World], preset: str | None) -> str:
+    if preset is None:
+        return world.presets()[0]
     if preset not in world.presets():
         raise ConfigurationError(
             "env.preset", preset, f"unknown preset of {world.name}", f"Use one of: {', '.join(world.presets())}"
         )
+    return preset

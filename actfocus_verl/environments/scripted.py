@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
-from actfocus_verl.environments.base import require_number
-from actfocus_verl.environments.protocol import join_actions
+from actfocus_verl.environments.answers import join_actions
+from actfocus_verl.environments.checks import require_number
 from actfocus_verl.errors import ConfigurationError
 
 Coupling = Literal["loose", "coupled"]
@@ -75,3 +75,12 @@ class ScriptedPlayer:
         if coupling == "coupled":
             reasoning += f" So I choose {' then '.join(actions)}."
         return f"<think> {reasoning} </think> <answer> {join_actions(actions)} </answer>"
+
+
+def random_player(actions: Sequence[str], describe: Callable[[Any], str]) -> ScriptedPlayer:
+    """Takes one of `actions` at random, whatever its skill; teaches a tiny policy the form of a reply and no play."""
+
+    def plan(world: Any, rng: np.random.Generator, skill: float) -> list[str]:
+        return [actions[int(rng.integers(len(actions)))]]
+
+    return ScriptedPlayer(plan, describe, skill=dict.fromkeys(COUPLINGS, 0.0), episodes=600)

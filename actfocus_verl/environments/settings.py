@@ -7,10 +7,35 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from actfocus_verl.environments.base import Limits
+from actfocus_verl.environments.checks import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 
 C = TypeVar("C", bound="WorldConfig")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long an episode and a reply may be, and what a malformed turn costs.
+
+    max_turns: replies an episode may hold.
+    max_actions_per_turn: actions kept of one reply; the rest is ignored.
+    max_actions_per_episode: actions executed in all.
+    max_words: the length limit a reply is told (not enforced: `max_turn_tokens` is).
+    max_turn_tokens: tokens sampled for one reply at most.
+    format_penalty: added once to the reward of a turn that does not parse or holds an invalid action; at most 0.
+    """
+
+    max_turns: int
+    max_actions_per_turn: int
+    max_actions_per_episode: int
+    max_words: int
+    max_turn_tokens: int
+    format_penalty: float
+
+    def __post_init__(self) -> None:
+        for key in ("max_turns", "max_actions_per_turn", "max_actions_per_episode", "max_words", "max_turn_tokens"):
+            require_integer(f"env.{key}", getattr(self, key), low=1)
+        require_number("env.format_penalty", self.format_penalty, low=float("-inf"), high=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +45,11 @@ class WorldConfig:
     A subclass that validates its keys in `__post_init__` calls `super().__post_init__()` last.
     """
 
-    max_turns: int
-    max_actions_per_turn: int
-    max_actions_per_episode: int
-    max_words: int
-    max_turn_tokens: int
+    max_turns: int = 5
+    max_actions_per_turn: int = 2
+    max_actions_per_episode: int = 10
+    max_words: int = 120
+    max_turn_tokens: int = 400
     format_penalty: float = -0.1
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The episodes of an evaluation: which there are, playing many at once, and what is kept of each.
 
-Episode (board, repeat) has the same board, luck and sampling seed for every model, so two models are compared on pairs.
+Episode (board, repeat) has the same board, randomness and sampling seed for every model, so two models are compared in
+pairs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def plan(boards: int, repeats: int) -> list[EpisodeKey]:
 
 
 def episode_seed(seed: int, key: EpisodeKey) -> int:
-    """The seed of an episode's luck and of its sampling, in [0, 2**63)."""
+    """The seed of an episode's randomness and of its sampling, in [0, 2**63)."""
     return stable_hash(f"evaluation/{seed}/{key.board}/{key.repeat}")
 
 

@@ -18,7 +18,7 @@ from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, to_output
 from actfocus_verl.integration.columns import FORK, MISMATCH
 from actfocus_verl.integration.dataset import FORKED_AGENT_NAME
-from actfocus_verl.rollout import ForkedGroup, ForkPoint, Line, ReplayMismatchError
+from actfocus_verl.rollout import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError
 
 logger = logging.getLogger(__name__)
 
@@ -36,31 +36,33 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         settings = self.config.rollout
         group = _groups.setdefault(uid, ForkedGroup(roots=settings.roots, wave=settings.wave))
         policy = self.policy(sampling_params)
-        line = None
+        played = None
         try:
-            line, fork = await self._play(policy, await group.fork_point(session), kwargs)
+            played, fork = await self._play(policy, await group.fork_point(session), kwargs)
         except RewardError as error:
             return self.without_reward(error, kwargs, policy)
         finally:
-            if group.settle(session, line) == self.rollout_config.n:
+            if group.settle(session, played) == self.rollout_config.n:
                 del _groups[uid]
-        output = to_output(line.trajectory, policy)
+        output = to_output(played.trajectory, policy)
         output.extra_fields["reward_extra_info"][FORK] = float(fork)
         return output
 
-    async def _play(self, policy: ServerPolicy, point: ForkPoint | None, row: Mapping[str, Any]) -> tuple[Line, int]:
+    async def _play(
+        self, policy: ServerPolicy, point: ForkPoint | None, row: Mapping[str, Any]
+    ) -> tuple[PlayedEpisode, int]:
         """The episode and its entry FORK. Where a replay fails, it is played from the beginning: the row is needed."""
         seed, mismatch = self.episode_seed(row), False
         if point is not None:
             try:
                 episode, context = point.replay(lambda first_seed: self.episode(row, first_seed), seed)
                 trajectory = await episode.play_on(policy, context)
-                return Line(trajectory, point.seeds(seed), forked=True), point.turn
+                return PlayedEpisode(trajectory, point.seeds(seed), forked=True), point.turn
             except ReplayMismatchError as error:
                 mismatch = True
                 logger.warning("a fork of %s/%s starts from the beginning: %s", row["split"], row["index"], error)
         trajectory = await self.episode(row, seed).play(policy)
-        return Line(trajectory, ((0, seed),)), MISMATCH if mismatch else 0
+        return PlayedEpisode(trajectory, ((0, seed),)), MISMATCH if mismatch else 0
 
 
 def fork_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from actfocus_verl.environments import PlayedTurns, make_world, scripted_player, split_size
 from actfocus_verl.environments.splits import seeded_generator
-from actfocus_verl.rollout import parse_reply
+from actfocus_verl.rollout import parse_reply, require_text
 
 Message = dict[str, str]
 
@@ -47,7 +47,7 @@ def conversation(config: DemonstrationConfig, episode: int) -> list[Message]:
     messages = [_message("system", world.system_prompt())]
     turns = PlayedTurns(world)
     while not turns.over:
-        messages.append(_message("user", turns.message()))
+        messages.append(_message("user", require_text(world, turns.message())))
         text = player.reply(world, rng, coupling=config.coupling, skill=config.skill)
         messages.append(_message("assistant", text))
         turns.act(parse_reply(text).actions)

@@ -3,8 +3,8 @@
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
 from actfocus_verl.rollout.decoding import TokenDecoder
-from actfocus_verl.rollout.episode import Episode
-from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, Line, ReplayMismatchError
+from actfocus_verl.rollout.episode import Episode, require_text
+from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
 from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span, span_roles
@@ -17,8 +17,8 @@ __all__ = [
     "ForcedAnswer",
     "ForkPoint",
     "ForkedGroup",
-    "Line",
     "ParsedReply",
+    "PlayedEpisode",
     "Policy",
     "ReadReply",
     "ReplayMismatchError",
@@ -31,6 +31,7 @@ __all__ = [
     "forced_answer",
     "parse_reply",
     "probe_columns",
+    "require_text",
     "read_reply",
     "span_roles",
     "token_roles",

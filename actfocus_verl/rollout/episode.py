@@ -12,7 +12,7 @@ What a turn's actions do is said at `environments.execute_turn`.
 from __future__ import annotations
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments import PlayedTurns, World
+from actfocus_verl.environments import Observation, PlayedTurns, World, observe
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
@@ -85,7 +85,7 @@ class Episode:
         return self.trajectory()
 
     def start(self) -> list[int]:
-        """The ids the first reply continues."""
+        """The ids the first reply continues. Raises ConfigurationError where the world shows images."""
         if self._context:
             raise RuntimeError("Episode.start was called twice")
         self._ask()
@@ -117,7 +117,7 @@ class Episode:
         self._require_bounds(reply)
         self._states.append(state_of(self._context))
         self._replies.append(reply)
-        state, anchor = self.world.render(), self.world.anchor()
+        state, anchor = observe(self.world).text, self.world.anchor()
         self._starts.append(len(self._context) - self._prompt_length)
         self._answers.append(self.world.known_answer() if self._ask_answers else None)
         read = read_reply(self._codec, reply.token_ids)
@@ -169,14 +169,14 @@ class Episode:
             parsed_turns=self._parsed_turns,
             valid_turns=sum(text.valid for text in self._texts),
             texts=self._texts,
-            final_state=self.world.render(),
+            final_state=observe(self.world).text,
             turn_starts=self._starts,
             known_answers=self._answers,
         )
 
     def _ask(self) -> str:
         """The next user message, which the conversation then holds."""
-        message = self._turns.message()
+        message = require_text(self.world, self._turns.message())
         self._messages.append({"role": "user", "content": message})
         return message
 
@@ -248,3 +248,15 @@ class Episode:
             raise ValueError(f"the policy sampled {count} tokens, more than max_new_tokens={most}")
         if reply.log_probs is not None and len(reply.log_probs) != count:
             raise ValueError(f"the policy gave {len(reply.log_probs)} log-probs for {count} tokens")
+
+
+def require_text(world: World, observation: Observation) -> str:
+    """The observation's text. Raises ConfigurationError where it holds images: no policy here is shown any."""
+    if observation.images:
+        raise ConfigurationError(
+            "env.name",
+            world.name,
+            f"shows {len(observation.images)} image(s), and a policy can only be shown text",
+            "Let the world's render return text alone",
+        )
+    return observation.text

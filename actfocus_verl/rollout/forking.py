@@ -1,13 +1,13 @@
 """Forked rollouts (CARL's Algorithm 1, arXiv 2512.04949): episodes of a prompt that start where others were unsure.
 
-- `Line` is an episode that was played, with the seeds its luck was drawn from.
-- `ForkPoint` is a turn of a line: the state another episode may start from. `replay` leads a fresh world there.
+- `PlayedEpisode` is a trajectory with the seeds its randomness was drawn from.
+- `ForkPoint` is a turn of a played episode: a state another episode may start from. `replay` leads a fresh world there.
 - `VisitedStates` keeps every state's entropy per visit, and chooses the next fork point by it.
 - `ForkedGroup` lets the episodes of one prompt wait for those whose entropies they need.
 
-A world is a function of its board, its luck and the actions, so a state is reached again by playing the same replies on
-the same board with the same luck. From the fork on, luck is drawn from the seed of the forked episode itself: siblings
-that slipped in step would make the world look deterministic.
+A world is a function of its board, its randomness and the actions, so a state is reached again by playing the same
+replies on the same board with the same seeds. From the fork on, what is random is drawn from the seed of the forked
+episode itself: siblings that slipped in step would make the world look deterministic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from actfocus_verl.rollout.episode import Episode
 from actfocus_verl.rollout.trajectory import Reply, Trajectory
 
 Seeds = tuple[tuple[int, int], ...]
-"""(turn, episode seed) in the order of turns, the first of turn 0: from that turn on, luck is drawn from that seed."""
+"""(turn, episode seed) in the order of turns, the first of turn 0: randomness is drawn from that seed from there on."""
 
 
 class ReplayMismatchError(RuntimeError):
@@ -29,8 +29,8 @@ class ReplayMismatchError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Line:
-    """An episode that was played. forked: it started at a chosen state."""
+class PlayedEpisode:
+    """A finished episode. forked: it started at a chosen state."""
 
     trajectory: Trajectory
     seeds: Seeds
@@ -39,19 +39,19 @@ class Line:
 
 @dataclass(frozen=True)
 class ForkPoint:
-    """The state that turn `turn` of a line was sampled in."""
+    """The state that turn `turn` of a played episode was sampled in."""
 
-    line: Line
+    episode: PlayedEpisode
     turn: int
 
     @property
     def state(self) -> int:
         """Hash of its token prefix."""
-        return self.line.trajectory.states[self.turn]
+        return self.episode.trajectory.states[self.turn]
 
     def seeds(self, episode_seed: int) -> Seeds:
-        """Those of an episode that starts here, with luck of its own from here on."""
-        return (*(each for each in self.line.seeds if each[0] < self.turn), (self.turn, episode_seed))
+        """Those of an episode that starts here, with randomness of its own from here on."""
+        return (*(each for each in self.episode.seeds if each[0] < self.turn), (self.turn, episode_seed))
 
     def replay(self, make_episode: Callable[[int], Episode], episode_seed: int) -> tuple[Episode, list[int]]:
         """A fresh episode in this state, and its context; what is random from here on is drawn from `episode_seed`.
@@ -59,12 +59,12 @@ class ForkPoint:
         make_episode: an episode of the same board from an episode seed.
 
         Raises:
-            ReplayMismatchError: token prefix, rewards or the world's state are not those of the line.
+            ReplayMismatchError: token prefix, rewards or the world's state are not those of the played episode.
         """
         seeds = dict(self.seeds(episode_seed))
         episode = make_episode(seeds[0])
         context: list[int] | None = episode.start()
-        played = self.line.trajectory
+        played = self.episode.trajectory
         for turn, reply in enumerate(played.replies[: self.turn]):
             if turn and turn in seeds:
                 episode.world.reseed(seeds[turn])
@@ -101,15 +101,15 @@ class VisitedStates:
     def __init__(self) -> None:
         self._states: dict[int, _Visited] = {}
 
-    def add(self, line: Line) -> None:
-        """Count the replies the line sampled itself; the first one of a forked line, `choose` has counted.
+    def add(self, episode: PlayedEpisode) -> None:
+        """Count the replies the episode sampled itself; the first one of a fork, `choose` has counted.
 
         Raises ConfigurationError when the policy gives no log-probs.
         """
-        played = line.trajectory
+        played = episode.trajectory
         for turn in range(played.replayed, played.turns):
-            seen = self._states.setdefault(played.states[turn], _Visited(ForkPoint(line, turn)))
-            seen.visits += not (line.forked and turn == played.replayed)
+            seen = self._states.setdefault(played.states[turn], _Visited(ForkPoint(episode, turn)))
+            seen.visits += not (episode.forked and turn == played.replayed)
             entropy = sampled_entropy(played.replies[turn])
             if entropy is not None:
                 seen.entropies.append(entropy)
@@ -149,7 +149,7 @@ class ForkedGroup:
         self._roots = roots
         self._wave = wave
         self._states = VisitedStates()
-        self._settled: dict[int, asyncio.Future[Line | None]] = {}
+        self._settled: dict[int, asyncio.Future[PlayedEpisode | None]] = {}
         self._added = 0
         self._chosen: dict[int, ForkPoint] = {}
 
@@ -165,20 +165,20 @@ class ForkedGroup:
                 self._chosen[member] = self._states.choose()
         return self._chosen.pop(session)
 
-    def settle(self, session: int, line: Line | None) -> int:
+    def settle(self, session: int, episode: PlayedEpisode | None) -> int:
         """Tell what episode `session` became, None when it failed; return how many have settled."""
-        self._future(session).set_result(line)
+        self._future(session).set_result(episode)
         return sum(future.done() for future in self._settled.values())
 
     def _add(self, end: int) -> None:
         """In the order of sessions, whichever was played first."""
         for session in range(self._added, end):
-            line = self._settled[session].result()
-            if line is not None:
-                self._states.add(line)
+            episode = self._settled[session].result()
+            if episode is not None:
+                self._states.add(episode)
         self._added = end
 
-    def _future(self, session: int) -> asyncio.Future[Line | None]:
+    def _future(self, session: int) -> asyncio.Future[PlayedEpisode | None]:
         if session not in self._settled:
             self._settled[session] = asyncio.get_running_loop().create_future()
         return self._settled[session]

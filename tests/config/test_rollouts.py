@@ -72,9 +72,9 @@ def test_a_mistake_is_one_line(carl: DictConfig, values: dict[str, Any], message
     assert "\n" not in str(caught.value)
 
 
-def test_a_world_whose_luck_cannot_part_is_refused(carl: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_whose_randomness_cannot_part_is_refused(carl: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FrozenLake, "reseed", World.reseed)
-    with pytest.raises(ConfigurationError, match=r"rollout.name='forked': world frozen_lake does not say how its luck"):
+    with pytest.raises(ConfigurationError, match=r"rollout.name='forked': world frozen_lake does not say how its"):
         check(carl.copy())
 
 

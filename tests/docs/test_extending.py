@@ -23,7 +23,7 @@ from actfocus_verl.train import verl_config_folder
 from tests.config.conftest import compose_config
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
-ENV = "corridor:Corridor"
+FIRST, ENV = "corridor:Corridor", "measured_corridor:MeasuredCorridor"
 
 
 def blocks(language: str) -> list[str]:
@@ -44,19 +44,31 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "corridor", raising=False)
+    for module in ("corridor", "measured_corridor"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     return tmp_path
 
 
-def test_the_page_keeps_its_promise_of_a_hundred_lines() -> None:
-    (code,), (settings,) = blocks("python"), blocks("yaml")
-    assert len([line for line in (code + settings).splitlines() if line.strip()]) <= 100
+def test_the_first_world_is_short() -> None:
+    code, settings = blocks("python")[0], blocks("yaml")[0]
+    assert len(code.splitlines()) <= 40
+    assert len(settings.splitlines()) <= 10
+
+
+def test_the_first_world_is_played(project: Path) -> None:
+    for index in range(20):
+        world = make_world(FIRST, index=index)
+        while not world.done:
+            world.step(world.parse_action(" right" if world.goal > world.place else "LEFT "))
+        assert world.success
+    found = overlap(FIRST, preset="default", train=1, evaluation=400, overrides={})
+    assert found.evaluation - found.repeated == 56  # as the page says
 
 
 def test_boards_are_split_for_good_and_the_evaluation_has_enough(project: Path) -> None:
     sizes = {split: split_size(ENV, split=split) for split in SPLITS}
     assert sizes["train"] >= 64
-    found = overlap(ENV, preset="clean", train=sizes["train"], evaluation=sizes["evaluation"], overrides={})
+    found = overlap(ENV, preset="default", train=sizes["train"], evaluation=sizes["evaluation"], overrides={})
     assert (found.shared, found.repeated) == (0, 0)
     names = [make_world(ENV, split=split, index=i).board_hash() for split in SPLITS for i in range(sizes[split])]
     assert len(set(names)) == len(names)
@@ -75,29 +87,32 @@ def test_every_board_is_solved_by_walking_towards_the_goal(project: Path) -> Non
 
 def test_the_scripted_player_talks_as_the_page_says(project: Path) -> None:
     for coupling in ("loose", "coupled"):
-        messages = conversation(TinyPolicyConfig(env=ENV, coupling=coupling), 0)
+        messages = conversation(TinyPolicyConfig(env=ENV, preset="default", coupling=coupling), 0)
         reasoning, answer = messages[2]["content"].split("</think>")
         assert parse_reply(messages[2]["content"]).actions
         move = answer.split()[1]
         assert (move in reasoning) == (coupling == "coupled")
 
 
-def test_its_configuration_composes_and_passes_every_check_before_the_start(project: Path) -> None:
+@pytest.mark.parametrize(("env", "path"), [("corridor", FIRST), ("measured_corridor", ENV)])
+def test_its_configuration_composes_and_passes_every_check_before_the_start(project: Path, env: str, path: str) -> None:
     (arguments,) = (line for line in commands() if "actfocus_verl.train" in line)
-    overrides = [argument for argument in arguments[2:] if argument not in ("--config-dir", "conf")]
+    overrides = [argument for argument in arguments[2:] if argument not in ("--config-dir", "conf", "env=corridor")]
     folders = f"file://{project / 'conf'},file://{verl_config_folder()}"  # what --config-dir does
-    config = compose_config(*overrides, f"hydra.searchpath=[{folders}]")
+    config = compose_config(*overrides, f"env={env}", f"hydra.searchpath=[{folders}]")
     fill_derived(config)
     check_config(config)
-    assert config.env.train_size == split_size(ENV, split="train")
-    assert OmegaConf.select(config, "tiny_policy.env") == ENV
+    prompts = config.trainer.total_training_steps * config.data.train_batch_size
+    assert config.env.train_size == (split_size(path, split="train") or prompts)
+    assert OmegaConf.select(config, "tiny_policy.env") == path
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_the_commands_that_look_at_it_work(project: Path, number: int) -> None:
-    command = [sys.executable, *commands()[number]]
-    answer = subprocess.run(command, cwd=project, input="Left\n", capture_output=True, text=True, check=True)
-    assert ("Turn 1", "stratum", "0 of 64")[number] in answer.stdout
+@pytest.mark.parametrize(("command", "says"), [("play", "Turn 1"), ("manifest", "stratum"), ("overlap", "0 of 64")])
+def test_the_commands_that_look_at_it_work(project: Path, command: str, says: str) -> None:
+    (arguments,) = (line for line in commands() if command in line)
+    line = [sys.executable, *arguments]
+    answer = subprocess.run(line, cwd=project, input="Left\n", capture_output=True, text=True, check=True)
+    assert says in answer.stdout
 
 
 @pytest.mark.e2e
@@ -105,7 +120,7 @@ def test_the_commands_that_look_at_it_work(project: Path, number: int) -> None:
 @pytest.mark.timeout(1800)
 def test_it_trains_to_a_curve(project: Path) -> None:
     """The page's two commands, with a smaller policy and fewer steps than a reader wants to see."""
-    *_, train, report = commands()
+    train, report = commands()[1:3]
     smaller = [
         *("trainer.total_training_steps=2", "trainer.test_freq=1", "env.evaluation_size=16", "data.train_batch_size=4"),
         *("actor_rollout_ref.rollout.n=4", "+tiny_policy.layers=1", "+tiny_policy.evaluation_episodes=0"),

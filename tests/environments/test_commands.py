@@ -56,7 +56,7 @@ def test_overlap_is_said_of_every_preset(capsys):
 def test_a_person_sees_what_a_model_sees_and_pays_for_mistakes():
     answers, shown = iter(["Sideways", "Right || Down || Left", None]), []
     world = make_world("frozen_lake", index=3, success_rate=1.0)
-    first = turn_message(world, turn=1, actions_left=10)
+    first = turn_message(world, turn=1, actions_left=10).text
     assert play(world, read=lambda: next(answers), write=shown.append) == pytest.approx(-0.1)
     text = "".join(shown)
     assert text.startswith(f"{world.system_prompt()}\n\n{first}\n")

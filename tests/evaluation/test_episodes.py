@@ -104,7 +104,7 @@ def test_an_unknown_optimum_is_none(codec: ChatCodec, encode: Encode, monkeypatc
     assert play(codec, ListSampler([encode(RIGHT)])).optimal_return is None
 
 
-def test_an_episode_has_the_same_luck_and_sampling_seeds_for_every_model(codec: ChatCodec, encode: Encode) -> None:
+def test_an_episode_has_the_same_seeds_for_every_model(codec: ChatCodec, encode: Encode) -> None:
     asked = []
     for _ in range(2):
         sampler = ListSampler([encode(FORMLESS)])
@@ -122,7 +122,7 @@ def test_every_episode_has_a_seed_of_its_own() -> None:
     assert len({episode_seed(seed, key) for seed in (0, 1) for key in keys}) == 400
 
 
-def test_the_luck_is_the_recorded_seeds(codec: ChatCodec, encode: Encode) -> None:
+def test_the_randomness_is_the_recorded_seeds(codec: ChatCodec, encode: Encode) -> None:
     """A world made by hand from the record's seed slips in the same way."""
     slippery = {"success_rate": 0.34, "max_turns": 4, "max_actions_per_turn": 1}
     for repeat in range(4):

@@ -8,6 +8,8 @@ from itertools import pairwise
 import pytest
 
 from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments import Observation
+from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.environments.frozen_lake.rules import Board
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, StopReason
@@ -207,3 +209,16 @@ def test_many_episodes_run_side_by_side(codec: ChatCodec):
     results = asyncio.run(together())
     assert all(result == results[0] for result in results)
     assert results[0].success
+
+
+def test_an_observation_is_its_text_and_its_images_are_refused(codec: ChatCodec, monkeypatch: pytest.MonkeyPatch):
+    expected, render = play(dry_lake(), codec, ListPolicy(say(codec, "Right"))), FrozenLake.render
+    monkeypatch.setattr(FrozenLake, "render", lambda self: Observation(render(self)))
+    assert play(dry_lake(), codec, ListPolicy(say(codec, "Right"))) == expected
+    monkeypatch.setattr(FrozenLake, "render", lambda self: Observation(render(self), ("picture",)))
+    with pytest.raises(ConfigurationError) as caught:
+        Episode(dry_lake(), codec, max_context_tokens=10_000).start()
+    assert str(caught.value) == (
+        "env.name='frozen_lake': shows 1 image(s), and a policy can only be shown text. "
+        "Let the world's render return text alone"
+    )

@@ -1,4 +1,4 @@
-"""Forks: a replay leads exactly where the episode was, luck parts there, and the most uncertain state is chosen."""
+"""Forks: a replay leads exactly where the episode was, its randomness parts there, the most unsure state is chosen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actfocus_verl.rollout import (
     Episode,
     ForkedGroup,
     ForkPoint,
-    Line,
+    PlayedEpisode,
     ReplayMismatchError,
     Reply,
     StopReason,
@@ -64,29 +64,33 @@ def episodes(name: str, codec: ChatCodec, index: int = 0, **changes: Any) -> Mak
     return make
 
 
-def played(make: MakeEpisode, codec: ChatCodec, seed: int) -> Line:
+def played(make: MakeEpisode, codec: ChatCodec, seed: int) -> PlayedEpisode:
     """An episode from the beginning."""
     episode = make(seed)
-    return Line(asyncio.run(episode.play(ScriptedPolicy(episode, codec, seed))), ((0, seed),))
+    return PlayedEpisode(asyncio.run(episode.play(ScriptedPolicy(episode, codec, seed))), ((0, seed),))
 
 
-def long_line(make: MakeEpisode, codec: ChatCodec, turns: int) -> Line:
+def long_episode(make: MakeEpisode, codec: ChatCodec, turns: int) -> PlayedEpisode:
     """The first episode of at least so many turns."""
-    return next(line for line in (played(make, codec, seed) for seed in range(90)) if line.trajectory.turns >= turns)
+    return next(
+        origin for origin in (played(make, codec, seed) for seed in range(90)) if origin.trajectory.turns >= turns
+    )
 
 
-def forked(point: ForkPoint, make: MakeEpisode, codec: ChatCodec, seed: int) -> tuple[Line, Episode, list[int]]:
+def forked(
+    point: ForkPoint, make: MakeEpisode, codec: ChatCodec, seed: int
+) -> tuple[PlayedEpisode, Episode, list[int]]:
     episode, context = point.replay(make, seed)
     found = list(context)
     trajectory = asyncio.run(episode.play_on(ScriptedPolicy(episode, codec, seed), context))
-    return Line(trajectory, point.seeds(seed), forked=True), episode, found
+    return PlayedEpisode(trajectory, point.seeds(seed), forked=True), episode, found
 
 
-def context_of(line: Line, turn: int) -> list[int]:
+def context_of(origin: PlayedEpisode, turn: int) -> list[int]:
     """The ids before the reply of a turn."""
-    whole = line.trajectory.prompt_ids + line.trajectory.response_ids
-    if turn >= line.trajectory.replayed:
-        return whole[: len(line.trajectory.prompt_ids) + line.trajectory.turn_ids.index(turn)]
+    whole = origin.trajectory.prompt_ids + origin.trajectory.response_ids
+    if turn >= origin.trajectory.replayed:
+        return whole[: len(origin.trajectory.prompt_ids) + origin.trajectory.turn_ids.index(turn)]
     raise AssertionError("a replayed turn has no turn ids")
 
 
@@ -94,27 +98,27 @@ def context_of(line: Line, turn: int) -> list[int]:
 def test_a_replay_is_exact(name: str, codec: ChatCodec) -> None:
     """At every turn of an episode, of its forks, and of a fork of a fork."""
     make = episodes(name, codec)
-    line = long_line(make, codec, 3)
+    origin = long_episode(make, codec, 3)
     forks = 0
     for generation in range(3):
-        trajectory = line.trajectory
+        trajectory = origin.trajectory
         for turn in range(trajectory.replayed, trajectory.turns):
-            episode, context = ForkPoint(line, turn).replay(make, 1000 + turn)
-            assert context == context_of(line, turn)
+            episode, context = ForkPoint(origin, turn).replay(make, 1000 + turn)
+            assert context == context_of(origin, turn)
             assert episode.world.anchor() == trajectory.anchors[turn]
             assert episode.world.render() == trajectory.texts[turn].state
             assert episode._turns.rewards == trajectory.turn_rewards[:turn]
             forks += turn > 0
-        point = ForkPoint(line, min(trajectory.replayed + 1, trajectory.turns - 1))
-        line, _, _ = forked(point, make, codec, 100 + generation)
+        point = ForkPoint(origin, min(trajectory.replayed + 1, trajectory.turns - 1))
+        origin, _, _ = forked(point, make, codec, 100 + generation)
     assert forks > 3
 
 
 def test_a_forked_row_is_context_up_to_the_fork_and_its_own_from_there(codec: ChatCodec) -> None:
     make = episodes("sokoban", codec)
-    line = long_line(make, codec, 3)
-    fork, _, context = forked(ForkPoint(line, 2), make, codec, 1)
-    before, after = line.trajectory, fork.trajectory
+    origin = long_episode(make, codec, 3)
+    fork, _, context = forked(ForkPoint(origin, 2), make, codec, 1)
+    before, after = origin.trajectory, fork.trajectory
     assert after.prompt_ids == before.prompt_ids
     shared = len(context) - len(after.prompt_ids)
     assert after.response_ids[:shared] == before.response_ids[:shared]
@@ -131,7 +135,7 @@ def test_a_forked_row_is_context_up_to_the_fork_and_its_own_from_there(codec: Ch
     assert len(after.turn_rewards) == after.turns == max(after.turn_ids) + 1
 
 
-def test_luck_parts_at_the_fork(codec: ChatCodec) -> None:
+def test_randomness_parts_at_the_fork(codec: ChatCodec) -> None:
     """Sixty siblings move right once more: what slips before the fork is shared, what slips after it is not."""
     board = Board(size=4, start=5, goal=15, holes=0)
     say = [codec._encode("<think>x</think><answer>Right</answer><|im_end|>")]
@@ -141,11 +145,11 @@ def test_luck_parts_at_the_fork(codec: ChatCodec) -> None:
         world.reseed(seed)
         return Episode(world, codec, max_context_tokens=10**6)
 
-    line = Line(asyncio.run(make(3).play(ListPolicy(say))), ((0, 3),))
+    origin = PlayedEpisode(asyncio.run(make(3).play(ListPolicy(say))), ((0, 3),))
     ends = set()
     for seed in range(60):
-        episode, context = ForkPoint(line, 1).replay(make, seed)
-        assert episode.world.anchor() == line.trajectory.anchors[1]
+        episode, context = ForkPoint(origin, 1).replay(make, seed)
+        assert episode.world.anchor() == origin.trajectory.anchors[1]
         trajectory = asyncio.run(episode.play_on(ListPolicy(say), context))
         ends.add(trajectory.anchors[2] if trajectory.turns > 2 else -1)
     assert len(ends) == 3  # right, and the two sides
@@ -153,31 +157,31 @@ def test_luck_parts_at_the_fork(codec: ChatCodec) -> None:
 
 def test_a_fork_at_the_beginning_is_a_plain_episode(codec: ChatCodec) -> None:
     make = episodes("frozen_lake", codec)
-    line = played(make, codec, 0)
-    fork, _, _ = forked(ForkPoint(line, 0), make, codec, 7)
+    origin = played(make, codec, 0)
+    fork, _, _ = forked(ForkPoint(origin, 0), make, codec, 7)
     assert fork.trajectory == played(make, codec, 7).trajectory
     assert fork.seeds == ((0, 7),)
 
 
 def test_a_world_that_leads_elsewhere_is_noticed(codec: ChatCodec) -> None:
-    line = long_line(episodes("frozen_lake", codec), codec, 4)
-    point = ForkPoint(line, 3)
+    origin = long_episode(episodes("frozen_lake", codec), codec, 4)
+    point = ForkPoint(origin, 3)
     with pytest.raises(ReplayMismatchError, match="the token prefix is another one before turn 4"):
         point.replay(episodes("frozen_lake", codec, index=1), 0)
-    other_luck = ForkPoint(replace(line, seeds=((0, 10**6),)), 3)
+    other_seeds = ForkPoint(replace(origin, seeds=((0, 10**6),)), 3)
     with pytest.raises(ReplayMismatchError):
-        other_luck.replay(episodes("frozen_lake", codec), 0)
+        other_seeds.replay(episodes("frozen_lake", codec), 0)
     with pytest.raises(ReplayMismatchError, match="ended before turn 3"):
         point.replay(episodes("frozen_lake", codec, max_turns=2), 0)
 
 
 def test_a_difference_that_the_tokens_do_not_show_is_noticed(codec: ChatCodec) -> None:
-    line = long_line(episodes("sokoban", codec), codec, 2)
-    changed = replace(line, trajectory=replace(line.trajectory, anchors=[1] * line.trajectory.turns))
+    origin = long_episode(episodes("sokoban", codec), codec, 2)
+    changed = replace(origin, trajectory=replace(origin.trajectory, anchors=[1] * origin.trajectory.turns))
     with pytest.raises(ReplayMismatchError, match="the state of the world is another one before turn 2"):
         ForkPoint(changed, 1).replay(episodes("sokoban", codec), 0)
-    rewards = [0.5, *line.trajectory.turn_rewards[1:]]
-    changed = replace(line, trajectory=replace(line.trajectory, turn_rewards=rewards))
+    rewards = [0.5, *origin.trajectory.turn_rewards[1:]]
+    changed = replace(origin, trajectory=replace(origin.trajectory, turn_rewards=rewards))
     with pytest.raises(ReplayMismatchError, match="a reward is another one before turn 2"):
         ForkPoint(changed, 1).replay(episodes("sokoban", codec), 0)
 
@@ -194,8 +198,8 @@ def test_only_the_first_turns_can_be_replayed(codec: ChatCodec) -> None:
 # Which state is forked
 
 
-def line_of(states: list[int], entropies: list[float], *, replayed: int = 0, is_fork: bool = False) -> Line:
-    """A line that visited states, with replies of two tokens of these mean entropies."""
+def episode_of(states: list[int], entropies: list[float], *, replayed: int = 0, is_fork: bool = False) -> PlayedEpisode:
+    """An episode that visited states, with replies of two tokens of these mean entropies."""
     count = len(states)
     trajectory = Trajectory(
         prompt_ids=[1], response_ids=[], response_mask=[], log_probs=[], token_roles=[], turn_ids=[],
@@ -204,16 +208,16 @@ def line_of(states: list[int], entropies: list[float], *, replayed: int = 0, is_
         success=False, outcome={}, actions=count, parsed_turns=count, valid_turns=count,
         texts=[TurnText("", "", True)] * count, final_state="",
     )  # fmt: skip
-    return Line(trajectory, ((0, 0),), forked=is_fork)
+    return PlayedEpisode(trajectory, ((0, 0),), forked=is_fork)
 
 
 def test_entropy_per_visit_by_hand() -> None:
     seen = VisitedStates()
-    seen.add(line_of([1, 2, 3], [0.6, 1.0, 0.8]))
+    seen.add(episode_of([1, 2, 3], [0.6, 1.0, 0.8]))
     first = seen.choose()
     assert (first.state, first.turn) == (2, 1)  # 0.6, 1.0, 0.8
     # 2 is visited a second time, and its second reply was certain: mean 0.6, over 2 visits 0.3; 4 has 0.7
-    seen.add(line_of([1, 2, 4], [0.0, 0.2, 0.7], replayed=1, is_fork=True))
+    seen.add(episode_of([1, 2, 4], [0.0, 0.2, 0.7], replayed=1, is_fork=True))
     assert seen.choose().state == 3  # 0.8, which sinks to 0.4 by being chosen
     assert seen.choose().state == 4  # 0.7, sinks to 0.35
     assert seen.choose().state == 1  # 0.6, sinks to 0.3: a replayed turn is no visit
@@ -225,10 +229,10 @@ def test_entropy_per_visit_by_hand() -> None:
 def test_every_reply_sampled_in_a_state_is_a_visit() -> None:
     seen = VisitedStates()
     for _ in range(3):  # three roots: 1.2 / 3 = 0.4
-        seen.add(line_of([1, 2], [1.2, 0.0]))
-    seen.add(line_of([1, 5], [1.2, 0.41]))
+        seen.add(episode_of([1, 2], [1.2, 0.0]))
+    seen.add(episode_of([1, 5], [1.2, 0.41]))
     assert seen.choose().state == 5
-    seen.add(line_of([1], [9.2]))  # mean 14 / 5 = 2.8, over 5 visits 0.56
+    seen.add(episode_of([1], [9.2]))  # mean 14 / 5 = 2.8, over 5 visits 0.56
     assert seen.choose().state == 1
 
 
@@ -253,8 +257,8 @@ def test_forks_wait_for_the_waves_before_them() -> None:
         found[number] = None if point is None else point.state
         await asyncio.sleep(delay)
         if point is None:
-            return group.settle(number, line_of([1, 10 + number], [0.1, number + 1.0]))
-        return group.settle(number, None if number == 3 else line_of([point.state], [0.0], is_fork=True))
+            return group.settle(number, episode_of([1, 10 + number], [0.1, number + 1.0]))
+        return group.settle(number, None if number == 3 else episode_of([point.state], [0.0], is_fork=True))
 
     async def together() -> list[int]:
         group = ForkedGroup(roots=2, wave=2)
@@ -279,7 +283,7 @@ def test_a_group_without_an_episode_has_no_forks() -> None:
         asyncio.run(together())
 
 
-def test_a_world_that_does_not_say_how_luck_is_drawn_is_refused() -> None:
+def test_a_world_that_does_not_say_how_its_randomness_is_drawn_is_refused() -> None:
     class Silent(World):
         name = "silent"
 

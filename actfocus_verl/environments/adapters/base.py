@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import numpy as np
 
 from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.settings import WorldConfig
-from actfocus_verl.environments.splits import SPLITS, hex_digest, seeded_generator, stable_hash
+from actfocus_verl.environments.splits import SPLITS, hex_digest, seeded_generator
 from actfocus_verl.errors import ConfigurationError
 
 PRESET = "default"
@@ -54,13 +53,16 @@ class Board:
         """The first of `seeds`."""
         return next(self.seeds())
 
-    def luck(self, episode_seed: int) -> np.random.Generator:
+    def randomness(self, episode_seed: int) -> np.random.Generator:
         """The generator of what is random during play."""
         return seeded_generator(self.world, self.task, self.split, self.index, "episode", episode_seed)
 
 
 class AdaptedWorld(World):
-    """A world of another library. Subclasses set `name` and `configs`, and end their `__init__` with `_begin`."""
+    """A world of another library, which tells neither difficulty nor best return.
+
+    Subclasses set `name` and `configs`, and end their `__init__` with `_begin`.
+    """
 
     configs: ClassVar[Mapping[str, AdapterConfig]]
     """{PRESET: what the task and the limits are by default}."""
@@ -69,7 +71,6 @@ class AdaptedWorld(World):
         super().__init__(preset=PRESET, split=board.split, index=board.index, limits=config.limits())
         self.board = board
         self._last = StepResult(reward=0.0, done=False, success=False)
-        self._board_hash = ""
 
     def _begin(self, first_observation: str) -> None:
         """Name the board by the first thing that is seen of it: the outer libraries offer no canonical form."""
@@ -89,9 +90,6 @@ class AdaptedWorld(World):
         self._last = self._act(action)
         return self._last
 
-    def anchor(self) -> int:
-        return stable_hash(f"{self._board_hash}/{self.done}/{self.render()}")
-
     @property
     def done(self) -> bool:
         return self._last.done
@@ -99,18 +97,6 @@ class AdaptedWorld(World):
     @property
     def success(self) -> bool:
         return self._last.success
-
-    def optimal_return(self) -> float:
-        """NaN: the outer libraries do not tell it."""
-        return math.nan
-
-    def board_hash(self) -> str:
-        """Hash of the first observation: boards that look alike at the start are counted as one."""
-        return self._board_hash
-
-    def stratum(self) -> int:
-        """0: the outer libraries do not tell the difficulty."""
-        return 0
 
 
 def require_package(name: str) -> ModuleType:

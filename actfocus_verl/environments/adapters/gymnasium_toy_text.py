@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from actfocus_verl.environments.adapters.base import PRESET, AdaptedWorld, AdapterConfig, Board, require_package
+from actfocus_verl.environments.answers import action_rules
 from actfocus_verl.environments.base import Action, StepResult
-from actfocus_verl.environments.protocol import action_rules
 from actfocus_verl.errors import ConfigurationError
 
 
@@ -116,7 +116,7 @@ class GymnasiumToyText(AdaptedWorld):
         return self._actions.get(text.strip().lower())
 
     def reseed(self, episode_seed: int) -> None:
-        self._env.unwrapped.np_random = self.board.luck(episode_seed)
+        self._env.unwrapped.np_random = self.board.randomness(episode_seed)
 
     def _act(self, action: Action) -> StepResult:
         self._observation, reward, terminated, truncated, _ = self._env.step(action)

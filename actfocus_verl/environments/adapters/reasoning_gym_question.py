@@ -13,8 +13,8 @@ from actfocus_verl.environments.adapters.base import (
     PrivateRandomness,
     require_package,
 )
+from actfocus_verl.environments.answers import action_rules
 from actfocus_verl.environments.base import Action, StepResult
-from actfocus_verl.environments.protocol import action_rules
 from actfocus_verl.errors import ConfigurationError
 
 _NAMES = """

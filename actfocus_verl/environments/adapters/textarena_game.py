@@ -16,8 +16,8 @@ from actfocus_verl.environments.adapters.base import (
     PrivateRandomness,
     require_package,
 )
+from actfocus_verl.environments.answers import action_rules
 from actfocus_verl.environments.base import Action, StepResult
-from actfocus_verl.environments.protocol import action_rules
 from actfocus_verl.errors import ConfigurationError
 
 
@@ -88,10 +88,10 @@ class TextArenaGame(AdaptedWorld):
         return f"[{move}]" if self._game.moves.fullmatch(move) else None
 
     def reseed(self, episode_seed: int) -> None:
-        self._luck = PrivateRandomness(int(self.board.luck(episode_seed).integers(2**31)))
+        self._randomness = PrivateRandomness(int(self.board.randomness(episode_seed).integers(2**31)))
 
     def _act(self, action: Action) -> StepResult:
-        with self._luck():
+        with self._randomness():
             done, _ = self._env.step(action)
         self._show(action, self._hear())
         if not done:

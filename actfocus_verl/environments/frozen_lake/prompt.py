@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from actfocus_verl.environments.base import Limits
+from actfocus_verl.environments.answers import action_rules
 from actfocus_verl.environments.frozen_lake.rules import Board, Move
-from actfocus_verl.environments.protocol import action_rules
+from actfocus_verl.environments.settings import Limits
 
 ACTION_NAMES = {Move.LEFT: "Left", Move.DOWN: "Down", Move.RIGHT: "Right", Move.UP: "Up"}
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from actfocus_verl.environments.frozen_lake.config import FrozenLakeConfig
 from actfocus_verl.environments.frozen_lake.prompt import ACTION_NAMES
-from actfocus_verl.environments.frozen_lake.rules import Move, action_values, destination
+from actfocus_verl.environments.frozen_lake.rules import Board, Move, action_values, destination
 from actfocus_verl.environments.scripted import ScriptedPlayer, bearing, mistake
-
-if TYPE_CHECKING:
-    from actfocus_verl.environments.frozen_lake.world import FrozenLake
+from actfocus_verl.environments.settings import Limits
 
 HABIT = Move.LEFT
 
@@ -20,7 +19,16 @@ TWO_MOVES = 0.5
 best, which is left to be found."""
 
 
-def describe(world: FrozenLake) -> str:
+class Lake(Protocol):
+    """What the player looks at: of `FrozenLake`, which imports this module."""
+
+    board: Board
+    config: FrozenLakeConfig
+    limits: Limits
+    player: int
+
+
+def describe(world: Lake) -> str:
     """Position, goal, dangers and the goal's bearing in words: a function of the state alone.
 
     Worded so that a very small model learns it within minutes: places as the state words them, to be copied, and the
@@ -36,7 +44,7 @@ def describe(world: FrozenLake) -> str:
     )
 
 
-def plan(world: FrozenLake, rng: np.random.Generator, skill: float) -> list[str]:
+def plan(world: Lake, rng: np.random.Generator, skill: float) -> list[str]:
     """One or two moves, the second for the tile that the first is meant to reach."""
     values = action_values(world.board, world.config.success_rate, world.limits.max_actions_per_episode)
     wanted = 2 if world.limits.max_actions_per_turn >= 2 and rng.random() < TWO_MOVES else 1

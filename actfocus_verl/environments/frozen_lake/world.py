@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.frozen_lake import generator, prompt
 from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeConfig
@@ -19,7 +20,6 @@ from actfocus_verl.environments.frozen_lake.rules import (
     slip_probabilities,
 )
 from actfocus_verl.environments.frozen_lake.scripted import PLAYER
-from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
 _MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from actfocus_verl.environments.base import Limits
-from actfocus_verl.environments.protocol import action_rules
+from actfocus_verl.environments.answers import action_rules
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.sokoban.rules import Board, Move, Rewards
 
 ACTION_NAMES = {Move.UP: "Up", Move.DOWN: "Down", Move.LEFT: "Left", Move.RIGHT: "Right"}

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from actfocus_verl.environments.scripted import ScriptedPlayer, bearing, mistake
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.sokoban.prompt import ACTION_NAMES, tiles_of
 from actfocus_verl.environments.sokoban.rules import Board, Move, after
 from actfocus_verl.environments.sokoban.solver import solution_length
-
-if TYPE_CHECKING:
-    from actfocus_verl.environments.sokoban.world import Sokoban
 
 HABIT = Move.LEFT
 
 _Place = tuple[int, int]
 
 
-def describe(world: Sokoban) -> str:
+class Warehouse(Protocol):
+    """What the player looks at: of `Sokoban`, which imports this module."""
+
+    board: Board
+    limits: Limits
+
+
+def describe(world: Warehouse) -> str:
     """The places of player, box and target, and which way one lies from the other: a function of the state alone.
 
     One relation a sentence and one coordinate a relation, with the numbers it follows from: a very small model learns
@@ -52,7 +57,7 @@ def _relation(name: str, origin: _Place, place: _Place) -> str:
     return f"{name} row {rows[0]} to {rows[1]}: {rows[2]}. {name} column {columns[0]} to {columns[1]}: {columns[2]}."
 
 
-def plan(world: Sokoban, rng: np.random.Generator, skill: float) -> list[str]:
+def plan(world: Warehouse, rng: np.random.Generator, skill: float) -> list[str]:
     """As many moves as a turn may hold, or a single one: turns are scarce, so their number is a choice like each move.
 
     A board that can no longer be solved has no best move: what is left is habit.

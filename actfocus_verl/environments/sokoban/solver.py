@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from actfocus_verl.environments.base import Limits
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.sokoban.rules import Board, Rewards, advance, offsets
 
 Masks: TypeAlias = "NDArray[np.uint64]"

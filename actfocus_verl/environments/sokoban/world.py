@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.sokoban import generator, prompt
 from actfocus_verl.environments.sokoban.config import PRESETS, SokobanConfig
 from actfocus_verl.environments.sokoban.rules import Board, Move, after

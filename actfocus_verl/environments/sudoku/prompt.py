@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from math import isqrt
 
-from actfocus_verl.environments.base import Limits
-from actfocus_verl.environments.protocol import action_rules
+from actfocus_verl.environments.answers import action_rules
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.sudoku.rules import Board, Placement, Rewards, candidates
 
 _LONGEST_ACTION = 100

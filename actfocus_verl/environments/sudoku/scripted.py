@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from actfocus_verl.environments.scripted import ScriptedPlayer, mistake
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.sudoku.prompt import format_placement, place, spaced
-from actfocus_verl.environments.sudoku.rules import Placement, candidates, is_valid
-
-if TYPE_CHECKING:
-    from actfocus_verl.environments.sudoku.world import Sudoku
+from actfocus_verl.environments.sudoku.rules import Board, Placement, candidates, is_valid
 
 HABIT = 1
 
@@ -19,7 +17,15 @@ TWO_MOVES = 0.7
 """Chance to fill a second cell, where the limits allow it and there is one."""
 
 
-def targets(world: Sudoku) -> list[int]:
+class Grid(Protocol):
+    """What the player looks at: of `Sudoku`, which imports this module."""
+
+    board: Board
+    digits: list[int]
+    limits: Limits
+
+
+def targets(world: Grid) -> list[int]:
     """The one or two cells to be filled next: blanks with the fewest candidates, in reading order.
 
     The player's own wrong digits come after them, and last the blanks that the solution's digit cannot enter yet. The
@@ -32,7 +38,7 @@ def targets(world: Sudoku) -> list[int]:
     return [order[0], *(cell for cell in order[1:2] if count[cell] == 1 and not digits[cell])]
 
 
-def describe(world: Sudoku) -> str:
+def describe(world: Grid) -> str:
     """The cells to be filled next, with what they may hold: the state alone.
 
     Worded so that a very small model learns it within minutes: what the state says under a name of its own is repeated,
@@ -46,7 +52,7 @@ def describe(world: Sudoku) -> str:
     )
 
 
-def plan(world: Sudoku, rng: np.random.Generator, skill: float) -> list[str]:
+def plan(world: Grid, rng: np.random.Generator, skill: float) -> list[str]:
     """A digit for each of the cells the description looks at, or for the first only."""
     board = world.board
     wanted = 2 if world.limits.max_actions_per_turn >= 2 and rng.random() < TWO_MOVES else 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.protocol import join_actions
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.environments.sudoku import generator, prompt, symmetry
 from actfocus_verl.environments.sudoku.config import PRESETS, SudokuConfig

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from actfocus_verl.environments.base import Limits
-from actfocus_verl.environments.protocol import action_rules
+from actfocus_verl.environments.answers import action_rules
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.webshop.actions import MAX_ACTION_LENGTH
 from actfocus_verl.environments.webshop.catalogue import SHORT, Product
 from actfocus_verl.environments.webshop.pages import (

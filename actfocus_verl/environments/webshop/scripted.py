@@ -7,27 +7,38 @@ it searches for the type alone, clicks the first row, and buys before anything i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from actfocus_verl.environments.scripted import ScriptedPlayer
+from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.webshop.actions import CLICK, SEARCH, Command
 from actfocus_verl.environments.webshop.catalogue import SHORT, Product, vocabulary
-from actfocus_verl.environments.webshop.pages import BACK_TO_SEARCH, BUY, DETAILS, NEXT, PREVIOUS, PageKind
+from actfocus_verl.environments.webshop.config import WebShopConfig
+from actfocus_verl.environments.webshop.goals import Goal
+from actfocus_verl.environments.webshop.pages import BACK_TO_SEARCH, BUY, DETAILS, NEXT, PREVIOUS, Page, PageKind
 from actfocus_verl.environments.webshop.reward import has_attribute, purchase_score
 from actfocus_verl.environments.webshop.search import search_engine
 
-if TYPE_CHECKING:
-    from actfocus_verl.environments.webshop.world import WebShop
+
+class Shop(Protocol):
+    """What the buyer looks at: of `WebShop`, which imports this module."""
+
+    config: WebShopConfig
+    goal: Goal
+    limits: Limits
+    page: Page
+    products: tuple[Product, ...]
+    steps: int
 
 
-def plan(world: WebShop, rng: np.random.Generator, skill: float) -> list[str]:
+def plan(world: Shop, rng: np.random.Generator, skill: float) -> list[str]:
     """The one action of a turn."""
     return [str(_best(world) if rng.random() < skill else _thoughtless(world))]
 
 
-def _thoughtless(world: WebShop) -> Command:
+def _thoughtless(world: Shop) -> Command:
     kind = world.page.kind
     if kind is PageKind.SEARCH:
         return Command(SEARCH, world.goal.product.name)
@@ -37,7 +48,7 @@ def _thoughtless(world: WebShop) -> Command:
     return Command(CLICK, BUY) if kind is PageKind.PRODUCT else _best(world)
 
 
-def _best(world: WebShop) -> Command:
+def _best(world: Shop) -> Command:
     kind = world.page.kind
     if kind is PageKind.SEARCH:
         return Command(SEARCH, world.goal.query)
@@ -46,7 +57,7 @@ def _best(world: WebShop) -> Command:
     return Command(CLICK, PREVIOUS if kind in DETAILS else _best_on_product(world))
 
 
-def _best_result(world: WebShop) -> str:
+def _best_result(world: Shop) -> str:
     """A row that satisfies the goal; else a page that may have one, while there is time; else the best row."""
     rows = world.page.rows(world.config.results_per_page)
     scores = [_best_score(world, world.products[position]) for position in rows]
@@ -63,12 +74,12 @@ def _best_result(world: WebShop) -> str:
     return best
 
 
-def _element(world: WebShop, rows: Sequence[int], row: int) -> str:
+def _element(world: Shop, rows: Sequence[int], row: int) -> str:
     """What to click for a row of results: its number where rows have one, which is shorter to say."""
     return str(row + 1) if world.config.pages == SHORT else world.products[rows[row]].key
 
 
-def _best_on_product(world: WebShop) -> str:
+def _best_on_product(world: Shop) -> str:
     """What is wanted and not chosen; else buy. Goes back from what cannot satisfy the goal, while there is time."""
     product = _looked_at(world)
     if _best_score(world, product) < 1.0 and _time_after(world, [PREVIOUS, BACK_TO_SEARCH, SEARCH]):
@@ -78,23 +89,23 @@ def _best_on_product(world: WebShop) -> str:
     return missing[0] if missing and _left(world) > 1 else BUY
 
 
-def _best_score(world: WebShop, product: Product) -> float:
+def _best_score(world: Shop, product: Product) -> float:
     """The score of buying the product with all wanted options it has."""
     offered = dict(product.options)
     chosen = {name: value for name, value in world.goal.options if value in offered.get(name, ())}
     return purchase_score(world.goal, product, chosen, world.config.pages)
 
 
-def _time_after(world: WebShop, detour: list[str]) -> bool:
+def _time_after(world: Shop, detour: list[str]) -> bool:
     """Whether a detour leaves time to click a product, choose every wanted option and buy."""
     return _left(world) >= len(detour) + 1 + len(world.goal.options) + 1
 
 
-def _left(world: WebShop) -> int:
+def _left(world: Shop) -> int:
     return min(world.limits.max_turns, world.limits.max_actions_per_episode) - world.steps
 
 
-def describe(world: WebShop) -> str:
+def describe(world: Shop) -> str:
     """The page in short sentences, and what is still missing: never an element to click, never the search words."""
     kind, goal = world.page.kind, world.goal
     if kind is PageKind.SEARCH:
@@ -112,7 +123,7 @@ def describe(world: WebShop) -> str:
     return f"{seen} It {_verdict(world, product)}. {wishes or 'No option is asked for.'}"
 
 
-def _verdict(world: WebShop, product: Product) -> str:
+def _verdict(world: Shop, product: Product) -> str:
     """The first thing that speaks against a product: type, attribute, price."""
     goal = world.goal
     if product.name != goal.product.name:
@@ -128,7 +139,7 @@ def _option_state(chosen: str | None, wanted: str, offered: tuple[str, ...]) -> 
     return "open" if chosen is None else "met" if chosen == wanted else "wrong"
 
 
-def _looked_at(world: WebShop) -> Product:
+def _looked_at(world: Shop) -> Product:
     if world.page.product is None:
         raise ValueError(f"the {world.page.kind.value} page shows no product")
     return world.products[world.page.product]

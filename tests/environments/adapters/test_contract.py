@@ -92,7 +92,7 @@ def test_worlds_do_not_disturb_each_other(case):
 
 
 @every_adapter
-def test_luck_drawn_anew_is_that_of_the_other_seed(case):
+def test_randomness_drawn_anew_is_that_of_the_other_seed(case):
     changed = case.world(episode_seed=1)
     changed.reseed(2)
     assert playthrough(case, changed, seed=2) == playthrough(case, case.world(episode_seed=2), seed=2)
@@ -227,7 +227,7 @@ for turn in range(20):
 
 
 @pytest.mark.parametrize("case", [GYMNASIUM, TEXTARENA, TEXTWORLD], ids=lambda case: case.package)
-def test_boards_and_luck_do_not_depend_on_the_process(case):
+def test_boards_and_randomness_do_not_depend_on_the_process(case):
     """reasoning-gym: see its own test, which looks at every dataset."""
     pytest.importorskip(case.package)
     code = _ACROSS_PROCESSES.format(package=case.package)

@@ -84,7 +84,7 @@ def test_a_hole_is_no_success():
     assert ends == {(1.0, True, True), (0.0, False, False)}
 
 
-def test_luck_depends_on_the_episode_seed_and_the_deal_does_not():
+def test_randomness_depends_on_the_episode_seed_and_the_deal_does_not():
     def play(seed: int) -> list[str]:
         world = GYMNASIUM.world(task="Blackjack-v1", index=11, episode_seed=seed)
         states = [world.render()]

@@ -48,13 +48,13 @@ def test_prompts_hold_what_the_protocol_asks_for_in_few_words():
     for symbol in "P_OGX√":
         assert f"{symbol} " in system
     assert len(system.split()) <= 110
-    message = turn_message(world, turn=2, actions_left=8, last_reward=-0.1)
+    message = turn_message(world, turn=2, actions_left=8, last_reward=-0.1).text
     assert message.startswith("Reward: -0.1\nTurn 2\n" + world.render())
     assert "Actions left: 8." in message
     assert "<think> ... </think> <answer> ... </answer>" in message
     assert "120 words" in message
     assert len(message.split()) - 4 <= 45
-    assert "Reward" not in turn_message(world, turn=1, actions_left=10)
+    assert "Reward" not in turn_message(world, turn=1, actions_left=10).text
 
 
 def test_coordinates_are_right_in_clean_and_the_flawed_ones_in_ragen():

@@ -27,7 +27,7 @@ def test_the_example_is_an_episode_as_it_is_played(readme):
     world, rng = make_world("sokoban", index=3), np.random.default_rng(0)
     transcript, left, rewards = [], 10, [None]
     while not world.done:
-        message = turn_message(world, turn=len(rewards), actions_left=left, last_reward=rewards[-1])
+        message = turn_message(world, turn=len(rewards), actions_left=left, last_reward=rewards[-1]).text
         reply = PLAYER.reply(world, rng, skill=1.0)
         transcript += ["user", message, "assistant", reply]
         turn = execute_turn(world, parse_reply(reply).actions, actions_left=left)

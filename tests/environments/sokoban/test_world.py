@@ -54,7 +54,7 @@ def test_prompts_hold_what_the_protocol_asks_for_in_few_words():
     assert len(system.split()) <= 115
     assert "(row, column)" in system
     assert "(row, column)" not in warehouse(preset="ragen").system_prompt()
-    message = turn_message(world, turn=2, actions_left=8, last_reward=-0.2)
+    message = turn_message(world, turn=2, actions_left=8, last_reward=-0.2).text
     assert message.startswith("Reward: -0.2\nTurn 2\n" + world.render())
     assert "<think> ... </think> <answer> ... </answer> in at most 100 words" in message
     assert len(message.split()) <= 45

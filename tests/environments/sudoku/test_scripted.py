@@ -152,7 +152,8 @@ def test_the_example_in_the_readme_is_what_an_episode_shows():
     world, shown, executed, reward = make_world("sudoku", split="evaluation", index=5), [], 0, None
     for turn, reply in enumerate(replies, 1):
         left = world.limits.max_actions_per_episode - executed
-        shown += ["user", turn_message(world, turn=turn, actions_left=left, last_reward=reward), "assistant", reply]
+        message = turn_message(world, turn=turn, actions_left=left, last_reward=reward).text
+        shown += ["user", message, "assistant", reply]
         answer = reply.split("<answer>")[1].split("</answer>")[0].split("||")
         outcome = execute_turn(world, [action.strip() for action in answer], actions_left=left)
         executed, reward = executed + outcome.executed, outcome.reward

@@ -59,7 +59,7 @@ def test_prompts_hold_what_the_protocol_asks_for_in_few_words():
         assert part in system
     assert len(system.split()) <= 125
     assert "pays the difference" not in sudoku(preset="ragen").system_prompt()
-    message = turn_message(world, turn=2, actions_left=8, last_reward=-0.1)
+    message = turn_message(world, turn=2, actions_left=8, last_reward=-0.1).text
     assert message.startswith("Reward: -0.1\nTurn 2\n" + world.render())
     assert "150 words" in message
     longest = max(len(make_world("sudoku", index=index).render().split()) for index in range(100))

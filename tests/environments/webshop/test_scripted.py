@@ -40,7 +40,7 @@ def test_an_episode_is_short(preset, least, most):
         texts, reward, turn = [world.system_prompt()], None, 0
         while not world.done:
             turn += 1
-            texts.append(turn_message(world, turn=turn, actions_left=10 - turn, last_reward=reward))
+            texts.append(turn_message(world, turn=turn, actions_left=10 - turn, last_reward=reward).text)
             texts.append(PLAYER.reply(world, rng, skill=1.0))
             reward = act(world, texts[-1].split("<answer> ")[1].split(" </answer>")[0])
         words.append(sum(len(text.split()) for text in texts))
@@ -52,7 +52,7 @@ def test_the_example_of_the_readme_is_an_episode():
     world, rng = make_world("webshop", index=13), np.random.default_rng(0)
     played, reward = [], None
     for turn in range(1, 5):
-        message = turn_message(world, turn=turn, actions_left=10 - turn, last_reward=reward)
+        message = turn_message(world, turn=turn, actions_left=10 - turn, last_reward=reward).text
         reply = PLAYER.reply(world, rng, skill=1.0)
         played += ["user", *message.split(), "assistant", *reply.split()]
         reward = act(world, reply.split("<answer> ")[1].split(" </answer>")[0])

@@ -51,7 +51,7 @@ def test_prompts_hold_what_the_protocol_asks_for_in_few_words():
     for part in ("search[", "click[", "1 action a turn", "9 turns", "9 actions", "Buy Now", "< Prev", "score", "200"):
         assert part in system
     assert len(system.split()) <= 130
-    message = turn_message(world, turn=1, actions_left=9)
+    message = turn_message(world, turn=1, actions_left=9).text
     assert message.startswith("Turn 1\nTask: ")
     assert "Actions left: 9." in message
     assert "200 words" in message
