@@ -57,8 +57,11 @@ setup(
     zip_safe=False,
     install_requires=requirements("base"),
     extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev", "worlds")},
-    # verl imports the entry points of this group in every process that imports verl, Ray workers included.
-    entry_points={"verl.plugins": ["actfocus = actfocus_verl.plugin"]},
+    entry_points={
+        "console_scripts": ["actfocus = actfocus_verl.__main__:main"],
+        # verl imports the entry points of this group in every process that imports verl, Ray workers included.
+        "verl.plugins": ["actfocus = actfocus_verl.plugin"],
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

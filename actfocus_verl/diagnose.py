@@ -4,22 +4,11 @@
     python -m actfocus_verl.diagnose run=outputs/quickstart step=10 checkpoint=10 tokens=300
     python -m actfocus_verl.diagnose run=outputs/quickstart tokens=0
 
-run          a run's folder: its rollouts/<step>.jsonl are read
-out          the folder for diagnosis.json and energy.png; default: <run>/diagnose
-step=N       only the episodes of this training step; default: of all steps together
-tokens=100   tokens of each role whose gradients are computed, one backward pass each; 0: none
-model        a model's folder or Hugging Face id for these gradients; default: the run's latest checkpoint
-checkpoint=N the run's checkpoint of another step
-device=cpu   where the model runs; cuda for a larger one
-seed=0       of the draw of tokens
-
 Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted. See docs/diagnose.md.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +16,9 @@ from typing import Any
 
 from rich.console import Console
 
-from actfocus_verl.diagnosis.arguments import Arguments, read_arguments
+from actfocus_verl.arguments import help_text, read_arguments
+from actfocus_verl.command import run_command, start
+from actfocus_verl.diagnosis.arguments import Arguments
 from actfocus_verl.diagnosis.correlations import Group, correlations, whole_groups
 from actfocus_verl.diagnosis.display import diagnosis_tables, token_progress
 from actfocus_verl.diagnosis.figures import plot_energy
@@ -35,10 +26,8 @@ from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_
 from actfocus_verl.diagnosis.samples import StepSample, read_samples, setting, whole_group_size
 from actfocus_verl.diagnosis.tokens import Tokens, flat_tokens, role_shares, token_figures
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluate import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE
 from actfocus_verl.evaluation.engine import platform_environment
 from actfocus_verl.evaluation.models import NamedModel, find_model
-from actfocus_verl.evaluation.sampling import EvaluationError
 from actfocus_verl.files import write_json
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.launch.record import installed_versions, source_commit
@@ -66,7 +55,7 @@ def _diagnose(arguments: Arguments, run: RunFolder, folder: Path, console: Conso
     groups = _groups(run, samples, notes)
     found: Json = {
         "run": str(run.path),
-        "arguments": asdict(arguments),
+        "arguments": arguments.to_json(),
         "commit": source_commit(),
         "versions": installed_versions(),
         "steps": [sample.step for sample in samples],
@@ -112,7 +101,7 @@ def _norms(
     if arguments.tokens == 0:
         return None
     try:
-        named = find_model(arguments.model or arguments.run, arguments.checkpoint)
+        named = find_model(arguments.model or str(arguments.run), arguments.checkpoint)
     except ConfigurationError as error:
         if arguments.asks_for_a_model:
             raise
@@ -149,26 +138,16 @@ def _notes(run: RunFolder, tokens: Tokens) -> list[str]:
     return notes
 
 
+def _read_and_diagnose(words: Sequence[str], console: Console) -> None:
+    arguments = read_arguments(Arguments, words)
+    Console(highlight=False).print(diagnosis_tables(diagnose(arguments, console)))
+    console.print(f"written: {arguments.folder}", soft_wrap=True)
+
+
 def main(words: Sequence[str]) -> int:
     """Diagnose, show the tables on stdout and the rest on stderr; returns the exit status."""
-    if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else EXIT_MISTAKE
-    console = Console(stderr=True, highlight=False)
-    try:
-        arguments = read_arguments(words)
-        found = diagnose(arguments, console)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        return EXIT_INTERRUPTED
-    except (ConfigurationError, EvaluationError) as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
-    Console(highlight=False).print(diagnosis_tables(found))
-    console.print(f"written: {arguments.folder}", soft_wrap=True)
-    return 0
+    return run_command(words, _read_and_diagnose, lambda: help_text(__doc__ or "", Arguments))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:]))
+    start(main)

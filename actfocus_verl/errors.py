@@ -1,4 +1,4 @@
-"""The one error type a user meets: it names the key, the value and the remedy."""
+"""The errors a user meets: one names the key, the value and the remedy; and how a command ends otherwise."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ class ConfigurationError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.key}={self.value!r}: {self.problem}. {self.remedy}"
+
+
+class CommandFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a call)
+    """A command's work could not be done although its arguments are right; the message is one line and says why."""
+
+
+class Interrupted(BaseException):
+    """A signal asked a command to stop. Not KeyboardInterrupt: vLLM's start catches that, and then hangs."""

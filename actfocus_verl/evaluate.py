@@ -4,24 +4,8 @@
     python -m actfocus_verl.evaluate model=outputs/quickstart out=<folder> episodes=512 repeats=16 temperature=0.5
     python -m actfocus_verl.evaluate model=<model> env=sokoban out=<folder> server=http://127.0.0.1:8000/v1
 
-model        a model's folder, a Hugging Face id, or the folder of a run: its latest checkpoint, or that of step=N
-out          a new folder for episodes.jsonl and evaluation.json; the same command again goes on where it ended
-env, preset, split          default: the run's world, or preset=clean; split=evaluation
-episodes=512 repeats=1      episodes/repeats boards, the first ones of the split, each played `repeats` times
-temperature=0.5 seed=0      0 takes the likeliest token; the seed is that of the worlds' luck and of the sampling
-template.<name>=<value>     goes to the chat template, like template.enable_thinking=false; default: the run's
-platform=cpu                or gpu: how vLLM is set up here; engine.<argument>=<value> goes to vLLM's engine
-server, server_model        an OpenAI-compatible server instead; model is then the one whose tokenizer it has
-server_api=completions      token ids in and out, which takes a vLLM server; or chat: messages, which any server takes
-request.<field>=<value>     goes into every request to a server; null leaves a field out
-timeout=600                 seconds a server may take for a reply
-concurrency=128             episodes played at the same time
-max_context_tokens          default: the run's, or 3600, and never more than the model's
-max_response_tokens         of them after the first prompt; default: the run's, or no bound of its own
-texts=false                 also write states and replies
-
-Any other key, like max_turns=5, is the world's own. Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130
-interrupted. See docs/evaluation.md.
+Any other key, like max_turns=5, is the world's own. Ctrl-C keeps every episode that has ended. Exit status: 0 finished,
+1 failed, 2 a mistake in the command, 130 interrupted. See docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -29,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 if __name__ == "__main__":
@@ -42,10 +24,19 @@ if __name__ == "__main__":
 
 from rich.console import Console
 
-from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.arguments import PAPER_CONTEXT, Arguments, RunDefaults, complete, evaluation_options
+from actfocus_verl.arguments import help_text
+from actfocus_verl.command import STOP_SIGNALS, run_command, start
+from actfocus_verl.errors import ConfigurationError, Interrupted
+from actfocus_verl.evaluation.arguments import (
+    PAPER_CONTEXT,
+    Arguments,
+    Options,
+    RunDefaults,
+    complete,
+    evaluation_options,
+)
 from actfocus_verl.evaluation.display import EpisodeProgress, summary_tables
-from actfocus_verl.evaluation.engine import STOP_SIGNALS, LocalEngine, no_processes_left, platform_environment
+from actfocus_verl.evaluation.engine import LocalEngine, no_processes_left, platform_environment
 from actfocus_verl.evaluation.episodes import (
     EpisodeKey,
     EpisodePlayer,
@@ -56,10 +47,8 @@ from actfocus_verl.evaluation.episodes import (
 )
 from actfocus_verl.evaluation.folder import EvaluationFolder
 from actfocus_verl.evaluation.models import ModelFiles, NamedModel, find_model, read_model, weights_digest
-from actfocus_verl.evaluation.sampling import EvaluationError, Interrupted, Sampler
+from actfocus_verl.evaluation.sampling import EvaluationError, Sampler
 from actfocus_verl.evaluation.summary import summarise
-
-EXIT_FAILED, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
 Json = dict[str, Any]
 
@@ -246,29 +235,15 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         raise Interrupted
 
 
-def main(arguments: Sequence[str]) -> int:
+def _evaluate_and_show(words: Sequence[str], console: Console) -> None:
+    Console(highlight=False).print(summary_tables(*evaluate(words, console)))
+
+
+def main(words: Sequence[str]) -> int:
     """Evaluate, show the figures on stdout and the rest on stderr; returns the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stdout.write(__doc__ or "")
-        return 0 if arguments else EXIT_MISTAKE
-    console = Console(stderr=True, highlight=False)
-    try:
-        settings, summary = evaluate(arguments, console)
-    except (Interrupted, KeyboardInterrupt):
-        console.print("interrupted; the same command goes on from here")
-        return EXIT_INTERRUPTED
-    except (ConfigurationError, EvaluationError) as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
-    Console(highlight=False).print(summary_tables(settings, summary))
-    return 0
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted
+    goes_on = "interrupted; the same command goes on from here"
+    return run_command(words, _evaluate_and_show, lambda: help_text(__doc__ or "", Options), interrupted=goes_on)
 
 
 if __name__ == "__main__":
-    for _number in STOP_SIGNALS:
-        signal.signal(_number, _interrupt)
-    sys.exit(main(sys.argv[1:]))
+    start(main)

@@ -3,11 +3,6 @@
     python -m actfocus_verl.export run=outputs/quickstart out=<folder>
     python -m actfocus_verl.export run=outputs/quickstart step=10 out=<folder> dtype=fp32
 
-run          a run's folder
-out          a new folder, or that of an earlier export, which is replaced
-step=latest  or the number of a training step whose checkpoint the run has
-dtype=bf16   number format of the weights; or fp32, as they were trained unless the run says otherwise
-
 A LoRA run's adapter is folded into the weights. Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130
 interrupted. See docs/evaluation.md.
 """
@@ -15,8 +10,7 @@ interrupted. See docs/evaluation.md.
 from __future__ import annotations
 
 import json
-import signal
-import sys
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,13 +20,11 @@ from typing import Any
 from filelock import FileLock
 from rich.console import Console
 
-from actfocus_verl.arguments import read_options
-from actfocus_verl.environments.base import require_integer
+from actfocus_verl.arguments import help_text, option, read_arguments
+from actfocus_verl.command import run_command, start
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluate import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISTAKE
 from actfocus_verl.evaluation.checkpoints import Checkpoint, appears_whole, find_checkpoint, write_model
 from actfocus_verl.evaluation.engine import platform_environment
-from actfocus_verl.evaluation.sampling import EvaluationError
 from actfocus_verl.files import write_json
 from actfocus_verl.launch.record import installed_versions, source_commit
 
@@ -44,33 +36,21 @@ DTYPES = ("bf16", "fp32")
 
 @dataclass(frozen=True)
 class Arguments:
-    """The command line, checked. step: None is the latest."""
+    """The command line."""
 
-    run: Path
-    out: Path
-    step: int | None = None
-    dtype: str = "bf16"
+    run: Path = option("a run's folder")
+    out: Path = option("new folder, or that of an earlier export, which is replaced")
+    step: str = option("training step whose checkpoint is exported", LATEST)
+    dtype: str = option("number format of the weights; fp32 keeps them as they were trained", "bf16", choices=DTYPES)
 
-
-def read_arguments(words: Sequence[str]) -> Arguments:
-    """Raises ConfigurationError for an unknown key, a value that cannot be, no run, or no folder."""
-    options = {key: value for key, value in read_options(words).items() if value is not None}
-    known = tuple(Arguments.__dataclass_fields__)
-    for key, value in options.items():
-        if key not in known:
-            raise ConfigurationError(key, value, "unknown key", f"Known: {', '.join(known)}")
-    for key in ("run", "out"):
-        if key not in options:
-            raise ConfigurationError(key, None, "is not given", f"Add {key}=<folder>")
-        options[key] = Path(str(options[key])).expanduser()
-    if options.get("step") == LATEST:
-        del options["step"]
-    if "step" in options:
-        require_integer("step", options["step"], low=1)
-    arguments = Arguments(**options)
-    if arguments.dtype not in DTYPES:
-        raise ConfigurationError("dtype", arguments.dtype, "is no such number format", f"Use {' or '.join(DTYPES)}")
-    return arguments
+    @property
+    def step_number(self) -> int | None:
+        """None is the latest. Raises ConfigurationError."""
+        if self.step == LATEST:
+            return None
+        if not re.fullmatch("[1-9][0-9]*", self.step):
+            raise ConfigurationError("step", self.step, "must be an integer >= 1", f"Write step=10, or step={LATEST}")
+        return int(self.step)
 
 
 def export(arguments: Arguments, console: Console) -> Checkpoint:
@@ -80,8 +60,8 @@ def export(arguments: Arguments, console: Console) -> Checkpoint:
     when the checkpoint cannot be merged.
     """
     if not arguments.run.is_dir():
-        raise ConfigurationError("run", str(arguments.run), "is no folder", "Name a run's folder")
-    checkpoint = find_checkpoint(arguments.run.absolute(), arguments.step, "run")
+        raise ConfigurationError("run", str(arguments.run), "is not a folder", "Name a run's folder")
+    checkpoint = find_checkpoint(arguments.run.absolute(), arguments.step_number, "run")
     out = arguments.out.resolve()
     with _claimed(out):
         _require_ours(out)
@@ -142,25 +122,16 @@ def _record(checkpoint: Checkpoint, dtype: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def _read_and_export(words: Sequence[str], console: Console) -> None:
+    arguments = read_arguments(Arguments, words)
+    export(arguments, console)
+    console.print(f"written: {arguments.out}", soft_wrap=True)
+
+
 def main(words: Sequence[str]) -> int:
     """Export, with progress on stderr; returns the exit status."""
-    if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(__doc__ or "")
-        return 0 if words else EXIT_MISTAKE
-    console = Console(stderr=True, highlight=False)
-    try:
-        arguments = read_arguments(words)
-        export(arguments, console)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        return EXIT_INTERRUPTED
-    except (ConfigurationError, EvaluationError) as error:
-        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
-    console.print(f"written: {arguments.out}", soft_wrap=True)
-    return 0
+    return run_command(words, _read_and_export, lambda: help_text(__doc__ or "", Arguments))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main(sys.argv[1:]))
+    start(main)

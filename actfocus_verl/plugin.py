@@ -47,7 +47,6 @@ _AFTER: Mapping[str, tuple[str, ...]] = {
     f"{_OURS}.loop_output": ("agent_loop",),
     f"{_OURS}.agent_loop": ("forked_loop",),
     "verl.trainer.ppo.v1": ("trainer",),
-    f"{_OURS}.trainer": ("benchmark",),
 }
 """Modules of the integration room by the module of verl with whose registry they register, or by the one of ours that
 they build on: that may be the first import of all, and is half loaded when verl's module has loaded."""
@@ -222,13 +221,12 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
             _qualified(ESTIMATORS.get(name).function),
             functools.partial(ADV_ESTIMATOR_REGISTRY.get, name),
         )
-    for mode, trainer in (("sync", "trainer.TokenCreditTrainerSync"), ("benchmark", "benchmark.BenchmarkTrainer")):
-        yield (
-            "trainer",
-            f"trainer.v1.trainer_mode=actfocus_{mode}",
-            f"{ours}.{trainer}",
-            functools.partial(TRAINER_REGISTRY.get, f"actfocus_{mode}"),
-        )
+    yield (
+        "trainer",
+        "trainer.v1.trainer_mode=actfocus_sync",
+        f"{ours}.trainer.TokenCreditTrainerSync",
+        lambda: TRAINER_REGISTRY.get("actfocus_sync"),
+    )
     yield (
         "agent loop",
         "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus",

@@ -1,88 +1,90 @@
-"""Write one HTML page of a run, or of two side by side: curves, and every token of the sampled episodes.
+"""Report on a run, or on two side by side: an HTML page, a figure of success over steps, and the success rates.
 
     python -m actfocus_verl.report run=outputs/quickstart
     python -m actfocus_verl.report run=<folder> other=<folder> out=comparison.html
 
-run, other       folders of runs
-out              the page; default: report.html in the first run's folder, or comparison.html for two
-episodes=1000    how many sampled episodes of a run to show at most, evenly chosen over its steps
-
-The page is one file that opens from disk and loads nothing from anywhere. Its path goes to stdout. Exit status: 0
-written, 2 a mistake in the command or a damaged folder. See docs/report.md.
+The page has curves and every token of the sampled episodes; it is one file that opens from disk and loads nothing from
+anywhere. The figure is figures/success.png in the run's folder. The page's path and the success rates go to stdout.
+Exit status: 0 written, 2 a mistake in the command or a damaged folder. See docs/report.md.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from actfocus_verl.arguments import read_options
+from rich.console import Console
+
+from actfocus_verl.arguments import help_text, option, read_arguments
+from actfocus_verl.command import run_command, start
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reporting.figures import plot_success
 from actfocus_verl.reporting.html_page import build_page
 from actfocus_verl.reporting.run_folder import RunFolder
+from actfocus_verl.reporting.summary import success_summary
 
-EXIT_MISTAKE = 2
-
-_KEYS = ("run", "other", "out", "episodes")
-_EPISODES = 1000
+FIGURE = "success.png"
 
 
-def write_report(words: Sequence[str]) -> tuple[Path, list[str]]:
-    """Write the page that the command line asks for; returns its path, and what was left out of the runs it shows.
+@dataclass(frozen=True)
+class Arguments:
+    """The keys of the command line."""
 
-    Raises ConfigurationError for a mistake in the command, a folder that is no run's, and a damaged one.
+    run: Path = option("a run's folder")
+    other: Path | None = option("a second run's folder, shown beside the first", None)
+    out: Path | None = option(
+        "the page; default: report.html in the first run's folder, or comparison.html for two", None
+    )
+    episodes: int = option("sampled episodes shown per run, at most; evenly chosen over its steps", 1000, low=0)
+
+
+def report(arguments: Arguments, console: Console) -> list[str]:
+    """Write the page and each run's figure; returns the lines for stdout.
+
+    console: for what was left out. Raises ConfigurationError for a folder that is no run's, a damaged one, and one that
+    cannot be written to.
     """
-    options = read_options(words)
-    for key, value in options.items():
-        if key not in _KEYS:
-            raise ConfigurationError(key, value, "is unknown", f"Choose among {', '.join(_KEYS)}")
-    if options.get("run") is None:
-        raise ConfigurationError("run", "", "one folder is needed", "Write run=outputs/<experiment>/<run>")
-    runs = [RunFolder.open(_path(options, key)) for key in ("run", "other") if options.get(key) is not None]
-    target = runs[0].path / ("report.html" if len(runs) == 1 else "comparison.html")
-    if options.get("out") is not None:
-        target = _path(options, "out")
-    page = build_page(runs, episodes=_episodes(options))
+    runs = [RunFolder.open(path) for path in (arguments.run, arguments.other) if path is not None]
+    target = arguments.out or runs[0].path / ("report.html" if len(runs) == 1 else "comparison.html")
+    page = build_page(runs, episodes=arguments.episodes)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8")
     except OSError as error:
-        problem = f"cannot be written ({error.strerror})"
-        raise ConfigurationError("out", str(target), problem, "Name a file in a folder you may write to") from error
-    return target, [f"{run.path}: {note}" for run in runs for note in run.notes]
-
-
-def _path(options: dict[str, Any], key: str) -> Path:
-    value = options[key]
-    if not isinstance(value, str | int | float) or value == "":
-        raise ConfigurationError(key, value, "is no path", f"Write {key}=<path>")
-    return Path(str(value))
-
-
-def _episodes(options: dict[str, Any]) -> int:
-    value = options.get("episodes", _EPISODES)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError("episodes", value, "is no whole number from 0 on", "Write for example episodes=200")
-    return value
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Write the page; its path goes to stdout, everything else to stderr. Returns the exit status."""
-    if not arguments or any(word in ("-h", "--help") for word in arguments):
-        sys.stdout.write(__doc__ or "")
-        return 0 if arguments else EXIT_MISTAKE
-    try:
-        page, notes = write_report(arguments)
-    except ConfigurationError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_MISTAKE
+        raise _not_writable("out", target, error) from error
+    notes = [f"{run.path}: {note}" for run in runs for note in run.notes]
+    lines = [str(target)]
+    for run in runs:
+        if not run.curves():
+            notes.append(f"{run.path}: no evaluation yet, so no {FIGURE}")
+            continue
+        try:
+            figure = plot_success(run, run.figures / FIGURE)
+        except OSError as error:
+            raise _not_writable("run", run.path, error) from error
+        console.print(f"figure: {figure}", markup=False, soft_wrap=True)
+        lines += [line if len(runs) == 1 else f"{run.path}: {line}" for line in success_summary(run).splitlines()]
     for note in notes:
-        sys.stderr.write(f"note: {note}\n")
-    sys.stdout.write(f"{page}\n")
-    return 0
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    return lines
+
+
+def _not_writable(key: str, path: Path, error: OSError) -> ConfigurationError:
+    remedy = "Name a file in a folder you may write to"
+    return ConfigurationError(key, str(path), f"cannot be written ({error.strerror})", remedy)
+
+
+def _read_and_report(words: Sequence[str], console: Console) -> None:
+    lines = report(read_arguments(Arguments, words), console)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def main(words: Sequence[str]) -> int:
+    """Report on runs; returns the exit status."""
+    return run_command(words, _read_and_report, lambda: help_text(__doc__ or "", Arguments))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start(main)

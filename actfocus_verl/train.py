@@ -24,10 +24,9 @@ import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from actfocus_verl import preflight
-from actfocus_verl.config import ray_address
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.claim import FolderClaim
+from actfocus_verl.preflight.overrides import check_overrides
 
 if TYPE_CHECKING:
     from actfocus_verl.launch.cluster import Cluster
@@ -64,21 +63,30 @@ def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) 
     Raises:
         ConfigurationError: whatever can be known to be wrong before Ray starts.
     """
+    from actfocus_verl.preflight.derived import fill_derived  # not above: --help and Tab need not wait for torch
+    from actfocus_verl.preflight.machine import check_machine
+    from actfocus_verl.preflight.output import check_output
+    from actfocus_verl.preflight.settings import check_config
+
     with open_dict(config):
         config.run.dir = str(Path(config.run.dir).absolute())
-        preflight.fill_derived(config)
-    preflight.check_config(config)
-    preflight.check_machine(config)
+        fill_derived(config)
+    check_config(config)
+    check_machine(config)
     run_folder, checkpoints = Path(config.run.dir), Path(config.trainer.default_local_dir)
     claims.enter_context(FolderClaim("run.dir", run_folder))
-    preflight.check_output(config)
+    check_output(config)
     if not checkpoints.samefile(run_folder):
         claims.enter_context(FolderClaim("trainer.default_local_dir", checkpoints))
     _set_environment(config)
     if config.get("tiny_policy") and config.model.path is None:
         config.model.path = str(_tiny_policy(config, console))
-    preflight.check_model(config)
-    preflight.check_registered(config)
+    # they import transformers and verl, which read what was just set
+    from actfocus_verl.preflight.model import check_model
+    from actfocus_verl.preflight.registered import check_registered
+
+    check_model(config)
+    check_registered(config)
     return config
 
 
@@ -88,6 +96,8 @@ def _set_environment(config: DictConfig) -> None:
     The workers of a Ray that this process starts inherit it; those of a cluster that already runs get it from the
     configuration, with what the user set there last. Such a cluster also knows its own size.
     """
+    from actfocus_verl.config import ray_address
+
     variables = {key: str(value) for key, value in config.platform.env_vars.items()}
     os.environ.update(variables)
     defaults = {"TENSORBOARD_DIR": str(Path(config.run.dir) / "tensorboard")}
@@ -315,7 +325,7 @@ def _fail(console: Console, message: str) -> None:
 def main() -> None:
     """Check the group names on the command line, then let Hydra compose."""
     try:
-        preflight.check_overrides(sys.argv[1:])
+        check_overrides(sys.argv[1:])
         os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
     except (ConfigurationError, RunFailed) as error:
         _fail(Console(stderr=True), str(error))

@@ -21,4 +21,4 @@ STEPS="${STEPS:-}"
 bash scripts/bootstrap.sh
 .venv/bin/python -m actfocus_verl.train experiment=quickstart run.dir="$OUTPUT" \
     ${STEPS:+trainer.total_training_steps="$STEPS"} "$@"
-.venv/bin/python -m actfocus_verl.reporting run="$OUTPUT"
+.venv/bin/python -m actfocus_verl.report run="$OUTPUT"

@@ -54,7 +54,7 @@ Line = dict[str, Any]
 
 
 def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
-    from actfocus_verl.integration.benchmark import ARMS, MODE
+    from benchmark_trainer import ARMS, MODE
 
     steps = len(ARMS) * (WARM_UP_ROUNDS + rounds)
     command = [
@@ -63,7 +63,9 @@ def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str,
         *("actor_rollout_ref.actor.kl_loss_coef=0.001", "trainer.test_freq=-1", "trainer.val_before_train=false"),
         *("trainer.save_freq=-1", "trainer.resume_mode=disable", "run.rollouts_a_step=0", *overrides),
     ]
-    subprocess.run(command, cwd=ROOT, check=True)
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "benchmark_trainer"}
+    subprocess.run(command, cwd=ROOT, check=True, env=environment)
     lines = [json.loads(text) for text in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     lines = lines[len(ARMS) * WARM_UP_ROUNDS :]
     by_round = [

@@ -12,10 +12,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from actfocus_verl.arguments import read_options
+from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
 from actfocus_verl.environments import make_world
-from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 
 PLATFORMS = ("cpu", "gpu")
@@ -23,46 +22,51 @@ SERVER_APIS = ("completions", "chat")
 PAPER_CONTEXT = 3600
 """Tokens of prompt and response together where neither the command line nor a run says otherwise (paper, App. C.2)."""
 
-_INTEGERS = {"episodes": 1, "repeats": 1, "seed": 0, "concurrency": 1}
-_OPTIONAL_INTEGERS = {"step": 1, "max_context_tokens": 1, "max_response_tokens": 1}
-"""Keys that must be integers of at least this much."""
-
 _TAKEN = ("name", "index", "episode_seed")
 """Arguments of `make_world` that are nobody's to choose here."""
 
 
 @dataclass(frozen=True)
-class Arguments:
-    """The command line, checked. See `python -m actfocus_verl.evaluate --help` for the keys.
+class Options:
+    """The keys of the command line; any other key is the world's own."""
 
-    world: keys of the world. template: names for the chat template. engine: arguments of vLLM's engine. request: fields
-    of a request to a server.
-    None: not given.
-    """
-
-    model: str
-    out: Path
-    env: str
-    preset: str = "clean"
-    split: str = "evaluation"
-    episodes: int = 512
-    repeats: int = 1
-    temperature: float = 0.5
-    seed: int = 0
-    step: int | None = None
-    platform: str = "cpu"
-    server: str | None = None
-    server_model: str | None = None
-    server_api: str = "completions"
-    timeout: float = 600.0
-    concurrency: int = 128
-    max_context_tokens: int | None = None
-    max_response_tokens: int | None = None
-    texts: bool = False
-    world: Mapping[str, object] = field(default_factory=dict)
-    template: Mapping[str, object] = field(default_factory=dict)
-    engine: Mapping[str, object] = field(default_factory=dict)
-    request: Mapping[str, object] = field(default_factory=dict)
+    model: str = option("model's folder, Hugging Face id, or a run's folder: its latest checkpoint")
+    out: Path = option(
+        "new folder for episodes.jsonl and evaluation.json; the same command again goes on where it ended"
+    )
+    step: int | None = option("of a run, the checkpoint of this step", None, low=1)
+    env: str = option("world; default: the run's", "")
+    preset: str = option("preset of the world; of a run in its own world the run's", "clean")
+    split: str = option("split whose first boards are played", "evaluation")
+    episodes: int = option("episodes in all: the first episodes/repeats boards of the split", 512, low=1)
+    repeats: int = option("times each board is played", 1, low=1)
+    temperature: float = option("sampling temperature; 0 takes the likeliest token", 0.5, low=0.0, high=100.0)
+    seed: int = option("seed of the worlds' randomness and of the sampling", 0, low=0)
+    template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
+    platform: str = option("how vLLM is set up here: cpu or gpu", "cpu", choices=PLATFORMS)
+    engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
+    server: str | None = option(
+        "OpenAI-compatible server to use instead, http://host:port/v1; model is then the one whose tokenizer it has",
+        None,
+    )
+    server_model: str | None = option("which of the server's models; default: its only one", None)
+    server_api: str = option(
+        "completions: token ids in and out, which needs a vLLM server; chat: messages, which any server takes",
+        "completions",
+        choices=SERVER_APIS,
+    )
+    request: dict[str, Any] = option("field of every request to a server; null leaves a field out", {})
+    timeout: float = option("seconds a server may take for a reply", 600.0, low=1.0, high=86_400.0)
+    concurrency: int = option("episodes played at the same time", 128, low=1)
+    max_context_tokens: int | None = option(
+        f"tokens of prompt and response; default: the run's, or {PAPER_CONTEXT}, and never more than the model's",
+        None,
+        low=1,
+    )
+    max_response_tokens: int | None = option(
+        "tokens after the first prompt; default: the run's, or no limit of its own", None, low=1
+    )
+    texts: bool = option("also write states and replies", False)
 
     @property
     def boards(self) -> int:
@@ -70,7 +74,14 @@ class Arguments:
         return self.episodes // self.repeats
 
 
-_KEYS = tuple(name for name in Arguments.__dataclass_fields__ if name != "world")
+@dataclass(frozen=True)
+class Arguments(Options):
+    """The command line, checked and complete. world: keys of the world."""
+
+    world: Mapping[str, object] = field(default_factory=dict)
+
+
+KEYS = tuple(Options.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -110,22 +121,20 @@ class RunDefaults:
 
 
 def evaluation_options(words: Sequence[str]) -> dict[str, Any]:
-    """The `key=value` words; `model` and `out` are required, and texts. Raises ConfigurationError."""
+    """The `key=value` words, those of KEYS with the types they have there. Raises ConfigurationError."""
     options = read_options(words)
-    for key in ("model", "out"):
-        if options.get(key) is None:
-            raise ConfigurationError(key, None, "is not given", f"Add {key}=<folder>")
-        options[key] = str(options[key])
-    return options
+    own = {key: value for key, value in options.items() if key in KEYS}
+    checked = build_arguments(Options, own)
+    return {key: getattr(checked, key) if own.get(key) is not None else value for key, value in options.items()}
 
 
 def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
     """The arguments, where they are not given those of the run, if there is one, or else the defaults.
 
-    A run's own world keys hold for its own world only. Raises ConfigurationError for whatever cannot be.
+    A run's own world keys hold for its own world only. Raises ConfigurationError for invalid values.
     """
-    given = {key: value for key, value in options.items() if key in _KEYS and value is not None}
-    world = {key: value for key, value in options.items() if key not in _KEYS}
+    given = {key: value for key, value in options.items() if key in KEYS and value is not None}
+    world = {key: value for key, value in options.items() if key not in KEYS}
     if run is not None:
         given.setdefault("env", run.env)
         if given["env"] == run.env:
@@ -133,55 +142,26 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
             world = {**run.world, **world}
         given.setdefault("max_context_tokens", run.max_context_tokens)
         given.setdefault("max_response_tokens", run.max_response_tokens)
-        if isinstance(given.setdefault("template", {}), Mapping):
-            given["template"] = {**run.template, **given["template"]}
-    if "env" not in given:
-        raise ConfigurationError("env", None, "no world was named", "Add for example env=frozen_lake")
+        given["template"] = {**run.template, **given.get("template", {})}
+    if not given.get("env"):
+        raise ConfigurationError("env", None, "is required without a run", "Add for example env=frozen_lake")
     world = {key: value for key, value in world.items() if value is not None}  # null: the preset's value
-    arguments = Arguments(**{**given, "out": Path(given["out"])}, world=world)
-    _check_values(arguments)
+    arguments = Arguments(**given, world=world)
     _check_combinations(arguments, given)
     _check_world(arguments)
     return arguments
 
 
-def _check_values(arguments: Arguments) -> None:
-    for key, low in {**_INTEGERS, **_OPTIONAL_INTEGERS}.items():
-        value = getattr(arguments, key)
-        if value is not None or key in _INTEGERS:
-            require_integer(key, value, low=low)
-    require_number("temperature", arguments.temperature, low=0.0, high=100.0)
-    require_number("timeout", arguments.timeout, low=1.0, high=86_400.0)
-    for key in ("env", "preset", "split", "platform"):
-        if not isinstance(getattr(arguments, key), str):
-            raise ConfigurationError(key, getattr(arguments, key), "is no name", "Write a name")
-    if not isinstance(arguments.texts, bool):
-        raise ConfigurationError("texts", arguments.texts, "is neither true nor false", "Write texts=true")
-    groups = {
-        "template": "name for the chat template",
-        "engine": "argument of vLLM's engine",
-        "request": "field of a request",
-    }
-    for key, meaning in groups.items():
-        value = getattr(arguments, key)
-        if not isinstance(value, Mapping):
-            raise ConfigurationError(key, value, f"is no {meaning}", f"Write {key}.name=value")
-    for key, known in {"platform": PLATFORMS, "server_api": SERVER_APIS}.items():
-        value = getattr(arguments, key)
-        if value not in known:
-            raise ConfigurationError(key, value, "unknown", f"Use one of: {', '.join(known)}")
-
-
 def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:
     if arguments.episodes % arguments.repeats:
         remedy = f"Set episodes to a multiple of {arguments.repeats}: every board is played that often"
-        raise ConfigurationError("episodes", arguments.episodes, "is no multiple of repeats", remedy)
+        raise ConfigurationError("episodes", arguments.episodes, "must be a multiple of repeats", remedy)
     if arguments.server is None:
         for key in ("server_model", "server_api", "request", "timeout"):
             if key in given:
-                raise ConfigurationError(key, given[key], "belongs to a server", "Add server=http://host:port/v1")
+                raise ConfigurationError(key, given[key], "needs a server", "Add server=http://host:port/v1")
     elif not re.match(r"https?://[^/]+", str(arguments.server)):
-        raise ConfigurationError("server", arguments.server, "is no address", "Write server=http://host:port/v1")
+        raise ConfigurationError("server", arguments.server, "must be an address", "Write server=http://host:port/v1")
     elif arguments.engine:
         first = next(iter(arguments.engine))
         remedy = "Start the server with it, or leave server= out"
@@ -192,7 +172,7 @@ def _check_world(arguments: Arguments) -> None:
     """Make the first and the last board: an unknown world, key or value, or a split that is too small, shows here."""
     for key in _TAKEN:
         if key in arguments.world:
-            raise ConfigurationError(key, arguments.world[key], "unknown key", f"Known: {', '.join(_KEYS)}")
+            raise ConfigurationError(key, arguments.world[key], "unknown key", f"Known: {', '.join(KEYS)}")
     for index in (0, arguments.boards - 1):
         make_world(
             arguments.env,

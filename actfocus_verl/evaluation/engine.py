@@ -14,10 +14,9 @@ from uuid import uuid4
 import psutil
 from omegaconf import OmegaConf
 
+from actfocus_verl.command import STOP_SIGNALS
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.rollout import Reply
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _CPU_KEYS = ("dtype", "enforce_eager", "max_num_seqs")
 """Keys of verl's rollout section that are arguments of vLLM's engine."""

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actfocus_verl.environments.splits import stable_hash
+from actfocus_verl.errors import CommandFailed
 from actfocus_verl.rollout import Episode, Reply
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(CommandFailed):
     """The engine or the server could not go on; the message is one line and says why."""
-
-
-class Interrupted(BaseException):
-    """A signal asked the evaluation to stop. Not KeyboardInterrupt: vLLM's start catches that, and then hangs."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 - :mod:`~actfocus_verl.reporting.figures`: success over steps.
 - :mod:`~actfocus_verl.reporting.summary`: the line a run ends with.
 - :mod:`~actfocus_verl.reporting.curves`, :mod:`~actfocus_verl.reporting.episodes`: what a run's page shows.
-- :mod:`~actfocus_verl.reporting.html_page`: the page, for ``python -m actfocus_verl.report``.
+- :mod:`~actfocus_verl.reporting.html_page`: the page.
 
-``python -m actfocus_verl.reporting run=<folder>`` draws the figure and prints the line.
+``python -m actfocus_verl.report`` writes page and figure, and prints the line.
 """

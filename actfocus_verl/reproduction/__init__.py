@@ -9,7 +9,7 @@
   it to a Ray cluster or SLURM.
 - :mod:`~actfocus_verl.reproduction.cost`: what the rest would take.
 - :mod:`~actfocus_verl.reproduction.report`: tables and figures, from the summaries alone.
-- :mod:`~actfocus_verl.reproduction.command`: ``scripts/reproduce.py plan|show|run|status|table|report``.
+- :mod:`~actfocus_verl.reproduction.command`: ``actfocus reproduce plan|show|run|status|table|report``.
 
 A *cell* is a file of configs/experiment with overrides, and all its seeds; a *run* is one seed of it.
 """

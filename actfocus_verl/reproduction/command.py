@@ -1,10 +1,9 @@
-"""``scripts/reproduce.py plan|show|run|status|table|report <matrix>``."""
+"""``python -m actfocus_verl.reproduction plan|show|run|status|table|report <matrix>``."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from actfocus_verl.command import EXIT_INTERRUPTED, EXIT_MISTAKE
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reproduction import cost
 from actfocus_verl.reproduction.composition import compose_experiment
@@ -21,8 +21,6 @@ from actfocus_verl.reproduction.matrix import Run, read_matrix
 from actfocus_verl.reproduction.runner import TRAINING, Options, finished_summaries, run_missing
 from actfocus_verl.reproduction.submission import submit
 
-EXIT_MISTAKE = 2
-EXIT_INTERRUPTED = 130
 _FILE_WIDTH = 140
 """Columns of a table that goes to a file."""
 
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reproduce.py", description="Run a matrix of experiments and report on it.")
+    parser = argparse.ArgumentParser(prog="actfocus reproduce", description="Run a matrix of experiments, and report.")
     commands = parser.add_subparsers(required=True, metavar="plan|show|run|status|table|report")
     for name, action, text in (
         ("plan", _plan, "list cells, steps and estimated cost"),
@@ -199,7 +197,3 @@ def _report(given: argparse.Namespace, console: Console) -> int:
         for path in write_report(workspace.matrix, finished_summaries(workspace), out, html=given.html):
             console.print(str(path))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -79,7 +79,7 @@ def submit(
         if workspace.state(run) in waiting:
             continue
         places = workspace.places(run)
-        command = [sys.executable, str(Path("scripts/reproduce.py").absolute()), "run", str(matrix_file.absolute())]
+        command = [sys.executable, "-m", "actfocus_verl.reproduction", "run", str(matrix_file.absolute())]
         command += ["--only", str(run), "--results", str(workspace.results.absolute())]
         command += ["--outputs", str(workspace.outputs.absolute()), *options]
         values: dict[str, str | list[str]] = {

@@ -13,7 +13,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from actfocus_verl.preflight import check_config, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.settings import check_config
 from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
 from tests.helpers.tokenizer import build_tokenizer
 

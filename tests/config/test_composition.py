@@ -9,8 +9,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_model, check_registered, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.model import check_model
 from actfocus_verl.preflight.overrides import known_names
+from actfocus_verl.preflight.registered import check_registered
 from tests.config.conftest import ModelFolder, changed, composed
 
 PAPER = "experiment=paper/frozen_lake_3b"

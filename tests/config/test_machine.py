@@ -9,8 +9,7 @@ import pytest
 from omegaconf import DictConfig
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_machine
-from actfocus_verl.preflight.machine import warn_of_logits
+from actfocus_verl.preflight.machine import check_machine, warn_of_logits
 from tests.config.conftest import changed, compose_config
 
 

@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from transformers import AutoConfig
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_model, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.model import check_model
 from tests.config.conftest import ModelFolder, changed
 from tests.helpers.tokenizer import GEMMA_TEMPLATE, QWEN_TEMPLATE, THINKING_TEMPLATE
 

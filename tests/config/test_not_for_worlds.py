@@ -8,8 +8,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_config, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
 from actfocus_verl.preflight.not_for_worlds import NOT_FOR_WORLDS, check_not_for_worlds
+from actfocus_verl.preflight.settings import check_config
 from tests.config.conftest import changed
 
 CHANGES: dict[str, Any] = {

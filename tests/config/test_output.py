@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_output
+from actfocus_verl.preflight.output import check_output
 from tests.config.conftest import changed
 
 PARTS = ("model", "optim", "extra_state")

@@ -13,8 +13,11 @@ from pyarrow import parquet
 
 from actfocus_verl.config import action_span, has_world
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_config, check_model, check_registered, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.model import check_model
 from actfocus_verl.preflight.own_data import check_own_data
+from actfocus_verl.preflight.registered import check_registered
+from actfocus_verl.preflight.settings import check_config
 from actfocus_verl.rollout.spans import TagPair
 from tests.config.conftest import ModelFolder, changed, compose_config
 from tests.helpers.tool_policy import REWARD

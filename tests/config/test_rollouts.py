@@ -11,7 +11,8 @@ from actfocus_verl.environments.base import World
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.dataset import BoardDataset
-from actfocus_verl.preflight import check_config, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.settings import check_config
 from tests.config.conftest import changed, compose_config, composed
 
 

@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from actfocus_verl.config import has_reference, require_weighting_columns, world_overrides
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_config, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.settings import check_config
 from tests.config.conftest import changed, compose_config, composed
 
 NO_REFERENCE = {"actor_rollout_ref.actor.use_kl_loss": False}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actfocus_verl.diagnose import RESULT_FILE, main
-from actfocus_verl.diagnosis.arguments import KEYS
+from actfocus_verl.diagnosis.arguments import Arguments
 from actfocus_verl.launch.claim import FolderClaim
 from tests.diagnosis.conftest import Record, records, write_rollouts
 
@@ -107,13 +107,13 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
     [
         (["run=/no/such/folder"], "error: run='/no/such/folder': is no folder."),
         (["run={empty}"], "is not a run's folder, it holds none of config.yaml"),
-        (["tokens=3"], "error: run=None: is not given. Add run=outputs/<experiment>/<run>"),
+        (["tokens=3"], "error: run=None: is required. Add run=<path>"),
         (["run={run}", "token=3"], "error: token=3: unknown key. Known: run, out, step, tokens, "),
-        (["run={run}", "tokens=-1"], "error: tokens=-1: must be an integer at least 0."),
+        (["run={run}", "tokens=-1"], "error: tokens=-1: must be an integer >= 0."),
         (["run={run}", "step=7"], "keeps no episodes of it. Choose one of: 2, 4"),
         (["run={run}", "model=/no/model"], "error: model='/no/model': is no folder."),
         (["run={run}", "out={run}/config.yaml"], "cannot be written (File exists"),
-        (["run"], "error: argument='run': is no key=value."),
+        (["run"], "error: argument='run': must be key=value."),
     ],
 )
 def test_mistakes_end_with_one_line(
@@ -137,5 +137,5 @@ def test_one_diagnosis_at_a_time(run: Path, capsys: pytest.CaptureFixture[str]) 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert [key for key in KEYS if f"\n{key}" not in text] == []
+    assert [key for key in Arguments.__dataclass_fields__ if f"\n{key}" not in text] == []
     assert main([]) == 2

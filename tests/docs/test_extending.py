@@ -16,7 +16,8 @@ from actfocus_verl.environments import SPLITS, make_world, split_size
 from actfocus_verl.environments.boards import overlap
 from actfocus_verl.policies import TinyPolicyConfig
 from actfocus_verl.policies.demonstrations import conversation
-from actfocus_verl.preflight import check_config, fill_derived
+from actfocus_verl.preflight.derived import fill_derived
+from actfocus_verl.preflight.settings import check_config
 from actfocus_verl.reporting.run_folder import RunFolder
 from actfocus_verl.rollout import parse_reply
 from actfocus_verl.train import verl_config_folder

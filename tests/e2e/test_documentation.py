@@ -163,9 +163,12 @@ def test_the_quickstart_left_what_the_readme_lists(real_run: Path) -> None:
 
 
 def test_the_quickstart_says_nothing_that_is_not_ours(quickstart_terminal: str) -> None:
-    said, figure, success = quickstart_terminal.rstrip("\n").rsplit("\n", 2)  # the last two: actfocus_verl.reporting
+    said, figure, page, success = quickstart_terminal.rstrip("\n").rsplit(
+        "\n", 3
+    )  # the last three: actfocus_verl.report
     assert foreign_lines(said, "train") == []
     assert figure.startswith("figure: ")
+    assert page.endswith("/report.html")
     assert success.startswith("success: ")
 
 

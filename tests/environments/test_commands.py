@@ -66,6 +66,11 @@ def test_a_person_sees_what_a_model_sees_and_pays_for_mistakes():
     assert text.endswith(f"not solved; return -0.1, best possible on average {world.optimal_return():.3g}\n")
 
 
+def test_the_worlds_are_listed_with_their_presets(capsys):
+    assert main(["list"]) == 0
+    assert "sokoban: clean, ragen" in capsys.readouterr().out.splitlines()
+
+
 def test_playing_in_the_terminal(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO("Up\n"))
     assert main(["play", "env=frozen_lake", "preset=ragen", "index=5"]) == 0
@@ -75,17 +80,22 @@ def test_playing_in_the_terminal(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["manifests", "env=frozen_lake"], "command='manifests': unknown command. Use one of: manifest, overlap, play"),
-        (["manifest"], "env=None: no world was named. Add for example env=frozen_lake"),
-        (["manifest", "frozen_lake"], "argument='frozen_lake': is no key=value. Write for example env=frozen_lake"),
+        (
+            ["manifests", "env=frozen_lake"],
+            "command='manifests': unknown command. Use one of: list, manifest, overlap, play",
+        ),
+        (["manifest"], "env=None: is required. Add env=<text>"),
+        (["manifest", "frozen_lake"], "argument='frozen_lake': must be key=value."),
         (["manifest", "env=chess"], "env.name='chess': unknown world."),
-        (["manifest", "env=frozen_lake", "n=0"], "n=0: must be an integer at least 1."),
+        (["manifest", "env=frozen_lake", "n=0"], "n=0: must be an integer >= 1."),
         (["manifest", "env=frozen_lake", "n=1025"], "env.index=1024: board index out of range"),
         (["overlap", "env=frozen_lake", "colour=red"], "env.colour='red': unknown key of frozen_lake."),
+        (["play", "env=frozen_lake", "n=3"], "env.n=3: unknown key of frozen_lake."),
+        (["list", "all"], "argument='all': list takes none."),
     ],
 )
 def test_mistakes_are_one_line_on_stderr(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith(message)
+    assert error.startswith(f"error: {message}")
     assert error.count("\n") == 1

@@ -68,32 +68,38 @@ def test_the_configuration_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["frozen_lake"], "argument='frozen_lake': is no key=value. Write for example env=frozen_lake"),
-        (["=3"], "argument='=3': is no key=value."),
+        (["frozen_lake"], "argument='frozen_lake': must be key=value. --help lists the keys"),
+        (["=3"], "argument='=3': must be key=value."),
         (["episodes=${other}"], r"arguments='model=m out=o episodes=\$\{other\}': cannot be read"),
         (["max_turns=["], "cannot be read"),
-        ([], "env=None: no world was named. Add for example env=frozen_lake"),
+        ([], "env=None: is required without a run. Add for example env=frozen_lake"),
         (["env=chess"], "env.name='chess': unknown world."),
-        (["env=3"], "env=3: is no name."),
+        (["env=3"], "env.name='3': unknown world."),
         (["env=frozen_lake", "preset=hard"], "env.preset='hard': unknown preset of frozen_lake."),
         (["env=frozen_lake", "split=dev"], "env.split='dev': unknown split."),
         (["env=frozen_lake", "colour=red"], "env.colour='red': unknown key of frozen_lake."),
         (["env=frozen_lake", "max_turns=0"], "env.max_turns=0: must be an integer at least 1."),
-        (["env=frozen_lake", "index=3"], "index=3: unknown key. Known: model, out, env"),
-        (["env=frozen_lake", "episodes=0"], "episodes=0: must be an integer at least 1."),
-        (["env=frozen_lake", "episodes=many"], "episodes='many': must be an integer at least 1."),
+        (["env=frozen_lake", "index=3"], "index=3: unknown key. Known: model, out, step, env"),
+        (["env=frozen_lake", "episodes=0"], "episodes=0: must be an integer >= 1. Write for example episodes=512"),
+        (["env=frozen_lake", "episodes=many"], "episodes='many': must be an integer >= 1."),
         (["env=frozen_lake", "episodes=1025"], "env.index=1024: board index out of range"),
-        (["env=frozen_lake", "repeats=3"], "episodes=512: is no multiple of repeats. Set episodes to a multiple of 3"),
+        (
+            ["env=frozen_lake", "repeats=3"],
+            "episodes=512: must be a multiple of repeats. Set episodes to a multiple of 3",
+        ),
         (["env=frozen_lake", "temperature=-1"], "temperature=-1: must be a number between 0 and 100."),
-        (["env=frozen_lake", "seed=-1"], "seed=-1: must be an integer at least 0."),
-        (["env=frozen_lake", "platform=tpu"], "platform='tpu': unknown. Use one of: cpu, gpu"),
-        (["env=frozen_lake", "texts=3"], "texts=3: is neither true nor false."),
-        (["env=frozen_lake", "engine=3"], "engine=3: is no argument of vLLM's engine."),
-        (["env=frozen_lake", "template=3"], "template=3: is no name for the chat template. Write template.name=value"),
-        (["env=frozen_lake", "timeout=9"], "timeout=9: belongs to a server. Add server="),
+        (["env=frozen_lake", "seed=-1"], "seed=-1: must be an integer >= 0."),
+        (
+            ["env=frozen_lake", "platform=tpu"],
+            "platform='tpu': must be one of: cpu, gpu. Write for example platform=cpu",
+        ),
+        (["env=frozen_lake", "texts=some"], "texts='some': must be true or false."),
+        (["env=frozen_lake", "engine=3"], "engine=3: must be a mapping. Write for example engine.<name>=<value>"),
+        (["env=frozen_lake", "template=3"], "template=3: must be a mapping. Write for example template.<name>=<value>"),
+        (["env=frozen_lake", "timeout=9"], "timeout=9.0: needs a server. Add server="),
         (
             ["env=frozen_lake", "server=localhost"],
-            "server='localhost': is no address. Write server=http://host:port/v1",
+            "server='localhost': must be an address. Write server=http://host:port/v1",
         ),
         (
             ["env=frozen_lake", "server=http://h/v1", "engine.dtype=half"],
@@ -111,5 +117,5 @@ def test_mistakes(words: list[str], message: str) -> None:
 def test_model_and_out_are_needed(missing: str) -> None:
     options: dict[str, Any] = {"model": "m", "out": "o"}
     words = [f"{key}={value}" for key, value in options.items() if key != missing]
-    with pytest.raises(ConfigurationError, match=f"{missing}=None: is not given. Add {missing}=<folder>"):
+    with pytest.raises(ConfigurationError, match=f"{missing}=None: is required. Add {missing}=<"):
         evaluation_options(words)

@@ -18,6 +18,7 @@ from transformers import Qwen2Config
 
 from actfocus_verl.environments import make_world
 from actfocus_verl.evaluate import main
+from actfocus_verl.evaluation.arguments import KEYS
 from actfocus_verl.evaluation.engine import engine_arguments, platform_environment
 from actfocus_verl.platforms.packed_attention import PACKED_SDPA
 from tests.evaluation.conftest import FakeServer
@@ -166,11 +167,9 @@ def test_mistakes_end_with_one_line(
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
-    from actfocus_verl.evaluation.arguments import _KEYS
-
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert [key for key in _KEYS if key not in text] == []
+    assert [key for key in KEYS if f"\n{key}" not in text] == []
     assert main([]) == 2
 
 

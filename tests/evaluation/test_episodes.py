@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from actfocus_verl.environments import make_world
+from actfocus_verl.errors import Interrupted
 from actfocus_verl.evaluation.episodes import (
     EpisodeKey,
     EpisodePlayer,
@@ -20,7 +21,7 @@ from actfocus_verl.evaluation.episodes import (
     plan,
     play_episodes,
 )
-from actfocus_verl.evaluation.sampling import EvaluationError, Interrupted, ReplyRequest, SeededPolicy
+from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest, SeededPolicy
 from actfocus_verl.rollout import ChatCodec, Episode, Reply
 from tests.helpers.episodes import dry_lake
 from tests.helpers.tokenizer import build_tokenizer

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, open_dict
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.trainer import TokenCreditTrainerSync
-from actfocus_verl.preflight import check_registered
+from actfocus_verl.preflight.registered import check_registered
 from tests.config.conftest import compose_config
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.preflight import check_config
+from actfocus_verl.preflight.settings import check_config
 from tests.config.conftest import composed
 from tests.helpers.probes import Rows, add_probes, slow_scores
 from tests.helpers.queue import LocalQueue

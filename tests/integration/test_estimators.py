@@ -15,7 +15,7 @@ from actfocus_verl.config import require_estimator
 from actfocus_verl.credit.estimation import ESTIMATORS
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import padded_turns
-from actfocus_verl.preflight import check_config
+from actfocus_verl.preflight.settings import check_config
 from tests.config.conftest import composed
 from tests.helpers.probes import add_probes
 from tests.helpers.queue import LocalQueue

@@ -16,7 +16,7 @@ import torch
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import NO_NUMBER
 from actfocus_verl.integration.rewards import CheckedRewards
-from actfocus_verl.preflight import check_config
+from actfocus_verl.preflight.settings import check_config
 from tests.config.conftest import composed
 from tests.helpers.queue import LocalQueue
 from tests.helpers.trainer import SECONDS, MakeTrainer, to_advantages

@@ -35,7 +35,7 @@ def test_a_world_has_a_folder_of_its_own(
     assert result.returncode == 0, result.stderr
     assert quickstart.calls()[-2:] == [
         f"-m actfocus_verl.train experiment=quickstart run.dir={folder}{training}",
-        f"-m actfocus_verl.reporting run={folder}",
+        f"-m actfocus_verl.report run={folder}",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -74,7 +75,18 @@ def test_nothing_else_ships(wheel: Path) -> None:
 
 
 def test_verl_finds_the_plugin(wheel: Path) -> None:
-    assert dist_info(wheel, "entry_points.txt").split() == ["[verl.plugins]", "actfocus", "=", "actfocus_verl.plugin"]
+    assert "[verl.plugins]\nactfocus = actfocus_verl.plugin\n" in dist_info(wheel, "entry_points.txt")
+
+
+def test_the_command_and_its_matrices_work_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    """As the installed script calls it: from the wheel, without the repository."""
+    assert "[console_scripts]\nactfocus = actfocus_verl.__main__:main\n" in dist_info(wheel, "entry_points.txt")
+    script = tmp_path / "actfocus"
+    script.write_text("import sys; from actfocus_verl.__main__ import main; sys.exit(main())")
+    shutil.copy(ROOT / "recipes" / "matrices" / "pilot.yaml", tmp_path)
+    result = run_installed(wheel, tmp_path, str(script), "reproduce", "status", "pilot.yaml")
+    assert result.returncode == 0, result.stderr
+    assert " missing" in result.stdout
 
 
 def test_the_metadata_names_the_pins_and_the_extras(wheel: Path) -> None:

@@ -1,12 +1,8 @@
-"""The line a run ends with, and the command that prints it."""
-
-import subprocess
-import sys
+"""The line a run ends with."""
 
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.reporting.__main__ import main
 from actfocus_verl.reporting.run_folder import RunFolder
 from actfocus_verl.reporting.summary import success_summary
 
@@ -45,42 +41,3 @@ def test_no_evaluation(run_path):
     (run_path / "evaluations.jsonl").unlink()
     with pytest.raises(ConfigurationError, match=r"has no evaluation to sum up"):
         success_summary(RunFolder.open(run_path))
-
-
-def test_the_command_draws_and_prints(run_path, capsys):
-    with (run_path / "metrics.jsonl").open("a") as file:
-        file.write('{"st')
-    assert main([f"run={run_path}"]) == 0
-    output = capsys.readouterr()
-    assert output.out == LINE + "\n"
-    assert "note: metrics.jsonl: line 3, the last one, is cut short" in output.err
-    assert (run_path / "figures" / "success.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "error: run='': one folder is needed. usage: python -m"),
-        (["run="], "error: run='run=': one folder is needed"),
-        (["run=a", "run=b"], "error: run='run=a, run=b': one folder is needed"),
-        (["folder"], "error: argument='folder': is unknown. usage: python -m actfocus_verl.reporting run=<folder>"),
-        (["run=no/such/folder"], "error: run='no/such/folder': is no folder"),
-    ],
-)
-def test_bad_arguments(arguments, message, capsys):
-    assert main(arguments) == 2
-    output = capsys.readouterr()
-    assert output.err.startswith(message)
-    assert output.err.count("\n") == 1
-    assert output.out == ""
-
-
-def test_as_a_module(run_path):
-    command = [sys.executable, "-m", "actfocus_verl.reporting", f"run={run_path}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (0, LINE + "\n"), result.stderr
-
-
-def test_help(capsys):
-    assert main(["--help"]) == 0
-    assert capsys.readouterr().out.startswith("usage: ")

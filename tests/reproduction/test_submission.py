@@ -33,8 +33,8 @@ def test_a_template_renders_to_a_script(template: Path, workspace: Workspace) ->
     assert "@{" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("exec ")]
     words = shlex.split(line)[1:]
-    assert words[:4] == [sys.executable, str(Path("scripts/reproduce.py").absolute()), "run", str(MATRIX.absolute())]
-    assert words[4:6] == ["--only", "small/uniform/seed0"]
+    assert words[:5] == [sys.executable, "-m", "actfocus_verl.reproduction", "run", str(MATRIX.absolute())]
+    assert words[5:7] == ["--only", "small/uniform/seed0"]
     assert workspace.state(first) is State.MISSING  # nothing was submitted
 
 

@@ -1,4 +1,5 @@
-"""A trainer that changes its credit from step to step, for `scripts/benchmark.py`.
+"""A trainer that changes its credit from step to step, for `benchmark.py`, which has verl load it in every process of
+the run: `VERL_USE_EXTERNAL_MODULES=benchmark_trainer`, with this folder on the path.
 
 What ActFocus costs is a difference of a few per cent, less than the machine's moods from one run to the next: so the
 arms take turns within one run.
@@ -15,6 +16,10 @@ from typing import Any, Final
 
 import psutil
 import ray
+
+import actfocus_verl.plugin  # noqa: F401  (verl loads this module before its plugins, and chooses its platform below)
+
+# isort: split
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.utils.config import omega_conf_to_dataclass
 

@@ -1,0 +1,59 @@
+"""What every command does alike: `--help`, one line for an error on stderr, exit statuses, signals.
+
+Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Final, NoReturn
+
+from rich.console import Console
+
+from actfocus_verl.errors import CommandFailed, ConfigurationError, Interrupted
+
+EXIT_FAILED: Final = 1
+EXIT_MISTAKE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_command(
+    words: Sequence[str],
+    work: Callable[[Sequence[str], Console], None],
+    help_text: Callable[[], str],
+    *,
+    interrupted: str = "interrupted",
+) -> int:
+    """Do a command's work, or show its help; returns the exit status.
+
+    work: takes the words and a console for progress on stderr; its results go to stdout. It raises ConfigurationError
+    for a mistake in the command and CommandFailed for what went wrong. interrupted: what to say after a signal.
+    """
+    if not words or any(word in ("-h", "--help") for word in words):
+        sys.stdout.write(help_text())
+        return 0 if words else EXIT_MISTAKE
+    console = Console(stderr=True, highlight=False)
+    try:
+        work(words, console)
+    except (Interrupted, KeyboardInterrupt):
+        console.print(interrupted)
+        return EXIT_INTERRUPTED
+    except (ConfigurationError, CommandFailed) as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
+    return 0
+
+
+def start(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a command as this process: SIGTERM ends it as Ctrl-C does, and its status is the process's."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _interrupt)
+    sys.exit(main(sys.argv[1:]))
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise Interrupted
