@@ -138,7 +138,8 @@ def build_early_stop(config: Mapping[str, Any]) -> EarlyStop:
     """
     options = {str(key): value for key, value in config.items()}
     name = options.pop("name", None)
-    rules = {known: RULES.get(known) for known in RULES.known()}
+    RULES.known()
+    rules = dict(RULES.entries)  # in the order of their definition, in which they are asked
     with keys_under(RULES.section):
         if is_path(name):
             rules[str(name)] = RULES.get(name)

@@ -97,7 +97,7 @@ class GroupFilter:
     def __call__(self, returns_by_group: Mapping[str, Sequence[float]]) -> Selection:
         """Ties go by group id, so that the order of arrival cannot matter.
 
-        Raises ValueError for a return that is not finite, and for factors that cannot be used.
+        Raises ValueError for a return that is not finite, ConfigurationError for factors that cannot be used.
         """
         deviations = {group: group_std(returns_by_group[group]) for group in sorted(returns_by_group)}
         ranked = sorted(deviations, key=lambda group: (-deviations[group], group))
@@ -121,12 +121,11 @@ class GroupFilter:
     def _factors(self, deviations: FloatArray) -> FloatArray:
         factors = np.asarray(self.definition.function(deviations, **self.params), dtype=np.float64)
         if factors.ndim != 1 or len(factors) > len(deviations):
-            raise ValueError(
-                f"filter {self.name} returned factors of shape {factors.shape} for {len(deviations)} groups; return "
-                "one for each group that it keeps"
-            )
+            problem = f"returned factors of shape {factors.shape} for {len(deviations)} groups"
+            raise ConfigurationError("filter.name", self.name, problem, "Return one for each group that it keeps")
         if not (np.isfinite(factors) & (factors >= 0)).all():
-            raise ValueError(f"filter {self.name} returned factors that are negative, NaN or infinite")
+            problem = "returned factors that are negative, NaN or infinite"
+            raise ConfigurationError("filter.name", self.name, problem, "Return finite factors of at least 0")
         return factors
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +91,18 @@ def test_what_cannot_be_is_named(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         build_early_stop(config)
     assert message in str(error.value)
+
+
+def test_a_rule_of_ones_own_is_asked_after_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_rule.py").write_text(
+        "def solved(history, *, reached=0.9):\n"
+        "    return 'it is solved' if history.success_rates[-1:] > [reached] else None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_rule", raising=False)
+    rules = build_early_stop({"name": "own_rule:solved", "reached": 0.5, "empty_steps": 1})
+    assert rules.reason(History(success_rates=[0.5])) is None
+    assert rules.reason(History(success_rates=[0.6])) == "it is solved"
+    assert str(rules.reason(History(success_rates=[0.6], empty=[True]))).startswith("the filter left nothing")
+    with pytest.raises(ConfigurationError, match=r"early_stop.reached=1: is unknown. Known keys: name, success_below"):
+        build_early_stop({"reached": 1})

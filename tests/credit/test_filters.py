@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -321,3 +322,23 @@ def test_bad_settings_are_named_in_one_line(config: dict[str, Any], text: str) -
     with pytest.raises(ConfigurationError, match=f"^{text}") as caught:
         build_filter(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("factors", "problem"),
+    [
+        ("[1.0, 1.0, 1.0]", "returned factors of shape (3,) for 2 groups"),
+        ("[[1.0]]", "returned factors of shape (1, 1) for 2 groups"),
+        ("[1.0, -0.5]", "returned factors that are negative, NaN or infinite"),
+        ("[float('nan')]", "returned factors that are negative, NaN or infinite"),
+    ],
+)
+def test_factors_of_ones_own_filter_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factors: str, problem: str
+) -> None:
+    (tmp_path / "own_filter.py").write_text(f"def chosen(deviations):\n    return {factors}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_filter", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        build_filter({"name": "own_filter:chosen"})({"a": [0.0, 1.0], "b": [0.0, 0.5]})
+    assert str(caught.value).startswith(f"filter.name='own_filter:chosen': {problem}")
