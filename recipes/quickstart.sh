@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The main job on a CPU: build a tiny policy that plays FrozenLake badly, train it with ActFocus-GRPO through verl, Ray and vLLM,
-# and compare it before and after on 512 boards it has never seen. Needs Python 3.11 and a compiler; sets up everything else.
+# The quickstart on a CPU: build a tiny policy that plays FrozenLake badly, train it with ActFocus-GRPO through verl, Ray and vLLM,
+# and compare it before and after training on 512 held-out boards. Needs Python 3.11 and a compiler; installs everything else.
 #
-#   bash recipes/quickstart.sh                        about ten minutes on two cores, after the installation
-#   bash recipes/quickstart.sh env=sokoban            in another world, in outputs/quickstart_sokoban: sokoban, sudoku or webshop
-#   STEPS=5 bash recipes/quickstart.sh credit=uniform  anything after the script's name overrides the configuration
-# WebShop's tiny policy searches and buys, but seldom the very product, and a short run hardly changes that.
+#   bash recipes/quickstart.sh                        about ten minutes on two cores, after installation
+#   bash recipes/quickstart.sh env=sokoban            another world (sokoban, sudoku or webshop), in outputs/quickstart_sokoban
+#   STEPS=5 bash recipes/quickstart.sh credit=uniform  further arguments override the configuration
+# WebShop's tiny policy searches and buys, but rarely the right product, and a short run hardly changes that.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 

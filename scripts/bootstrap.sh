@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Makes .venv at the root of the repository: the CPU environment of requirements/ and actfocus_verl itself (editable).
-# Returns at once when .venv is up to date. scripts/test.sh and recipes/quickstart.sh call it first; so may you.
+# Creates .venv at the root of the repository: the CPU environment of requirements/ and actfocus_verl itself (editable).
+# Exits at once if .venv is up to date. scripts/test.sh and recipes/quickstart.sh call it; you can also run it directly.
 #
-#   PYTHON                 the interpreter to build on (3.10-3.12; default: python3.11, else one that fits)
-#   TORCH_INDEX_URL        where torch's CPU build comes from when pip's own indexes have none
-#   ACTFOCUS_MIN_DISK_GB   free disk space that a first install asks for (default 6)
-#   ACTFOCUS_LOCK_WAIT_S   how long to wait for another bootstrap of the same tree (default 1800)
+#   PYTHON                 the interpreter to use (3.10-3.12; default: python3.11, otherwise a supported one)
+#   TORCH_INDEX_URL        source of torch's CPU build if pip's own indexes have none
+#   ACTFOCUS_MIN_DISK_GB   free disk space required for a first install (default 6)
+#   ACTFOCUS_LOCK_WAIT_S   seconds to wait for another bootstrap of the same tree (default 1800)
 #
-# .venv/.bootstrap says what .venv is: a fingerprint of what it was installed from; `stale` after an install that
-# failed; `building` while one runs, so also after one that was killed. No such file: this script did not make .venv, and
-# leaves it alone, as it does a link and an environment that was made elsewhere.
+# .venv/.bootstrap records the state of .venv: a fingerprint of what it was installed from; `stale` after a failed
+# install; `building` during an install, and so also after one that was killed. Without this file, .venv was not created
+# by this script, which then leaves it alone; the same holds for a link and for an environment created elsewhere.
 
-# Through a link to this script too, it is the tree where the file lies.
+# Resolves links to this script: ROOT is the tree that contains the real file.
 ROOT="$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd -P)"
 VENV="$ROOT/.venv"
 STAMP="$VENV/.bootstrap"
@@ -28,7 +28,7 @@ die() {
     exit 1
 }
 
-# --- What can be known before anything is installed -----------------------------------------------------------------
+# --- Checks before anything is installed ----------------------------------------------------------------------------
 
 python_version() { "$1" -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null; }
 
@@ -67,18 +67,18 @@ check_machine() {
 }
 
 check_writable() {
-    [[ -w "$ROOT" ]] || die "$ROOT is not writable by $(id -un): clone the repository to a folder of your own"
-    [[ ! -e "$VENV" || -w "$VENV" ]] || die "$VENV is not writable by $(id -un): delete it, or give it to yourself"
+    [[ -w "$ROOT" ]] || die "$ROOT is not writable by $(id -un): clone the repository to a folder that you own"
+    [[ ! -e "$VENV" || -w "$VENV" ]] || die "$VENV is not writable by $(id -un): delete it, or change its owner"
 }
 
 check_disk() {
     local needed_gb="${ACTFOCUS_MIN_DISK_GB:-6}" free_gb
     [[ "$needed_gb" =~ ^[0-9]+$ ]] ||
-        die "ACTFOCUS_MIN_DISK_GB=$needed_gb is not a whole number: set it to one, or unset it"
+        die "ACTFOCUS_MIN_DISK_GB=$needed_gb must be an integer: correct it or unset it"
     free_gb="$(df -Pk -- "$ROOT" | awk 'NR == 2 { print int($4 / 1048576) }')"
     ((free_gb >= needed_gb)) ||
         die "$ROOT has $free_gb GB free, the install needs $needed_gb:" \
-            "make room, or clone to a larger disk (ACTFOCUS_MIN_DISK_GB overrides)"
+            "free some space, or clone to a larger disk (ACTFOCUS_MIN_DISK_GB overrides)"
 }
 
 check_cuda_companions() {
@@ -91,18 +91,18 @@ check_cuda_companions() {
             "run '.venv/bin/python -m pip uninstall -y ${found[*]}', then this again"
 }
 
-# --- What .venv is --------------------------------------------------------------------------------------------------
+# --- State of .venv -------------------------------------------------------------------------------------------------
 
-fingerprint() { # of all that decides what an install holds
+fingerprint() { # of everything that determines the content of an install
     {
         cat "$ROOT/setup.py" "$ROOT"/requirements/*.txt "$ROOT/scripts/bootstrap.sh"
         printf '%s %s\n' "$VENV" "$(python_version "$VENV/bin/python")"
     } | sha256sum | cut -d ' ' -f 1
 }
 
-made_here() { # whether .venv was made at this path, which its scripts name: a venv cannot be moved
+made_here() { # whether .venv was created at this path: its scripts name the path, so a venv cannot be moved
     local activate wrapped
-    [[ -f "$VENV/bin/activate" ]] || return 0 # cut short before it had one
+    [[ -f "$VENV/bin/activate" ]] || return 0 # interrupted before it was written
     activate="$(cat "$VENV/bin/activate")"$'\n'
     for wrapped in "=$VENV"$'\n' "\"$VENV\"" "'$VENV'"; do
         [[ "$activate" != *"$wrapped"* ]] || return 0
@@ -110,7 +110,7 @@ made_here() { # whether .venv was made at this path, which its scripts name: a v
     return 1
 }
 
-usable_venv() { # has pip, and runs on a Python that fits
+usable_venv() { # has pip and a supported Python
     compgen -G "$VENV/lib/python3.*/site-packages/pip" >/dev/null || return 1
     [[ -f "$VENV/bin/activate" ]] || return 1
     supported_python "$VENV/bin/python" || return 1
@@ -141,7 +141,7 @@ venv_state() { # prints: link, absent, file, foreign, elsewhere, unusable, inter
     fi
 }
 
-check_ours() { # $1: the state; ends the script, and touches nothing, unless .venv is this script's to change
+check_ours() { # $1: the state; exits without changes unless this script may change .venv
     local instead="or leave it and run python -m actfocus_verl.train in it (requirements/cpu.txt says what to install)"
     case "$1" in
         link) die "$VENV is a link to another environment: delete the link (rm $VENV) to get one here, $instead" ;;
@@ -162,10 +162,10 @@ pip_install() {
     logged "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off "$@"
 }
 
-fail_install() { # a command failed, nothing was killed: the next run may go on from here
+fail_install() { # a command failed, but nothing was killed: the next run can continue from here
     [[ ! -d "$VENV" ]] || echo stale >"$STAMP"
     tail -n 15 "$LOG" >&2
-    die "$* (the lines above end $LOG)"
+    die "$* (the lines above are the end of $LOG)"
 }
 
 create_venv() {
@@ -177,7 +177,7 @@ create_venv() {
             "(Debian: apt install python$(python_version "$python" | cut -d . -f 1-2)-venv)"
     say "creating .venv on Python $(python_version "$python")"
     mkdir -p "$VENV"
-    echo building >"$STAMP" # first of all, and not by `venv --clear`, which deletes it: a kill leaves no unknown folder
+    echo building >"$STAMP" # first, and without `venv --clear`, which would delete it: so a kill leaves no unknown folder
     find "$VENV" -mindepth 1 -maxdepth 1 ! -name "${STAMP##*/}" -exec rm -rf {} +
     logged "$python" -m venv "$VENV" || fail_install "python -m venv failed"
 }
@@ -194,7 +194,7 @@ install_torch() {
 }
 
 install_packages() {
-    say "installing torch, verl, vLLM and their needs: about 3 minutes (log: $LOG)"
+    say "installing torch, verl, vLLM and their dependencies: about 3 minutes (log: $LOG)"
     install_torch
     local files="$ROOT/requirements"
     pip_install -c "$CONSTRAINTS" -r "$files/base.txt" -r "$files/cpu.txt" -r "$files/dev.txt" ||
@@ -207,7 +207,7 @@ install_packages() {
         fail_install "actfocus_verl itself did not install: see setup.py"
 }
 
-check_imports() { # from another folder, so that it is the installed package that answers
+check_imports() { # from another folder, so that the installed package is imported
     say "checking that torch, transformers, vLLM and verl import together"
     check_cuda_companions
     local code='import torch, transformers, vllm, verl, actfocus_verl, actfocus_verl_configs'
@@ -220,9 +220,9 @@ check_imports() { # from another folder, so that it is the installed package tha
 take_lock() { # held until this process ends
     exec 9>"$LOCK"
     if ! flock -n 9; then
-        say "another bootstrap of this tree is at work: waiting for it"
+        say "another bootstrap of this tree is running: waiting for it"
         flock -w "${ACTFOCUS_LOCK_WAIT_S:-1800}" 9 ||
-            die "another bootstrap still holds $LOCK: end it, then run this again"
+            die "another bootstrap still holds $LOCK: stop it, then run this again"
     fi
 }
 
@@ -236,7 +236,7 @@ bootstrap() {
     check_writable
     mkdir -p "$ROOT/.cache"
     take_lock
-    state="$(venv_state)" # again: the one we waited for may have done the work
+    state="$(venv_state)" # again: the bootstrap we waited for may have finished the work
     check_ours "$state"
     [[ "$state" != fresh ]] || return 0
     say ".venv is $state"
@@ -251,6 +251,6 @@ bootstrap() {
 
 if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then
     set -euo pipefail
-    trap 'echo >&2; die "interrupted; run this again, it starts .venv afresh"' INT TERM
+    trap 'echo >&2; die "interrupted; run this again to recreate .venv"' INT TERM
     bootstrap
 fi

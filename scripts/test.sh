@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything CI checks: lints, types, the rooms' imports, then all tests (unit tests first, whole runs last).
-#   bash scripts/test.sh                    the unit tests two at a time, then whole runs, one after another
-#   bash scripts/test.sh -m nightly         what the first one leaves out because it is slow and seldom breaks
-#   bash scripts/test.sh -m "not e2e"       arguments go to one pytest
+# Everything that CI checks: linters, types, import rules, then all tests (unit tests first, whole runs last).
+#   bash scripts/test.sh                    unit tests in two processes, then whole runs, one after another
+#   bash scripts/test.sh -m nightly         the slow tests that rarely break, which the first command skips
+#   bash scripts/test.sh -m "not e2e"       arguments are passed to a single pytest
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -10,7 +10,7 @@ bash scripts/bootstrap.sh
 python=.venv/bin/python
 failed=()
 
-check() { # runs one lint; says so and goes on when it fails, so that one run shows them all
+check() { # runs one check and records a failure, so that a single run shows all failures
     local name="$1"
     shift
     printf '== %s\n' "$name"
@@ -21,7 +21,7 @@ check ruff "$python" -m ruff check .
 check mypy "$python" -m mypy
 check import-linter .venv/bin/lint-imports --no-logo
 if ((${#failed[@]} > 0)); then
-    printf 'test.sh: error: %s failed: mend what is listed above; the tests have not run\n' "${failed[*]}" >&2
+    printf 'test.sh: error: %s failed: fix the errors above; the tests have not run\n' "${failed[*]}" >&2
     exit 1
 fi
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A tour of a run's folder
 #
-# Every file a run writes, read with nothing but the standard library and NumPy. Run it as a script,
+# Every JSON file a run writes, read with nothing but the standard library and NumPy. Run it as a script,
 # `python scripts/tour.py outputs/quickstart`, or cell by cell: editors that know `# %%` open it as a notebook.
 
 # %%

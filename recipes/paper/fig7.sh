@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Fig. 7: success by alpha, the weight of reasoning tokens, with PPO at 3B on Sokoban and WebShop; alpha 0.1 is Table 2's ActFocus.
 # 10 cells with 3 seeds: 30 runs of 200 steps, on WebShop 100.
-# On one node of 4 GPUs a run (the paper: 4 H100). How long is unknown until a run is finished: the paper gives no hours.
+# One node of 4 GPUs per run (the paper: 4 H100). The duration is unknown: no run is finished, and the paper gives no hours.
 #
-#   bash recipes/paper/fig7.sh                  run what is missing; the same command again goes on from there
-#   SEED=0 bash recipes/paper/fig7.sh           one seed
+#   bash recipes/paper/fig7.sh                  run what is missing; repeat the command to continue
+#   SEED=0 bash recipes/paper/fig7.sh           a single seed
 #   DRY_RUN=1 bash recipes/paper/fig7.sh        print each cell's settings and configuration, and run nothing
 #   bash recipes/paper/fig7.sh --submit recipes/templates/slurm.sh
-# Arguments go to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of what is finished:
+# Arguments are passed to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of the finished runs:
 #   python scripts/reproduce.py report recipes/matrices/paper.yaml
 #
-# The paper's success in percent at the last step, on WebShop strict, read off the figure; single runs:
+# The paper's success in percent at the last step (strict on WebShop), single runs, read off the figure:
 #   sokoban_3b_ppo_alpha_0           26.7
 #   sokoban_3b_ppo_alpha_0.3         32.7
 #   sokoban_3b_ppo_alpha_0.5         35.9
@@ -19,8 +19,8 @@
 #   webshop_3b_ppo_alpha_0.3         33.6
 #   webshop_3b_ppo_alpha_0.5         29.7
 #   webshop_3b_ppo_alpha_1           22.7
-# Its curves at alpha 1 are those of uniform weights (beta 0); its text calls them energy alone, which is what runs here.
-# On WebShop its figures suggest beta 0 (the curve of alpha 0.5 is Fig. 8a's of beta 0); this follows the text, beta 0.5.
+# The paper's curves at alpha 1 are those of uniform weights (beta 0); its text calls them energy alone, which is what runs here.
+# On WebShop the paper's figures suggest beta 0 (the curve of alpha 0.5 is Fig. 8a's of beta 0); this follows the text, beta 0.5.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Fig. 8: success by beta (a), and by the signal in the place of the energy (b), with PPO on WebShop 3B; beta 0.5 with the energy is
-# Table 2's ActFocus.
+# Fig. 8: success by beta (a), and by the signal used instead of the energy (b), with PPO on WebShop 3B; beta 0.5 with the energy
+# is Table 2's ActFocus.
 # 8 cells with 3 seeds: 24 runs of 100 steps.
-# On one node of 4 GPUs a run (the paper: 4 H100). How long is unknown until a run is finished: the paper gives no hours.
+# One node of 4 GPUs per run (the paper: 4 H100). The duration is unknown: no run is finished, and the paper gives no hours.
 #
-#   bash recipes/paper/fig8.sh                  run what is missing; the same command again goes on from there
-#   SEED=0 bash recipes/paper/fig8.sh           one seed
+#   bash recipes/paper/fig8.sh                  run what is missing; repeat the command to continue
+#   SEED=0 bash recipes/paper/fig8.sh           a single seed
 #   DRY_RUN=1 bash recipes/paper/fig8.sh        print each cell's settings and configuration, and run nothing
 #   bash recipes/paper/fig8.sh --submit recipes/templates/slurm.sh
-# Arguments go to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of what is finished:
+# Arguments are passed to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of the finished runs:
 #   python scripts/reproduce.py report recipes/matrices/paper.yaml
 #
-# The paper's strict success in percent at the last step, that of beta 0.3 read off the figure; single runs:
+# The paper's strict success in percent at the last step, single runs; the value for beta 0.3 is read off the figure:
 #   webshop_3b_ppo_beta_0                        29.7
 #   webshop_3b_ppo_beta_0.3                      28.1
 #   webshop_3b_ppo_beta_1                        39.8

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One run of the paper (arXiv 2605.14558v1) by the name of its cell in recipes/matrices/paper.yaml: Qwen2.5-Instruct on one node of
-# 4 GPUs. table2.sh, table5.sh, table6.sh, fig7.sh and fig8.sh beside it run all cells of a table or figure, with three seeds.
+# A single run of the paper (arXiv 2605.14558v1), named by its cell in recipes/matrices/paper.yaml: Qwen2.5-Instruct on one node of
+# 4 GPUs. table2.sh, table5.sh, table6.sh, fig7.sh and fig8.sh in this folder run all cells of a table or figure, with three seeds.
 #
 #   bash recipes/paper/run.sh frozen_lake_3b_ppo_actfocus                           outputs/paper/frozen_lake_3b_ppo_actfocus-seed0
-#   bash recipes/paper/run.sh frozen_lake_3b_ppo_actfocus run.seed=1                anything after the name overrides its settings
+#   bash recipes/paper/run.sh frozen_lake_3b_ppo_actfocus run.seed=1                further arguments override its settings
 #   MODEL=tiny PLATFORM=cpu STEPS=2 bash recipes/paper/run.sh sokoban_3b_grpo_uniform    the same path on a CPU
-#   DRY_RUN=1 bash recipes/paper/run.sh webshop_3b_ppo_actfocus                     print the configuration only
+#   DRY_RUN=1 bash recipes/paper/run.sh webshop_3b_ppo_actfocus                     only print the configuration
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
@@ -22,6 +22,6 @@ fi
 
 SHOWN="$("$PYTHON" scripts/reproduce.py show recipes/matrices/paper.yaml --only "paper/$CELL")"
 mapfile -t SETTINGS < <(tail -n +2 <<<"$SHOWN") # the first line is the cell's name
-# The option comes first: argparse takes the overrides in one piece.
+# The option must come first: argparse expects the overrides in one block.
 exec "$PYTHON" -m actfocus_verl.train ${DRY_RUN:+--cfg job} "${SETTINGS[@]}" ${MODEL:+model="$MODEL"} \
     ${PLATFORM:+platform="$PLATFORM"} ${STEPS:+trainer.total_training_steps="$STEPS"} "$@"

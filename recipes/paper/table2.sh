@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Table 2: success after training with PPO, uniform weights and ActFocus, in four worlds at two scales.
 # 16 cells with 3 seeds: 48 runs of 200 steps, on WebShop 100.
-# On one node of 4 GPUs a run (the paper: 4 H100). How long is unknown until a run is finished: the paper gives no hours.
+# One node of 4 GPUs per run (the paper: 4 H100). The duration is unknown: no run is finished, and the paper gives no hours.
 #
-#   bash recipes/paper/table2.sh                  run what is missing; the same command again goes on from there
-#   SEED=0 bash recipes/paper/table2.sh           one seed
+#   bash recipes/paper/table2.sh                  run what is missing; repeat the command to continue
+#   SEED=0 bash recipes/paper/table2.sh           a single seed
 #   DRY_RUN=1 bash recipes/paper/table2.sh        print each cell's settings and configuration, and run nothing
 #   bash recipes/paper/table2.sh --submit recipes/templates/slurm.sh
-# Arguments go to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of what is finished:
+# Arguments are passed to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of the finished runs:
 #   python scripts/reproduce.py report recipes/matrices/paper.yaml
 #
-# The paper's success in percent at the last step, on WebShop strict; single runs:
+# The paper's success in percent at the last step (strict on WebShop), single runs:
 #                             uniform  actfocus
 #   sokoban_3b_ppo               26.2      37.5
 #   frozen_lake_3b_ppo           16.6      27.0

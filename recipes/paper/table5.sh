@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Table 5: peak success during training, PPO and GRPO, uniform weights and ActFocus, in four worlds at two scales.
-# 32 cells with 3 seeds: 96 runs of 200 steps, on WebShop 100. Tables 2 and 6 are of 24 of these cells.
-# On one node of 4 GPUs a run (the paper: 4 H100). How long is unknown until a run is finished: the paper gives no hours.
+# 32 cells with 3 seeds: 96 runs of 200 steps, on WebShop 100. Tables 2 and 6 cover 24 of these cells.
+# One node of 4 GPUs per run (the paper: 4 H100). The duration is unknown: no run is finished, and the paper gives no hours.
 #
-#   bash recipes/paper/table5.sh                  run what is missing; the same command again goes on from there
-#   SEED=0 bash recipes/paper/table5.sh           one seed
+#   bash recipes/paper/table5.sh                  run what is missing; repeat the command to continue
+#   SEED=0 bash recipes/paper/table5.sh           a single seed
 #   DRY_RUN=1 bash recipes/paper/table5.sh        print each cell's settings and configuration, and run nothing
 #   bash recipes/paper/table5.sh --submit recipes/templates/slurm.sh
-# Arguments go to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of what is finished:
+# Arguments are passed to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of the finished runs:
 #   python scripts/reproduce.py report recipes/matrices/paper.yaml
 #
-# The paper's success in percent at the best evaluation, on WebShop strict; single runs:
+# The paper's success in percent at the best evaluation (strict on WebShop), single runs:
 #                              uniform  actfocus
 #   sokoban_3b_ppo                28.7      37.5
 #   frozen_lake_3b_ppo            24.6      27.0
@@ -28,7 +28,7 @@
 #   frozen_lake_0.5b_grpo         23.8      25.2
 #   sudoku_0.5b_grpo               0.0       0.0
 #   webshop_1.5b_grpo             49.2      64.5
-# Its peak of ActFocus-PPO on WebShop 3B is below the final success in its Table 2, 36.7: these are different runs.
+# The paper's peak for ActFocus-PPO on WebShop 3B is below the final success in its Table 2, 36.7: the runs differ.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 

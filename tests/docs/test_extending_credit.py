@@ -57,7 +57,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def commands() -> list[list[str]]:
     """The page's command lines, without `python`; last, the one that it tells as overrides only."""
-    (overrides,) = re.findall(r"on top of the one that says least: `([^`]+)`", PAGE.read_text(encoding="utf-8"))
+    (overrides,) = re.findall(r"on top of the simplest one: `([^`]+)`", PAGE.read_text(encoding="utf-8"))
     told = [shlex.split(block.replace("\\\n", " "))[1:] for block in blocks("bash")]
     return [*told, ["-m", "actfocus_verl.train", *shlex.split(overrides)]]
 

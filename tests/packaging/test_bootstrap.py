@@ -234,13 +234,13 @@ def test_a_name_on_the_path_that_does_not_run_is_passed_over(scripts: ScriptTree
 def test_too_little_disk(scripts: ScriptTree) -> None:
     error = the_error(scripts.run(ACTFOCUS_MIN_DISK_GB="1000000"))
 
-    assert "GB free, the install needs 1000000: make room" in error
+    assert "GB free, the install needs 1000000: free some space" in error
     assert not scripts.venv.exists()
 
 
 def test_a_disk_size_that_is_no_number(scripts: ScriptTree) -> None:
     error = the_error(scripts.run(ACTFOCUS_MIN_DISK_GB="6G"))
-    assert error == "ACTFOCUS_MIN_DISK_GB=6G is not a whole number: set it to one, or unset it"
+    assert error == "ACTFOCUS_MIN_DISK_GB=6G must be an integer: correct it or unset it"
 
 
 @pytest.mark.parametrize("stamp", ["stale\n", None], ids=["in a stale venv", "in an up-to-date venv"])
@@ -294,8 +294,8 @@ def test_a_second_bootstrap_waits_for_the_first(scripts: ScriptTree) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         result = scripts.run(ACTFOCUS_LOCK_WAIT_S="0.1")
 
-    assert result.stdout == "bootstrap: another bootstrap of this tree is at work: waiting for it\n"
-    assert the_error(result) == f"another bootstrap still holds {lock}: end it, then run this again"
+    assert result.stdout == "bootstrap: another bootstrap of this tree is running: waiting for it\n"
+    assert the_error(result) == f"another bootstrap still holds {lock}: stop it, then run this again"
 
 
 # --- What it leaves when it does not end well ------------------------------------------------------------------------

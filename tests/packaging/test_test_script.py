@@ -41,7 +41,7 @@ def test_a_failing_lint_fails_the_run_before_the_tests(ready: ScriptTree, variab
     result = ready.run("scripts/test.sh", **{variable: "1"})
 
     assert result.returncode == 1
-    assert result.stderr == f"test.sh: error: {lint} failed: mend what is listed above; the tests have not run\n"
+    assert result.stderr == f"test.sh: error: {lint} failed: fix the errors above; the tests have not run\n"
     assert not any(call.startswith("-m pytest") for call in ready.calls())
     assert any(call == "-m mypy" for call in ready.calls())
 
@@ -54,7 +54,7 @@ def test_a_failing_bootstrap_ends_the_run(scripts: ScriptTree) -> None:
 def test_ci_goes_on_without_a_browser(ready: ScriptTree) -> None:
     result = ready.run(".ci/run")  # no apt-get on the PATH
     assert result.returncode == 0
-    assert "install_chromium.sh: no apt-get here: install Chromium by hand\n" in result.stderr
+    assert "install_chromium.sh: apt-get not found: install Chromium manually\n" in result.stderr
     assert "the tests in a browser will be skipped\n" in result.stdout
 
 
