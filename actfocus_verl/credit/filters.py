@@ -149,6 +149,7 @@ def _check_fraction(key: str, value: object, meaning: str) -> None:
 
 
 def _check_none(*, ratio: object) -> None:
+    _check_ratio(ratio=ratio)
     if ratio != 1:
         raise ConfigurationError("ratio", ratio, "filter=none keeps every group", "Use filter=reward_variance.")
 

@@ -64,16 +64,14 @@ def resolved(columns: RequiredColumns, params: Params) -> tuple[str, ...]:
 
 
 class Registry(Generic[M]):
-    """The methods of one kind: those that were given a name, and any function by its path."""
+    """The methods of one kind: those that were given a name, and any function by its path.
+
+    kind: what the methods are called in messages. section: the configuration section with their parameters. modules:
+    those that register what we ship; imported when a name is looked up. define: makes the method of a function about
+    which nothing was said.
+    """
 
     def __init__(self, kind: str, section: str, modules: Sequence[str], define: Callable[..., M]) -> None:
-        """
-        Args:
-            kind: what the methods are called in messages.
-            section: the configuration section with their parameters.
-            modules: those that register what we ship; imported when a name is looked up.
-            define: makes the method of a function about which nothing was said.
-        """
         self.kind, self.section = kind, section
         self.entries: dict[str, M] = {}
         self._modules, self._define = tuple(modules), define

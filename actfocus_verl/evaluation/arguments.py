@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
-from actfocus_verl.environments import make_world
+from actfocus_verl.environments import known_presets, make_world
 from actfocus_verl.errors import ConfigurationError
 
 PLATFORMS = ("cpu", "gpu")
@@ -36,7 +36,7 @@ class Options:
     )
     step: int | None = option("of a run, the checkpoint of this step", None, low=1)
     env: str = option("world; default: the run's", "")
-    preset: str = option("preset of the world; of a run in its own world the run's", "clean")
+    preset: str = option("preset of the world; without it the run's in its own world, else the world's first", "")
     split: str = option("split whose first boards are played", "evaluation")
     episodes: int = option("episodes in all: the first episodes/repeats boards of the split", 512, low=1)
     repeats: int = option("times each board is played", 1, low=1)
@@ -145,6 +145,7 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
         given["template"] = {**run.template, **given.get("template", {})}
     if not given.get("env"):
         raise ConfigurationError("env", None, "is required without a run", "Add for example env=frozen_lake")
+    given.setdefault("preset", known_presets(given["env"])[0])
     world = {key: value for key, value in world.items() if value is not None}  # null: the preset's value
     arguments = Arguments(**given, world=world)
     _check_combinations(arguments, given)

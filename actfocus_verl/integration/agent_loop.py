@@ -109,12 +109,12 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
 
     def episode_seed(self, row: Mapping[str, Any]) -> int:
-        """The seed of the row's own luck."""
+        """The seed of the row's own randomness."""
         session, step = int(row.get("session_id", 0)), int(row.get("global_steps", 0))
         return episode_seed(int(self.config.env.seed), row["split"], step, session)
 
     def episode(self, row: Mapping[str, Any], seed: int) -> Episode:
-        """A fresh episode on the row's board, its luck drawn from `seed`."""
+        """A fresh episode on the row's board, its randomness drawn from `seed`."""
         env = self.config.env
         world = make_world(
             env.name,

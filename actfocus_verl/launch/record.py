@@ -31,7 +31,7 @@ class RunRecord:
             "started": _now(),
             "ended": None,
             "exit_reason": "running",
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": ["python", "-m", "actfocus_verl.train", *sys.argv[1:]],
             "commit": source_commit(),
             "versions": installed_versions(),
             "machine": _machine(),

@@ -26,7 +26,7 @@ from tests.config.conftest import compose_config
 PACKAGE = Path(actfocus_verl.__file__).parent
 UNKNOWN = "\0"
 """What only the run knows, in place of an f-string's braces."""
-SETTING = re.compile(r"(?<![\w.\0{])(\+?)([a-z]\w*(?:\.\w+)*)=([^\s,;:)'\"]*)")
+SETTING = re.compile(r"(?<![\w.\0{])(\+?)([a-z]\w*(?:\.\w+)*)=([^\s,;:)'\"`]*)")
 
 REGISTRIES: dict[str, Any] = {
     "trainer.v1.trainer_mode": TRAINER_REGISTRY,
@@ -41,8 +41,8 @@ COMPOSITIONS = (
     "env=webshop algorithm=carl rollout=forked",
 )
 """Between them they have every key that a message may name."""
-NOT_OF_TRAIN = ("tiny.heads",)
-"""Dotted like a key, and of another program: `scripts/` builds a policy from `tiny.*`."""
+NOT_OF_TRAIN = ("tiny.heads", "template.enable_thinking", "engine.tensor_parallel_size")
+"""Dotted like a key, and of another program: `scripts/` builds a policy from `tiny.*`, evaluate has the others."""
 
 
 class Advice(NamedTuple):

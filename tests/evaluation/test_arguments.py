@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from actfocus_verl.environments import known_presets
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.arguments import Arguments, RunDefaults, complete, evaluation_options
 
@@ -21,7 +22,7 @@ def read(*words: str, run: RunDefaults | None = None) -> Arguments:
 
 def test_the_defaults_of_the_command() -> None:
     arguments = read("env=frozen_lake")
-    assert arguments == Arguments(model="m", out=Path("o"), env="frozen_lake")
+    assert arguments == Arguments(model="m", out=Path("o"), env="frozen_lake", preset="clean")
     assert (arguments.preset, arguments.split, arguments.episodes, arguments.repeats) == ("clean", "evaluation", 512, 1)
     assert (arguments.temperature, arguments.seed, arguments.platform, arguments.boards) == (0.5, 0, "cpu", 512)
 
@@ -50,6 +51,12 @@ def test_template_options_are_the_runs_unless_they_are_given() -> None:
 def test_a_runs_world_keys_are_not_another_worlds() -> None:
     arguments = read("env=sokoban", run=RUN)
     assert (arguments.preset, arguments.world) == ("clean", {})
+
+
+def test_a_world_without_the_preset_clean_is_played_in_its_first() -> None:
+    world = "actfocus_verl.environments.adapters.gymnasium_toy_text:GymnasiumToyText"
+    assert "clean" not in known_presets(world)
+    assert read(f"env={world}").preset == known_presets(world)[0]
 
 
 def test_the_configuration_of_a_run(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 from actfocus_verl.credit.early_stop import REASON
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.trainer import POLL_SECONDS, TokenCreditTrainerSync, episode_metrics, padded_columns
+from actfocus_verl.integration.columns import padded_columns
+from actfocus_verl.integration.trainer import POLL_SECONDS, TokenCreditTrainerSync, episode_metrics
 from tests.helpers.queue import LocalQueue
 from tests.helpers.trainer import EOS, SECONDS, MakeTrainer, to_advantages
 
