@@ -62,6 +62,7 @@ NIGHTLY: Final = {
     "scripts/build_tiny_policy.py": "is for the benchmark after it",
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
     "credit.name=my_signal:": "trains a second weighting of the reader's own",
+    "filter.name=my_filter:": "trains as the page's other methods of the reader's own do",
 }
 """What a block says that `bash scripts/test.sh -m nightly` runs, and why no other run has to."""
 BLOCKS: Final = blocks()
@@ -163,9 +164,8 @@ def test_the_quickstart_left_what_the_readme_lists(real_run: Path) -> None:
 
 
 def test_the_quickstart_says_nothing_that_is_not_ours(quickstart_terminal: str) -> None:
-    said, figure, page, success = quickstart_terminal.rstrip("\n").rsplit(
-        "\n", 3
-    )  # the last three: actfocus_verl.report
+    said, *report = quickstart_terminal.rstrip("\n").rsplit("\n", 3)  # the last three: actfocus_verl.report
+    figure, page, success = report
     assert foreign_lines(said, "train") == []
     assert figure.startswith("figure: ")
     assert page.endswith("/report.html")
