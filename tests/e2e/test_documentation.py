@@ -62,7 +62,8 @@ NIGHTLY: Final = {
     "scripts/build_tiny_policy.py": "is for the benchmark after it",
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
     "credit.name=my_signal:": "trains a second weighting of the reader's own",
-    "filter.name=my_filter:": "trains as the page's other methods of the reader's own do",
+    "algorithm.adv_estimator=my_estimator:": "trains as the page's first method does",
+    "filter.name=my_filter:": "trains as the page's first method does",
 }
 """What a block says that `bash scripts/test.sh -m nightly` runs, and why no other run has to."""
 BLOCKS: Final = blocks()

@@ -97,3 +97,23 @@ def test_the_numbers_of_the_page_are_the_reports() -> None:
     assert len(quoted) > 10
     assert [number for number in quoted if number not in reports] == []
     assert "4.3 [1.1, 7.5] points above uniform weights, and its placebo 5.1 [2.4, 7.8] points" in text
+
+
+def test_the_readmes_quickstart_figures_are_those_of_the_committed_runs() -> None:
+    """Its range, the line that it shows, and the table of docs/performance.md."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    table = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    starts, ends, shown = [], [], []
+    for path in (path for path in SUMMARIES if path.is_relative_to(ROOT / "results" / "quickstart")):
+        content = json.loads(path.read_bytes())
+        before, after = (
+            f"{each['rate']:.3f} [{each['ci_low']:.3f}, {each['ci_high']:.3f}]"
+            for each in (content["evaluations"][0], content["evaluations"][-1])
+        )
+        assert f"| {path.parent.name}, seed {content['seed']} | {before} | {after} |" in table
+        starts.append(content["evaluations"][0]["rate"])
+        ends.append(content["evaluations"][-1]["rate"])
+        shown.append(f"success: {before} -> {after} (512 boards)")
+    spans = " and end at ".join(f"{min(rates):.3f} to {max(rates):.3f}" for rates in (starts, ends))
+    assert f"the {len(ends)} runs in `results/quickstart` (seed 0 twice, seed 1 once) start at {spans}" in readme
+    assert any(line in readme for line in shown)
