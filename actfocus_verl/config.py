@@ -176,7 +176,7 @@ def is_diagnosed(config: Any) -> bool:
 
 
 def drops_nonfinite(config: Any) -> bool:
-    """Whether prompt groups with a reward that is no finite number are left out, instead of ending the run."""
+    """Whether prompt groups with a reward that is not a finite number are left out, instead of ending the run."""
     wanted = OmegaConf.select(config, DROP_NONFINITE, default=False)
     check_flag(DROP_NONFINITE, wanted)
     return bool(wanted)
@@ -237,7 +237,7 @@ def _require_whole_trees(config: Any, name: str) -> None:
         raise ConfigurationError(
             "filter.name",
             chosen,
-            f"{name} chooses what trains by where the tree branches, and forked episodes are no fair sample of a "
-            "group's returns, by which a filter would choose",
+            f"{name} chooses what trains by where the tree branches, and forked episodes are not a representative "
+            "sample of a group's returns, by which a filter would choose",
             "Use filter=none",
         )

@@ -130,8 +130,8 @@ def _notes(run: RunFolder, tokens: Tokens) -> list[str]:
         notes.append("no gradient mass: the run kept no advantages")
     if setting(run, "filter.name", "none") not in ("none", "soft_reweight"):
         notes.append(
-            f"filter={setting(run, 'filter.name')} dropped groups before they were kept: these are no fair sample, "
-            "and correlations over a selected range are other ones"
+            f"filter={setting(run, 'filter.name')} dropped groups before they were kept: these are not a "
+            "representative sample, and correlations over a selected range are other ones"
         )
     if setting(run, "credit.name") == "empg":
         notes.append("the advantages of this run hold what EMPG added; every weighting is applied to these")

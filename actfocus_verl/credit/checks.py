@@ -44,7 +44,7 @@ def check_choice(key: str, value: object, *, choices: Sequence[str]) -> None:
 def check_count(key: str, value: object) -> None:
     """Raise ConfigurationError unless ``value`` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(key, value, "is no integer of at least 1", "Choose 1 or more")
+        raise ConfigurationError(key, value, "must be a positive integer", "Choose 1 or more")
 
 
 def check_flag(key: str, value: object) -> None:

@@ -41,14 +41,14 @@ class TurnOutcome:
 
 
 class RewardError(ConfigurationError):
-    """A world gave something as a reward that is no finite number. given: its text."""
+    """A world gave something as a reward that is not a finite number. given: its text."""
 
     def __init__(self, world: World, reward: object) -> None:
         self.given = repr(reward)
         super().__init__(
             "env.name",
             world.name,
-            f"step gave the reward {self.given}, which is no finite number",
+            f"step gave the reward {self.given}, which is not a finite number",
             "Let the world's step return a number",
         )
 

@@ -101,7 +101,7 @@ def _import_world(path: str) -> type[World]:
         remedy = "Write package.module:Class, importable in every process of the run"
         raise ConfigurationError("env.name", path, f"it cannot be imported ({error})", remedy) from error
     if not (isinstance(found, type) and issubclass(found, World)):
-        raise ConfigurationError("env.name", path, "it is no subclass of World", "Name the world's class")
+        raise ConfigurationError("env.name", path, "is not a subclass of World", "Name the world's class")
     return found
 
 

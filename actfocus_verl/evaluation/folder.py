@@ -122,7 +122,7 @@ class EvaluationFolder:
             return EpisodeRecord.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             where = f"{self.path / EPISODES_FILE}, line {number}"
-            raise ConfigurationError("out", where, f"is no episode ({error!r})", "Remove the line") from error
+            raise ConfigurationError("out", where, f"is not an episode ({error!r})", "Remove the line") from error
 
     def _write(self, status: str, summary: Mapping[str, Any] | None) -> None:
         starts = [

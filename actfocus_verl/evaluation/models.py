@@ -61,7 +61,7 @@ def find_model(name: str, step: int | None) -> NamedModel:
         raise ConfigurationError("model", name, problem, "Name one of the two")
     if folder.exists() or not _HUB_ID.match(name):
         raise ConfigurationError(
-            "model", name, "is no folder", "Name a folder, or a Hugging Face id: organisation/name"
+            "model", name, "is not a folder", "Name a folder, or a Hugging Face id: organisation/name"
         )
     _require_no_step(step)
     return NamedModel(name, is_folder=False)
@@ -69,7 +69,7 @@ def find_model(name: str, step: int | None) -> NamedModel:
 
 def _require_no_step(step: int | None) -> None:
     if step is not None:
-        raise ConfigurationError("step", step, "the model is no run with checkpoints", "Leave it out, or name a run")
+        raise ConfigurationError("step", step, "the model is not a run with checkpoints", "Leave it out, or name a run")
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class RewardCheck:
     ) -> None:
         values = Counter(given).most_common(_SHOWN)
         problem = (
-            f"{which} have a reward that is no finite number ({', '.join(f'{n} x {text}' for text, n in values)}), "
+            f"{which} have a reward that is not a finite number ({', '.join(f'{n} x {text}' for text, n in values)}), "
             f"from {self._source}; data source {_some(data_sources)}; rows {_some(keys)}"
         )
         remedy = "Let it give a finite number for every episode"

@@ -176,7 +176,7 @@ class FolderClaim:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
-            problem = f"{self._path} is no claim that can be read, so another process may be writing there"
+            problem = f"{self._path} is not a readable claim, so another process may be writing there"
             remedy = f"Make sure that none is and delete that file, or choose another {self._key}"
             raise ConfigurationError(self._key, str(self._folder), problem, remedy) from error
 

@@ -54,6 +54,4 @@ def _prompts_of_the_run(config: DictConfig) -> int:
 
 
 def _require_size(key: str, env: Any) -> int:
-    raise ConfigurationError(
-        key, None, f"{env.name}/{env.preset} has boards without end, so how many to use must be said", f"Set {key}"
-    )
+    raise ConfigurationError(key, None, f"{env.name}/{env.preset} has an unbounded number of boards", f"Set {key}")

@@ -155,7 +155,7 @@ def _given(path: Any) -> Path:
         raise ConfigurationError(
             "trainer.resume_from_path",
             path,
-            "is no checkpoint folder",
+            "is not a checkpoint folder",
             f"Give the path of a {_STEP_FOLDER}<number> folder",
         )
     return folder
@@ -200,7 +200,7 @@ def _warn_of_nodes(folder: Path, files: list[Path]) -> None:
     """Each process loads its own files from the disk of its node, of which this machine sees one."""
     missing = [file for file in files if not file.exists()]
     cut = [file for file in files if file.exists() and not _is_whole(file)]
-    for found, what in ((missing, "are not on this machine"), (cut, "are no complete torch files here")):
+    for found, what in ((missing, "are not on this machine"), (cut, "are not complete torch files here")):
         if found:
             logger.warning(
                 "trainer.default_local_dir=%s: %d of the %d files of %s %s (the first: %s). That is right where each "

@@ -204,7 +204,7 @@ def _require_in_loop_file(config: DictConfig, name: str) -> None:
         raise ConfigurationError(
             _LOOP_FILE,
             path,
-            "is no YAML list of loops",
+            "is not a YAML list of loops",
             "Write entries of name: ... and _target_: package.module.Class",
         ) from error
     if name not in names:

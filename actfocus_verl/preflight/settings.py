@@ -129,7 +129,7 @@ def _check_boards(config: DictConfig) -> None:
 def _split_name(key: str, value: Any) -> str:
     name = value[0] if isinstance(value, list | ListConfig) and len(value) == 1 else value
     if name not in SPLITS:
-        raise ConfigurationError(key, value, "is no split: a row is a board, not a file", f"Use {', '.join(SPLITS)}")
+        raise ConfigurationError(key, value, "is not a split: a row is a board, not a file", f"Use {', '.join(SPLITS)}")
     return str(name)
 
 

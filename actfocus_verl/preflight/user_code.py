@@ -39,7 +39,7 @@ def require_object(key: str, path: Any, name_key: str, name: Any) -> None:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError) as error:
         where = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        raise ConfigurationError(key, path, f"is no Python file ({where})", f"Correct {key}") from error
+        raise ConfigurationError(key, path, f"is not a Python file ({where})", f"Correct {key}") from error
     names = sorted(set(_names(tree.body)))
     if name not in names and "*" not in names:
         known = ", ".join(each for each in names if not each.startswith("_"))

@@ -163,7 +163,9 @@ class _Line:
 
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
-        raise ConfigurationError("run", str(folder), "is no folder", "Give a run's folder: outputs/<experiment>/<run>")
+        raise ConfigurationError(
+            "run", str(folder), "is not a folder", "Give a run's folder: outputs/<experiment>/<run>"
+        )
     if any((folder / name).exists() for name in _MARKERS):
         return
     inside = sorted({file.parent.name for name in _MARKERS for file in folder.glob(f"*/{name}")})
@@ -179,7 +181,7 @@ def _read_config(file: Path) -> Mapping[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _damaged(file, f"is no YAML ({' '.join(str(error).split())})") from error
+        raise _damaged(file, f"is not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(config, dict):
         raise _damaged(file, f"holds a {type(config).__name__}, not a mapping")
     return config
@@ -214,7 +216,7 @@ def _read_jsonl(file: Path, notes: list[str]) -> list[_Line]:
             if number == len(texts):
                 notes.append(f"{file.name}: line {number}, the last one, is cut short and was left out")
                 break
-            raise _damaged(file, f"line {number} is no JSON ({error})") from error
+            raise _damaged(file, f"line {number} is not valid JSON ({error})") from error
         if not isinstance(record, dict):
             raise _damaged(file, f"line {number} holds a {type(record).__name__}, not an object")
         lines.append(_Line(file, number, record))

@@ -187,7 +187,7 @@ def _experiment(name: str, cell: dict[str, Any], file: str | None, common: tuple
 
 def _check(matrix: Matrix) -> None:
     if not _NAME.fullmatch(str(matrix.name)):
-        raise ConfigurationError("name", matrix.name, "is no name of a folder", "Use letters, digits, _, . and -")
+        raise ConfigurationError("name", matrix.name, "is not a valid folder name", "Use letters, digits, _, . and -")
     if not matrix.seeds or any(not isinstance(seed, int) or seed < 0 for seed in matrix.seeds):
         raise ConfigurationError("seeds", list(matrix.seeds), "must be whole numbers of at least 0", "Write [0, 1, 2]")
     if len(set(matrix.seeds)) < len(matrix.seeds):
@@ -226,7 +226,7 @@ def _build(kind: type[_T], where: str, values: Mapping[str, Any]) -> _T:
 def _check_keys(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in values:
         if key not in known:
-            raise ConfigurationError(where, key, "is no key here", f"Known are {', '.join(known)}")
+            raise ConfigurationError(where, key, "is not a known key here", f"Known are {', '.join(known)}")
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:

@@ -184,19 +184,22 @@ def _tool_call(tool_format: str) -> ActionSpan:
 def _tag_pair(value: Sequence[object]) -> TagPair:
     tags = [tag for tag in value if isinstance(tag, str) and tag]
     if len(value) != 2 or len(tags) != 2:
-        raise ConfigurationError(KEY, list(value), "is no pair of tags, two texts that are not empty", _REMEDY)
+        raise ConfigurationError(KEY, list(value), "must be a pair of tags, two non-empty texts", _REMEDY)
     return TagPair(tags[0], tags[1], nearest=True)
 
 
 def _pattern(value: Mapping[object, object]) -> Pattern:
     expression = value.get("regex")
     if set(value) != {"regex"} or not isinstance(expression, str) or not expression:
-        raise ConfigurationError(KEY, dict(value), "is no {regex: expression}", _REMEDY)
+        raise ConfigurationError(KEY, dict(value), "must be {regex: expression}", _REMEDY)
     try:
         return Pattern(expression)
     except regex.error as error:
         raise ConfigurationError(
-            KEY, dict(value), f"is no regular expression ({error})", "Correct it; a backslash must reach it unchanged"
+            KEY,
+            dict(value),
+            f"is not a regular expression ({error})",
+            "Correct it; a backslash must reach it unchanged",
         ) from error
 
 

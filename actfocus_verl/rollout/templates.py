@@ -100,7 +100,7 @@ class ChatTemplate:
         arguments = set(inspect.signature(self._tokenizer.apply_chat_template).parameters) - _NOT_THE_TEMPLATES
         for option, value in self._options.items():
             if option in arguments:
-                problem, remedy = "is no option of a chat template", "Leave it out"
+                problem, remedy = "is not an option of a chat template", "Leave it out"
             elif not re.search(rf"\b{re.escape(option)}\b", text):
                 problem = f"the chat template of {self.name} reads no such name"
                 remedy = "Correct its name, or leave it out"

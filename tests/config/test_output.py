@@ -147,7 +147,9 @@ class TestCheckpoint:
         assert "is corrupt" in failure(changed(config, **{"trainer.resume_from_path": str(folder)}))
         for path in (None, str(folder.parent), str(tmp_path / "global_step_3")):
             message = failure(changed(config, **{"trainer.resume_from_path": path}))
-            assert message.startswith(f"trainer.resume_from_path={path!r}: is no checkpoint folder. Give the path of a")
+            assert message.startswith(
+                f"trainer.resume_from_path={path!r}: is not a checkpoint folder. Give the path of a"
+            )
 
     def test_other_strategies_keep_other_files(self, config: DictConfig) -> None:
         (save(config, 10) / "actor" / "model_world_size_1_rank_0.pt").unlink()
@@ -195,7 +197,7 @@ class TestSeveralNodes:
         for name in ("data.pt", "actor/optim_world_size_4_rank_3.pt"):
             (folder / name).write_bytes(b"PK")
         (message,) = self.said(nodes, caplog)
-        assert "2 of the 13 files of global_step_10 are no complete torch files here" in message
+        assert "2 of the 13 files of global_step_10 are not complete torch files here" in message
         assert "elete" not in message
         assert "corrupt" not in message
 

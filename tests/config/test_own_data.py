@@ -120,8 +120,8 @@ def test_other_methods_compose(own: DictConfig) -> None:
         (LOOP, "actfocus", "='actfocus': plays worlds, and env=none has none. Use tool_agent or a loop of your own"),
         (SPAN, "column", f"='column': {LOOP}=tool_agent gives no column token_roles. Set it to tool_call, answer"),
         (SPAN, "tools", "='tools': names no span"),
-        (SPAN, ["<a>"], "=['<a>']: is no pair of tags"),
-        (SPAN, {"regex": "(a"}, "={'regex': '(a'}: is no regular expression"),
+        (SPAN, ["<a>"], "=['<a>']: must be a pair of tags"),
+        (SPAN, {"regex": "(a"}, "={'regex': '(a'}: is not a regular expression"),
         (ESTIMATOR, "gigpo", f"='gigpo': reads turn_rewards and anchors, and {LOOP}=tool_agent gives none. Use"),
         (
             "model.path",
@@ -285,7 +285,7 @@ def test_code_that_is_not_there(light: DictConfig, key: str) -> None:
             "score",
             f"{REWARD_NAME}='score': {REWARD_PATH}=PATH defines no such name. Use one of: ",
         ),
-        ("x = 1 +\n", "compute_score", f"{REWARD_PATH}='PATH': is no Python file (line 1: invalid syntax)"),
+        ("x = 1 +\n", "compute_score", f"{REWARD_PATH}='PATH': is not a Python file (line 1: invalid syntax)"),
         ("raise SystemExit('was run')\nasync def compute_score(): ...", "compute_score", None),
         ("from rewards import mine as compute_score", "compute_score", None),
         ("from rewards import *", "compute_score", None),
@@ -325,7 +325,7 @@ def test_a_file_of_loops_names_the_loop(light: DictConfig) -> None:
         f"{LOOP}='other': {LOOPS}={path} names no such loop. Choose one of: mine, tool_agent, single_turn_agent"
     )
     path.write_text("mine: my_loops.Mine\n")
-    assert "is no YAML list of loops" in failure(changed(config, **{LOOP: "mine"}))
+    assert "is not a YAML list of loops" in failure(changed(config, **{LOOP: "mine"}))
 
 
 def test_an_agent_loop_that_nobody_registered(own: DictConfig, model_folder: ModelFolder) -> None:

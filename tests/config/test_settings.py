@@ -72,15 +72,15 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ({"env.train_size": 11}, "env.train_size=11: fewer boards than a step has prompt groups"),
         (
             {"env.preset": "ragen", "env.evaluation_size": None},
-            "env.evaluation_size=None: frozen_lake/ragen has boards with",
+            "env.evaluation_size=None: frozen_lake/ragen has an unbounded number",
         ),
         (
             {"env.preset": "ragen", "trainer.total_training_steps": None},
-            "env.train_size=None: frozen_lake/ragen has boards",
+            "env.train_size=None: frozen_lake/ragen has an unbounded",
         ),
         ({"env.seed": -1}, "env.seed=-1: must be an integer at least 0. Set env.seed to a value at least 0"),
-        ({"data.train_files": "train.parquet"}, "data.train_files='train.parquet': is no split"),
-        ({"data.val_files": ["evaluation", "test"]}, "data.val_files=['evaluation', 'test']: is no split"),
+        ({"data.train_files": "train.parquet"}, "data.train_files='train.parquet': is not a split"),
+        ({"data.val_files": ["evaluation", "test"]}, "data.val_files=['evaluation', 'test']: is not a split"),
         (
             {"credit.name": "actfocuss"},
             "credit.name='actfocuss': is not a known weighting. Choose one of actfocus, action_only, aem, ",
@@ -247,7 +247,7 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
         ),
         (
             "early_stop=ragen2 early_stop.steps=0",
-            "early_stop.steps=0: is no integer of at least 1",
+            "early_stop.steps=0: must be a positive integer",
         ),
         (
             "filter=min_p algorithm=ppo actor_rollout_ref.rollout.n=1",

@@ -77,8 +77,8 @@ def test_bad_settings_are_refused_in_one_line_that_names_them(arguments, named):
         ("no_such_module:World", "cannot be imported"),
         ("actfocus_verl.environments.frozen_lake:FrozenLike", "cannot be imported"),
         (":FrozenLake", "cannot be imported"),
-        ("math:pi", "no subclass of World"),
-        ("actfocus_verl.environments.base:Limits", "no subclass of World"),
+        ("math:pi", "not a subclass of World"),
+        ("actfocus_verl.environments.base:Limits", "not a subclass of World"),
     ],
 )
 def test_a_path_must_lead_to_a_world(path, problem):

@@ -35,7 +35,7 @@ def test_what_is_no_number(reward: Any, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RewardError) as caught:
         execute_turn(paying(reward, monkeypatch), ["Right"], actions_left=3)
     assert str(caught.value) == (
-        f"env.name='frozen_lake': step gave the reward {reward!r}, which is no finite number. "
+        f"env.name='frozen_lake': step gave the reward {reward!r}, which is not a finite number. "
         "Let the world's step return a number"
     )
     assert caught.value.given == repr(reward)

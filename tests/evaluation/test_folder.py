@@ -54,7 +54,7 @@ def test_damage_elsewhere_is_an_error(tmp_path: Path) -> None:
     for damaged in (lines[1][:-5], "{}", "[]"):
         (tmp_path / EPISODES_FILE).write_text("\n".join([lines[0], damaged, lines[2], ""]))
         with (
-            pytest.raises(ConfigurationError, match=r"episodes.jsonl, line 2': is no episode"),
+            pytest.raises(ConfigurationError, match=r"episodes.jsonl, line 2': is not an episode"),
             EvaluationFolder(tmp_path, SETTINGS),
         ):
             pass

@@ -181,10 +181,10 @@ def test_folders_and_ids(model_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("name", "step", "message"),
     [
-        ("/no/such/folder", None, "model='/no/such/folder': is no folder. Name a folder, or a Hugging Face id"),
-        ("outputs/a/b", None, "is no folder"),
+        ("/no/such/folder", None, "model='/no/such/folder': is not a folder. Name a folder, or a Hugging Face id"),
+        ("outputs/a/b", None, "is not a folder"),
         ("", None, "model='': "),
-        ("Qwen/Qwen2.5-0.5B-Instruct", 3, "step=3: the model is no run with checkpoints"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 3, "step=3: the model is not a run with checkpoints"),
         (".", None, r"holds neither a model \(config.json\) nor a run"),
     ],
 )

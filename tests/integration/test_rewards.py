@@ -47,7 +47,7 @@ def test_a_step_ends_with_whose_it_is(make_trainer: MakeTrainer, queue: LocalQue
     with pytest.raises(ConfigurationError) as caught:
         make_trainer("credit=uniform", JUDGE)._balance_batch(queue.fill(rows), metrics={})
     assert str(caught.value) == (
-        "run.drop_nonfinite=False: 1 of 6 episodes of step 1 have a reward that is no finite number "
+        "run.drop_nonfinite=False: 1 of 6 episodes of step 1 have a reward that is not a finite number "
         f"(1 x {value}), from the reward function judge.py:compute_score; data source board-b; rows b_1_0. "
         "Let it give a finite number for every episode, "
         "or set run.drop_nonfinite=true to leave out the prompt groups that hold such an episode"

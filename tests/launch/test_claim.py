@@ -256,10 +256,7 @@ def test_a_claim_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest
 def test_a_claim_that_cannot_be_read_is_respected(tmp_path: Path, content: str) -> None:
     (tmp_path / CLAIM_FILE).write_text(content)
     error = refusal(tmp_path)
-    assert (
-        error.problem
-        == f"{tmp_path / CLAIM_FILE} is no claim that can be read, so another process may be writing there"
-    )
+    assert error.problem == f"{tmp_path / CLAIM_FILE} is not a readable claim, so another process may be writing there"
     assert error.remedy.startswith("Make sure that none is and delete that file")
     assert (tmp_path / CLAIM_FILE).read_text() == content
 

@@ -107,7 +107,7 @@ def test_curves_are_named_by_what_tells_them_apart(run_path, make_evaluation, wr
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"run='.*nowhere': is no folder. Give a run's folder"):
+    with pytest.raises(ConfigurationError, match=r"run='.*nowhere': is not a folder. Give a run's folder"):
         RunFolder.open(tmp_path / "nowhere")
 
 
@@ -124,7 +124,7 @@ def test_an_unrelated_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"step": 1}\n{"st\n{"step": 2}\n', r"metrics.jsonl': line 2 is no JSON"),
+        ('{"step": 1}\n{"st\n{"step": 2}\n', r"metrics.jsonl': line 2 is not valid JSON"),
         ('{"step": 1}\n[1]\n', r"metrics.jsonl': line 2 holds a list, not an object"),
         ('{"loss": 1}\n', r"metrics.jsonl': line 1 has no integer 'step'"),
     ],
@@ -144,7 +144,9 @@ def test_an_evaluation_without_a_field(run_path, make_evaluation):
         RunFolder.open(run_path)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [\n", "is no YAML"), ("- 1\n", "holds a list, not a mapping")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [\n", "is not valid YAML"), ("- 1\n", "holds a list, not a mapping")]
+)
 def test_a_damaged_config(run_path, text, message):
     (run_path / "config.yaml").write_text(text)
     with pytest.raises(ConfigurationError, match=message) as error:

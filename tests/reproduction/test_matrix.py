@@ -94,11 +94,11 @@ def test_runs_are_told_apart(matrix: Matrix) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a/b"}, "name='a/b': is no name of a folder"),
+        ({"name": "a/b"}, "name='a/b': is not a valid folder name"),
         ({"seeds": []}, "seeds=[]: must be whole numbers"),
         ({"seeds": [-1]}, "seeds=[-1]: must be whole numbers"),
         ({"seeds": [1, 1]}, "seeds=[1, 1]: names a seed twice"),
-        ({"seds": [1]}, "matrix='seds': is no key here"),
+        ({"seds": [1]}, "matrix='seds': is not a known key here"),
         (
             {"sections": {"one": {"cells": {"nothing": None}}}},
             "experiment='nothing': there is no such file in configs/e",
@@ -107,9 +107,15 @@ def test_runs_are_told_apart(matrix: Matrix) -> None:
             {"sections": {"one": {"experiment": "small/frozen", "cells": {"a": None}}}},
             "experiment='small/frozen': there is no such file in configs/experiment. Choose one of: paper/frozen_lake",
         ),
-        ({"sections": {"one": {"quickstart": None}}}, "one='quickstart': is no key here. Known are experiment, over"),
+        (
+            {"sections": {"one": {"quickstart": None}}},
+            "one='quickstart': is not a known key here. Known are experiment, over",
+        ),
         ({"sections": {"one": {"experiment": "quickstart"}}}, "cells=None: is no mapping"),
-        ({"sections": {"one": {"cells": {"quickstart": {"lable": "x"}}}}}, "quickstart='lable': is no key here"),
+        (
+            {"sections": {"one": {"cells": {"quickstart": {"lable": "x"}}}}},
+            "quickstart='lable': is not a known key here",
+        ),
         (
             {"sections": {"one": {"cells": {"quickstart": None}}, "two": {"cells": {"quickstart": None}}}},
             "'quickstart': is listed twice",

@@ -168,9 +168,9 @@ class TestOptions:
         [
             ("enable_thinkin", "the chat template of TokenizersBackend reads no such name"),
             ("tokenizer", "reads no such name"),
-            ("tokenize", "is no option of a chat template"),
-            ("chat_template", "is no option of a chat template"),
-            ("add_generation_prompt", "is no option of a chat template"),
+            ("tokenize", "is not an option of a chat template"),
+            ("chat_template", "is not an option of a chat template"),
+            ("add_generation_prompt", "is not an option of a chat template"),
         ],
     )
     def test_a_name_without_effect_is_refused(self, option: str, problem: str) -> None:

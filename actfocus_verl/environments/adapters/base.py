@@ -30,7 +30,7 @@ class AdapterConfig(WorldConfig):
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
-            raise ConfigurationError("env.task", self.task, "is no name", "Write the name of a task")
+            raise ConfigurationError("env.task", self.task, "must be the name of a task", "Write the name of a task")
         super().__post_init__()
 
 
