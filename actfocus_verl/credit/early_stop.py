@@ -65,10 +65,15 @@ class History:
             )
 
 
+def _check_threshold(key: str, value: object) -> None:
+    """A share in (0, 1], or None, which leaves the rule off."""
+    if value is not None:
+        check_number(key, value, low=0, high=1, open_low=True)
+
+
 def _check_success(*, success_below: object, evaluations: object) -> None:
     check_count("evaluations", evaluations)
-    if success_below is not None:
-        check_number("success_below", success_below, low=0, high=1, open_low=True)
+    _check_threshold("success_below", success_below)
 
 
 @register_rule("success", check=_check_success)
@@ -82,8 +87,7 @@ def success(history: History, *, success_below: float | None = None, evaluations
 
 def _check_agreement(*, std_share_below: object, steps: object) -> None:
     check_count("steps", steps)
-    if std_share_below is not None:
-        check_number("std_share_below", std_share_below, low=0, high=1, open_low=True)
+    _check_threshold("std_share_below", std_share_below)
 
 
 @register_rule("agreement", check=_check_agreement)

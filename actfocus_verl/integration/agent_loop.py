@@ -64,8 +64,13 @@ class EpisodeAgentLoop(AgentLoopBase):
             trajectory = await episode.play(policy)
         except RewardError as error:
             return self.without_reward(error, kwargs, policy)
-        probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if needs_answers(self.config) else None
+        probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if self.asks_answers else None
         return to_output(trajectory, policy, probes)
+
+    @cached_property
+    def asks_answers(self) -> bool:
+        """Whether the run's methods have the policy probed for known answers: reading that off builds their specs."""
+        return needs_answers(self.config)
 
     @cached_property
     def codec(self) -> ChatCodec:
@@ -130,7 +135,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             self.codec,
             max_context_tokens=context,
             max_response_tokens=self.rollout_config.response_length,
-            ask_answers=needs_answers(self.config),
+            ask_answers=self.asks_answers,
         )
 
 

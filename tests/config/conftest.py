@@ -71,7 +71,7 @@ def model_folder(tmp_path: Path) -> ModelFolder:
 
     def make(*, template: str | None = "qwen", **network: Any) -> Path:
         folder = tmp_path / "model"
-        options = {} if template == "qwen" else {"template": template}
+        options: dict[str, Any] = {} if template == "qwen" else {"template": template}
         tokenizer = build_tokenizer(**options)
         tokenizer.save_pretrained(folder)
         settings = {
