@@ -115,5 +115,5 @@ def test_the_readmes_quickstart_figures_are_those_of_the_committed_runs() -> Non
         ends.append(content["evaluations"][-1]["rate"])
         shown.append(f"success: {before} -> {after} (512 boards)")
     spans = " and end at ".join(f"{min(rates):.3f} to {max(rates):.3f}" for rates in (starts, ends))
-    assert f"the {len(ends)} runs in `results/quickstart` (seed 0 twice, seed 1 once) start at {spans}" in readme
+    assert f"the {len(ends)} runs in `results/quickstart` (seed 0 three times, seed 1 twice) start at {spans}" in readme
     assert any(line in readme for line in shown)
