@@ -44,7 +44,7 @@ CUTS: Final = (
     (r"actfocus_verl\.train ", TRAINING),
     (r"actfocus_verl\.evaluate .*repeats=16", "episodes=16 repeats=4"),
     (r"actfocus_verl\.evaluate ", "episodes=8"),
-    (r"actfocus_verl\.diagnose .*tokens=300", "tokens=6"),
+    (r"actfocus_verl\.diagnose (?!.*tokens=0)", "tokens=6"),
     (r"environments overlap ", "train=64 evaluation=64"),
     (r"build_tiny_policy\.py", "--set episodes=150 --set layers=1 --set evaluation_episodes=0 --cache outputs/cache"),
     (r"benchmark\.py credit", f"--rounds 1 --folder outputs/benchmark {TRAINING.partition(' env.')[0]}"),

@@ -1,4 +1,4 @@
-"""Two real steps of every estimator, every weighting and every filter, in one run."""
+"""A real step of every estimator, every weighting and every filter, in one run."""
 
 from __future__ import annotations
 
