@@ -111,6 +111,7 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "max_context_tokens": _context(arguments.max_context_tokens, model.positions),
         "max_response_tokens": arguments.max_response_tokens,
         "texts": arguments.texts,
+        "rollouts": arguments.rollouts or None,  # absent, and so None, in folders of earlier versions
     }
 
 
@@ -191,6 +192,7 @@ class _Play:
             max_context_tokens=self._sampling["max_context_tokens"],
             max_response_tokens=arguments.max_response_tokens,
             texts=arguments.texts,
+            rollouts=arguments.rollouts,
         )
         successes = sum(record.success for record in records)
         player = EpisodePlayer(shared, self._model.codec, sampler)

@@ -7,27 +7,49 @@ from pathlib import Path
 from typing import Any
 
 from actfocus_verl.arguments import option
+from actfocus_verl.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class Arguments:
     """The keys of the command line. None: not given."""
 
-    run: Path = option("a run's folder: its rollouts/<step>.jsonl are read")
-    out: Path | None = option("folder for diagnosis.json and energy.png; default: <run>/diagnose", None)
+    run: Path | None = option("a run's folder: its rollouts/<step>.jsonl are read", None)
+    evaluation: Path | None = option("instead of a run, the folder of an evaluation with rollouts=true", None)
+    energy: bool = option(
+        "of an evaluation: compute the energy of its tokens, one forward pass of the model per episode", True
+    )
+    out: Path | None = option("folder for diagnosis.json and energy.png; default: <run or evaluation>/diagnose", None)
     step: int | None = option("only the episodes of this training step; default: all steps together", None, low=1)
     tokens: int = option("tokens per role whose gradients are computed, one backward pass each", 100, low=0)
     model: str | None = option(
-        "model's folder or Hugging Face id for these gradients; default: the run's latest checkpoint", None
+        "model's folder or Hugging Face id for energy and gradients; default: the run's latest checkpoint, or the "
+        "model that was evaluated",
+        None,
     )
     checkpoint: int | None = option("the run's checkpoint of another step", None, low=1)
     device: str = option("device of the model, like cuda", "cpu")
     seed: int = option("seed of the draw of tokens", 0, low=0)
 
+    def __post_init__(self) -> None:
+        if self.run is None and self.evaluation is None:
+            raise ConfigurationError("run", None, "is required", "Add run=<path>, or evaluation=<path>")
+        if self.evaluation is not None:
+            for key in ("run", "step"):
+                if (value := getattr(self, key)) is not None:
+                    raise ConfigurationError(key, str(value), "is not for an evaluation", f"Leave {key} out")
+
+    @property
+    def source(self) -> Path:
+        """The folder that is diagnosed."""
+        chosen = self.run if self.evaluation is None else self.evaluation
+        assert chosen is not None, "__post_init__ refuses that"
+        return chosen
+
     @property
     def folder(self) -> Path:
         """Where the results go."""
-        return self.run / "diagnose" if self.out is None else self.out
+        return self.source / "diagnose" if self.out is None else self.out
 
     @property
     def asks_for_a_model(self) -> bool:

@@ -1,4 +1,4 @@
-"""The episodes that a run kept in `rollouts/<step>.jsonl`, as tensors."""
+"""The episodes that are diagnosed, as tensors: those that a run kept in `rollouts/<step>.jsonl`."""
 
 from __future__ import annotations
 
@@ -61,6 +61,52 @@ class StepSample:
         return list(dict.fromkeys(zip(self.groups, sessions, strict=True)))
 
 
+@dataclass(frozen=True)
+class Source:
+    """What is diagnosed, of a run or of an evaluation.
+
+    group_size: episodes of a whole prompt group. temperature: of the sampling. model, checkpoint: what `find_model`
+    finds the policy by. remarks: what a reader has to know to
+    read the figures right. energy_remedy: what to do about episodes without energy.
+    """
+
+    path: Path
+    samples: Sequence[StepSample]
+    group_size: int
+    temperature: float
+    model: str
+    checkpoint: int | None
+    remarks: Sequence[str]
+    energy_remedy: str
+
+
+def run_source(run: RunFolder, step: int | None = None) -> Source:
+    """The kept episodes of a run; see `read_samples`, whose errors it raises."""
+    samples = read_samples(run, step)
+    return Source(
+        path=run.path,
+        samples=samples,
+        group_size=whole_group_size(run, samples),
+        temperature=float(setting(run, "actor_rollout_ref.rollout.temperature", 1.0)),
+        model=str(run.path),
+        checkpoint=None,
+        remarks=_remarks(run),
+        energy_remedy="train with credit=actfocus or run.diagnose=true",
+    )
+
+
+def _remarks(run: RunFolder) -> list[str]:
+    remarks = []
+    if setting(run, "filter.name", "none") not in ("none", "soft_reweight"):
+        remarks.append(
+            f"filter={setting(run, 'filter.name')} dropped groups before they were kept: these are not a "
+            "representative sample, and correlations over a selected range are other ones"
+        )
+    if setting(run, "credit.name") == "empg":
+        remarks.append("the advantages of this run hold what EMPG added; every weighting is applied to these")
+    return remarks
+
+
 def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
     """The kept episodes of one step, or of every step that kept some, in order.
 
@@ -73,7 +119,7 @@ def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
     for number in steps:
         records = run.rollouts(number)
         if records:
-            samples.append(_sample(run.path / "rollouts" / f"{number}.jsonl", number, records))
+            samples.append(step_sample(run.path / "rollouts" / f"{number}.jsonl", number, records))
     if not samples:
         raise ConfigurationError(
             "run",
@@ -84,7 +130,12 @@ def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
     return samples
 
 
-def _sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
+def step_sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
+    """The records of one step, of which `file` is named in errors.
+
+    Raises ConfigurationError for records that lack a column or whose columns differ in length, and for a number that is
+    not finite at a response token.
+    """
     for number, record in enumerate(records, start=1):
         _check_record(file, number, record)
     names = [name for name in _TOKEN_COLUMNS if all(name in record for record in records)]

@@ -67,6 +67,7 @@ class Options:
         "tokens after the first prompt; default: the run's, or no limit of its own", None, low=1
     )
     texts: bool = option("also write states and replies", False)
+    rollouts: bool = option("also write token ids and roles, for `diagnose evaluation=<out>`", False)
 
     @property
     def boards(self) -> int:

@@ -10,13 +10,16 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
 from actfocus_verl.rollout import ChatCodec, Episode, Trajectory
+
+ROLLOUT_COLUMNS: Final = ("prompt_ids", "responses", "response_mask", "token_roles")
+"""Token ids and roles of an episode, named as in a run's `rollouts/<step>.jsonl`."""
 
 
 class EpisodeKey(NamedTuple):
@@ -43,6 +46,7 @@ class EpisodeRecord:
     board: index in the split. repeat: which rollout on it. optimal_return: None where nobody knows it. turns: replies.
     parsed_turns: replies of the required form. valid_turns: of these, the ones that held valid actions only, and at
     least one. tokens: in the first prompt (`prompt`) and in the response by role. texts: (state, reply, valid) a turn.
+    rollout: `ROLLOUT_COLUMNS` of the episode, by the names that a run's rollouts give them.
     """
 
     board: int
@@ -61,6 +65,7 @@ class EpisodeRecord:
     stop_reason: str
     tokens: dict[str, int]
     texts: list[dict[str, Any]] | None = None
+    rollout: dict[str, list[int]] | None = None
 
     @property
     def key(self) -> EpisodeKey:
@@ -68,17 +73,23 @@ class EpisodeRecord:
         return EpisodeKey(self.board, self.repeat)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; the texts only where they are kept."""
+        """A flat JSON object; texts and rollout only where they are kept."""
         entry = {_JSON_NAMES.get(name, name): value for name, value in asdict(self).items()}
+        rollout = entry.pop("rollout")
         if self.texts is None:
             del entry["texts"]
-        return entry
+        return entry | (rollout or {})
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> EpisodeRecord:
         """The record of a JSON object. Raises KeyError when it lacks something."""
-        names = [field.name for field in fields(cls) if field.name != "texts"]
-        return cls(**{name: entry[_JSON_NAMES.get(name, name)] for name in names}, texts=entry.get("texts"))
+        names = [field.name for field in fields(cls) if field.name not in ("texts", "rollout")]
+        kept = {name: entry[name] for name in ROLLOUT_COLUMNS if name in entry}
+        return cls(
+            **{name: entry[_JSON_NAMES.get(name, name)] for name in names},
+            texts=entry.get("texts"),
+            rollout=kept or None,
+        )
 
 
 _JSON_NAMES = {"episode_return": "return"}
@@ -99,6 +110,7 @@ class EpisodeSettings:
     max_context_tokens: int
     max_response_tokens: int | None = None
     texts: bool = False
+    rollouts: bool = False
 
 
 class EpisodePlayer:
@@ -148,6 +160,7 @@ class EpisodePlayer:
             stop_reason=trajectory.stop_reason.value,
             tokens=tokens_by_role(trajectory),
             texts=[asdict(text) for text in trajectory.texts] if settings.texts else None,
+            rollout=rollout_columns(trajectory) if settings.rollouts else None,
         )
 
 
@@ -155,6 +168,12 @@ def tokens_by_role(trajectory: Trajectory) -> dict[str, int]:
     """Tokens of the first prompt, and of the response by role: `environment` is what stands between replies."""
     roles = trajectory.token_roles
     return {"prompt": len(trajectory.prompt_ids)} | {role.name.lower(): roles.count(int(role)) for role in TokenRole}
+
+
+def rollout_columns(trajectory: Trajectory) -> dict[str, list[int]]:
+    """`ROLLOUT_COLUMNS`: the first prompt's ids, and of each response token its id, mask and role."""
+    columns = (trajectory.prompt_ids, trajectory.response_ids, trajectory.response_mask, trajectory.token_roles)
+    return dict(zip(ROLLOUT_COLUMNS, ([int(value) for value in column] for column in columns), strict=True))
 
 
 async def play_episodes(

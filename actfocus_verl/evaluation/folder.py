@@ -26,6 +26,41 @@ _NOT_OF_OTHERS = (CLAIM_FILE, LOCK_FILE, ".lock")
 """What an evaluation leaves in a folder that holds none yet; the last is that of earlier versions."""
 
 
+def read_finished(path: Path) -> tuple[dict[str, Any], list[EpisodeRecord]]:
+    """The settings and the episodes of a finished evaluation, which is only read.
+
+    Raises ConfigurationError for another folder, and for an evaluation that is not finished: its episodes are the ones
+    that end first.
+    """
+    entry = _read_json(path / EVALUATION_FILE, "evaluation")
+    if not entry:
+        remedy = "Name the out= of an evaluation"
+        raise ConfigurationError("evaluation", str(path), f"holds no {EVALUATION_FILE}", remedy)
+    if entry.get("status") != "finished":
+        remedy = "Repeat the command that evaluates: it continues"
+        raise ConfigurationError("evaluation", str(path), f"is not finished ({entry.get('status')})", remedy)
+    lines = (path / EPISODES_FILE).read_bytes().splitlines()
+    return dict(entry["settings"]), [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _read_json(path: Path, key: str) -> dict[str, Any]:
+    """The object in a file, empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(key, str(path), f"is damaged ({error})", "Name a new folder") from error
+
+
+def _record(folder: Path, number: int, line: bytes) -> EpisodeRecord:
+    try:
+        return EpisodeRecord.from_json(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:
+        where = f"{folder / EPISODES_FILE}, line {number}"
+        raise ConfigurationError("out", where, f"is not an episode ({error!r})", "Remove the line") from error
+
+
 class EvaluationFolder:
     """A context manager, so that no second process writes to the folder.
 
@@ -52,7 +87,7 @@ class EvaluationFolder:
             raise ConfigurationError("out", str(self.path), problem, "Name a new folder")
         self._claims.enter_context(FolderClaim("out", self.path))
         try:
-            earlier = self._read()
+            earlier = _read_json(self.path / EVALUATION_FILE, "out")
             self._require_same_settings(earlier)
             self._earlier_starts = list(earlier.get("starts", []))
             self.is_finished = earlier.get("status") == "finished"
@@ -96,15 +131,6 @@ class EvaluationFolder:
                 problem = f"{self.path} holds an evaluation with {key}={theirs.get(key)!r}"
                 raise ConfigurationError(key, ours.get(key), problem, "Use the same settings, or another out=")
 
-    def _read(self) -> dict[str, Any]:
-        path = self.path / EVALUATION_FILE
-        if not path.exists():
-            return {}
-        try:
-            return dict(json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError("out", str(path), f"is damaged ({error})", "Name a new folder") from error
-
     def _read_records(self) -> list[EpisodeRecord]:
         """The episodes of the file, from which a line cut short at its end is removed."""
         path = self.path / EPISODES_FILE
@@ -115,14 +141,7 @@ class EvaluationFolder:
         if len(complete) < len(data):
             with path.open("r+b") as file:
                 file.truncate(len(complete))
-        return [self._record(number, line) for number, line in enumerate(complete.splitlines(), start=1)]
-
-    def _record(self, number: int, line: bytes) -> EpisodeRecord:
-        try:
-            return EpisodeRecord.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            where = f"{self.path / EPISODES_FILE}, line {number}"
-            raise ConfigurationError("out", where, f"is not an episode ({error!r})", "Remove the line") from error
+        return [_record(self.path, number, line) for number, line in enumerate(complete.splitlines(), start=1)]
 
     def _write(self, status: str, summary: Mapping[str, Any] | None) -> None:
         starts = [

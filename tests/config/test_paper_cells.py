@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import yaml
 
 from actfocus_verl.preflight.overrides import known_names
 from actfocus_verl.reproduction.matrix import read_matrix
@@ -54,6 +55,8 @@ SCRIPTS = {
     "fig7": {*SWEEPS["alpha"], "sokoban_3b_ppo_actfocus", "webshop_3b_ppo_actfocus"},
     "fig8": {*SWEEPS["beta"], *SWEEPS["signal"], "webshop_3b_ppo_actfocus"},
 }
+BEFORE_TRAINING = {"table1": 8, "fig1": 1, "fig2": 1}
+"""Scripts that train nothing, and how many models they play."""
 
 
 def test_the_matrix_has_every_cell_of_the_paper_and_no_other() -> None:
@@ -142,7 +145,7 @@ def test_the_script_of_a_table_runs_its_cells(name: str, dry: str, tmp_path: Pat
 
 
 def test_every_script_is_one_of_these() -> None:
-    assert {path.stem for path in (ROOT / "recipes" / "paper").glob("*")} == {*SCRIPTS, "run"}
+    assert {path.stem for path in (ROOT / "recipes" / "paper").glob("*.sh")} == {*SCRIPTS, *BEFORE_TRAINING, "run"}
 
 
 def run_cell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -177,3 +180,32 @@ def test_without_a_cell_the_script_says_what_it_wants(arguments: list[str], mess
     answer = run_cell(*arguments)
     assert answer.returncode != 0
     assert message in answer.stderr
+
+
+def test_what_is_measured_before_training_is_the_paper_s() -> None:
+    """Table 1's models are those of the training cells, its shares add up to 100; Fig. 1 and 2 are of Sokoban 3B."""
+    content = yaml.safe_load((ROOT / "recipes" / "paper" / "before_training.yaml").read_text())
+    models = {
+        f"{world}_{scale}": (world, f"Qwen/Qwen2.5-{scale.upper()}-Instruct")
+        for world, scales in SCALES.items()
+        for scale in scales
+    }
+    assert {name: (cell["env"], cell["model"]) for name, cell in content["table1"].items()} == models
+    assert all(cell["think"] + cell["act"] == pytest.approx(100) for cell in content["table1"].values())
+    for figure in ("fig1", "fig2"):
+        assert {name: (cell["env"], cell["model"]) for name, cell in content[figure].items()} == {
+            "sokoban_3b": models["sokoban_3b"]
+        }
+
+
+@pytest.mark.parametrize(("script", "models"), BEFORE_TRAINING.items())
+def test_a_script_before_training_prints_its_commands(script: str, models: int) -> None:
+    command = ["bash", str(ROOT / "recipes" / "paper" / f"{script}.sh")]
+    environment = {**os.environ, "DRY_RUN": "1", "PYTHON": sys.executable, "SERVER": "http://there:8000/v1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    evaluations, diagnoses = done.stderr.splitlines()[::2], done.stderr.splitlines()[1::2]
+    assert len(evaluations) == len(diagnoses) == models
+    for line in evaluations:
+        assert "preset=ragen split=train episodes=6400 repeats=16 temperature=1.0" in line
+        assert "server=http://there:8000/v1 rollouts=true" in line
+    assert all(("energy=false" in line) == (script == "table1") for line in diagnoses)

@@ -108,7 +108,7 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
         (["run=/no/such/folder"], "error: run='/no/such/folder': is not a folder."),
         (["run={empty}"], "is not a run's folder, it holds none of config.yaml"),
         (["tokens=3"], "error: run=None: is required. Add run=<path>"),
-        (["run={run}", "token=3"], "error: token=3: unknown key. Known: run, out, step, tokens, "),
+        (["run={run}", "token=3"], "error: token=3: unknown key. Known: run, evaluation, energy, out, step, "),
         (["run={run}", "tokens=-1"], "error: tokens=-1: must be an integer >= 0."),
         (["run={run}", "step=7"], "keeps no episodes of it. Choose one of: 2, 4"),
         (["run={run}", "model=/no/model"], "error: model='/no/model': is not a folder."),

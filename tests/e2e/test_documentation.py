@@ -26,6 +26,7 @@ EXCEPTIONS: Final = {
     "bash scripts/test.sh": "is what runs this test",
     "'.[gpu]'": "needs an NVIDIA GPU",
     "platform=gpu": "needs an NVIDIA GPU and the model hub",
+    "recipes/paper/fig2.sh": "needs an NVIDIA GPU and the model hub",
     "OPENAI_API_KEY=": "needs a key of OpenAI's",
     "verl.trainer.main_ppo ...": "is a fragment of the reader's own command, which test_tool_agent.py completes",
 }
@@ -42,6 +43,7 @@ CUTS: Final = (
     (r"recipes/quickstart\.sh env=", f"{TRAINING} {MICRO} env.max_turn_tokens=96 trainer.test_freq=2"),
     (r"actfocus_verl\.train .*--config-dir conf env=", f"{TRAINING} {MICRO} trainer.test_freq=1"),
     (r"actfocus_verl\.train ", TRAINING),
+    (r"temperature=1 rollouts=true", "episodes=48"),  # three boards: the fewest that correlate
     (r"actfocus_verl\.evaluate .*repeats=16", "episodes=16 repeats=4"),
     (r"actfocus_verl\.evaluate ", "episodes=8"),
     (r"actfocus_verl\.diagnose (?!.*tokens=0)", "tokens=6"),
@@ -61,6 +63,7 @@ NIGHTLY: Final = {
     "scripts/benchmark": "takes long and seldom breaks",
     "scripts/build_tiny_policy.py": "is for the benchmark after it",
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
+    "rollouts=true": "evaluates as the blocks of docs/evaluation.md do; tests/evaluation/test_diagnosis.py reads one",
     "credit.name=my_signal:": "trains a second weighting of the reader's own",
     "algorithm.adv_estimator=my_estimator:": "trains as the page's first method does",
     "filter.name=my_filter:": "trains as the page's first method does",
