@@ -143,7 +143,8 @@ def _run(given: argparse.Namespace, console: Console) -> int:
         options = ["--mix-versions"] if given.mix_versions else []
         submit(workspace, runs, given.submit, given.matrix, console.print, options=options, dry_run=given.dry_run)
         return 0
-    options_here = Options(shlex.split(given.training), given.minutes, given.mix_versions)
+    training = shlex.split(given.training)
+    options_here = Options(training, minutes=given.minutes, mix_versions=given.mix_versions)
     outcome = run_missing(workspace, runs, options_here, console.print)
     console.print(
         f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.left)} left to others or to later"

@@ -76,6 +76,11 @@ class Places:
     def log(self) -> Path:
         return self.folder.with_suffix(".log")
 
+    @property
+    def final_evaluation(self) -> Path:
+        """The last policy on other boards than the training's, where the matrix asks for it."""
+        return self.folder / "final_evaluation"
+
 
 @dataclass(frozen=True)
 class Workspace:

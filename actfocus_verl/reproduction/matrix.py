@@ -90,7 +90,10 @@ class CostGuess:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Experiments times seeds. sections: title -> experiments, in the order of the report; every cell is in one."""
+    """Experiments times seeds. sections: title -> experiments, in the order of the report; every cell is in one.
+
+    final_evaluation: world -> what `actfocus evaluate` is given, beside the model, for the last policy of each run.
+    """
 
     name: str
     seeds: tuple[int, ...]
@@ -99,6 +102,7 @@ class Matrix:
     comparisons: tuple[Comparison, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
     cost_guess: CostGuess = CostGuess()
+    final_evaluation: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def experiments(self) -> dict[str, Experiment]:
@@ -159,6 +163,10 @@ def read_matrix(path: Path) -> Matrix:
             "comparisons": tuple(_build(Comparison, "comparisons", each) for each in content.pop("comparisons", [])),
             "sweeps": tuple(_build(Sweep, "sweeps", each) for each in sweeps),
             "cost_guess": _build(CostGuess, "cost_guess", content.pop("cost_guess", {})),
+            "final_evaluation": {
+                str(world): tuple(_strings("final_evaluation", words))
+                for world, words in _mapping("final_evaluation", content.pop("final_evaluation", {})).items()
+            },
         },
     )
     _check(matrix)

@@ -38,6 +38,7 @@ from actfocus_verl.reproduction.summary import Summary, summarise, to_text
 from actfocus_verl.reproduction.version import current_version, difference
 
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
+EVALUATION = (sys.executable, "-m", "actfocus_verl.evaluate")
 _POLL_SECONDS = 0.2
 _STOPPING_SECONDS = 5.0
 """How long a training that the terminal may have told to end is waited for before it is told again."""
@@ -48,12 +49,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """training: the command a run's settings are appended to. minutes: start no run that would end later than that.
+    """training, evaluation: the commands a run's settings are appended to.
 
+    minutes: start no run that would end later than that.
     mix_versions: let runs of other code or settings stand in a cell beside new ones.
     """
 
     training: Sequence[str] = TRAINING
+    evaluation: Sequence[str] = EVALUATION
     minutes: float | None = None
     mix_versions: bool = False
 
@@ -145,8 +148,11 @@ def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options
         if status != 0:
             return f"the training ended with status {status}; see {places.log}"
         source = current_version().source
+    status = _evaluate(workspace, run, places, lock, options)
+    if status != 0:
+        return f"its final evaluation ended with status {status}; see {places.log}"
     try:
-        summary = summarise(workspace.matrix.name, run, places.folder, start, source)
+        summary = summarise(workspace.matrix.name, run, places, start, source)
     except ConfigurationError as error:
         return str(error)
     write_text(places.summary, to_text(summary))
@@ -214,25 +220,43 @@ def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
         f"run.dir={places.folder}",
         "trainer.resume_mode=auto",
     ]
+    return _run_logged(command, places, lock)
+
+
+def _evaluate(workspace: Workspace, run: Run, places: Places, lock: RunLock, options: Options) -> int:
+    """Play the last policy where the matrix says; 0 when that is done or not asked for, else the exit status.
+
+    The command goes on where an earlier one was broken off, and a finished one starts nothing.
+    """
+    config = compose_experiment(run.experiment).config
+    words = workspace.matrix.final_evaluation.get(config["env"]["name"])
+    if words is None:
+        return 0
+    where = (f"model={places.folder}", f"platform={config['platform']['name']}", f"out={places.final_evaluation}")
+    return _run_logged([*options.evaluation, *where, *words], places, lock)
+
+
+def _run_logged(command: Sequence[str], places: Places, lock: RunLock) -> int:
+    """The exit status of a command that inherits the run's lock and writes to its log."""
     with places.log.open("ab") as log:
         log.write((shlex.join(command) + "\n").encode())
         log.flush()
-        training = subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock.descriptor,)
         )
         try:
-            return training.wait()
+            return process.wait()
         except KeyboardInterrupt:
-            _stop(training)
+            _stop(process)
             raise
 
 
-def _stop(training: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a training that the terminal may have told to end; tell it where it has not."""
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process that the terminal may have told to end; tell it where it has not."""
     with suppress(subprocess.TimeoutExpired):
-        training.wait(timeout=_STOPPING_SECONDS)
-    training.terminate()  # heard in the background of a shell, too, and by a training that ends already, ignored
-    training.wait()
+        process.wait(timeout=_STOPPING_SECONDS)
+    process.terminate()  # heard in the background of a shell, too, and by a training that ends already, ignored
+    process.wait()
 
 
 @contextmanager

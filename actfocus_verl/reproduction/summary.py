@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.folder import EVALUATION_FILE
 from actfocus_verl.files import json_text
 from actfocus_verl.reporting.run_folder import Evaluation, Record, RunFolder
-from actfocus_verl.reproduction.folders import read_json
+from actfocus_verl.reproduction.folders import Places, read_json
 from actfocus_verl.reproduction.matrix import Run
 
 FORMAT: Final = 1
@@ -75,19 +76,20 @@ _DIGITS: Final = 6
 Summary = dict[str, Any]
 
 
-def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], source_after: str) -> Summary:
+def summarise(matrix: str, run: Run, places: Places, start: Mapping[str, Any], source_after: str) -> Summary:
     """Make the summary of a run whose training has finished.
 
     Args:
         matrix: its name.
         run: experiment and seed.
-        folder: the run's folder.
+        places: its files; where there is a final evaluation, it is part of the summary.
         start: what the runner wrote down when it started the run: code and settings.
         source_after: digest of the source now, after the run.
 
     Raises:
         ConfigurationError: the folder is not that of a finished run, or lacks a step.
     """
+    folder = places.folder
     record = RunFolder.open(folder)
     if record.info.get("exit_reason") != "finished":
         reason = record.info.get("exit_reason")
@@ -113,8 +115,18 @@ def summarise(matrix: str, run: Run, folder: Path, start: Mapping[str, Any], sou
         "settings": {key: _get(record.config, key) for key in _SETTINGS if _get(record.config, key) is not None},
         "policy": _policy(record.config),
         "evaluations": [_evaluation(each) for each in record.evaluations if _is_scheduled(each, record.config)],
+        **_final_evaluation(read_json(places.final_evaluation / EVALUATION_FILE)),
         "metrics": _columns(record.metrics),
     }
+
+
+def _final_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """`final_evaluation`: the world, and success with its 95 % interval; nothing where there was none."""
+    if not evaluation:
+        return {}
+    settings, summary = evaluation["settings"], evaluation["summary"]
+    world = {key: settings[key] for key in ("env", "preset", "split", "world", "temperature")}
+    return {"final_evaluation": world | {key: summary[key] for key in ("episodes", "boards", "success")}}
 
 
 def to_text(summary: Summary) -> str:

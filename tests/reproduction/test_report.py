@@ -100,6 +100,22 @@ def row(table: Table, name: str) -> dict[str, str]:
     return dict(zip(table.columns, found, strict=True))
 
 
+def test_a_final_evaluation_stands_beside_the_runs_own() -> None:
+    """Only where a run had one: reports of matrices without it keep their columns."""
+    success = {"rate": 0.25, "low": 0.2, "high": 0.305, "interval": "Wilson"}
+    played = {"preset": "clean", "episodes": 512, "boards": 512, "success": success}
+    matrix = Matrix("trial", (0, 1), {"all": (UNIFORM, ACTFOCUS)})
+    plain, other = summary(UNIFORM, 0, (20, 30)), summary(ACTFOCUS, 0, (20, 40), final_evaluation=played)
+    found = list(cells.cells_of(matrix, [plain, other]).values())
+    table = tables.success_table(found)
+    assert table.columns[3:5] == ["final", "final elsewhere"]
+    assert [row[3:5] for row in table.rows] == [["30.0", "–"], ["40.0", "25.0"]]
+    table = tables.runs_table(found)
+    assert [row[3] for row in table.rows] == ["–", "25.0 [20.0, 30.5], clean, 512"]
+    without = list(cells.cells_of(matrix, [plain]).values())
+    assert "final elsewhere" not in tables.success_table(without).columns
+
+
 class TestSuccess:
     def test_over_seeds(self, both: dict[str, cells.Cell]) -> None:
         """30, 40, 50: mean 40, s = 10, t(2) = 4.302653, half = 24.8414; 18, 0, 0: mean 6, s = 10.3923, half 25.816."""

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.episodes import EpisodeRecord
+from actfocus_verl.evaluation.folder import EvaluationFolder
+from actfocus_verl.evaluation.summary import summarise
 from actfocus_verl.files import write_json
 from actfocus_verl.reproduction import runner
 from actfocus_verl.reproduction.folders import RunLock, State, Workspace, read_json
@@ -61,6 +64,54 @@ def test_every_run_gets_a_summary_of_its_own(workspace: Workspace, run_all: RunA
             assert summary["cost"]["seconds"] == 60.0
             assert (summary["cost"]["starts"], summary["cost"]["starts_without_end"]) == (1, 0)
             assert summary["mixed_versions"] is False
+
+
+@pytest.fixture
+def final_evaluation(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """The matrix, which asks for a final evaluation: three of its four boards are solved. Our code wrote it."""
+    settings = {"env": "frozen_lake", "preset": "clean", "split": "evaluation", "world": {}, "temperature": 0.5}
+    with EvaluationFolder(tmp_path / "evaluation", settings) as folder:
+        for board in range(4):
+            of_board = {
+                "board_hash": "",
+                "stratum": 1,
+                "episode_seed": 0,
+                "episode_return": 0.0,
+                "optimal_return": None,
+            }
+            counts = {"turns": 1, "parsed_turns": 1, "valid_turns": 1, "actions": 1, "tokens": {"prompt": 1}}
+            ends = {"success": board < 3, "outcome": {}, "stop_reason": "max_turns"}
+            folder.append(EpisodeRecord(board=board, repeat=0, **of_board, **counts, **ends))
+        folder.end("finished", summarise(folder.records))
+    matrix = replace(workspace.matrix, final_evaluation={"frozen_lake": ("preset=clean", "episodes=4")})
+    return replace(workspace, matrix=matrix)
+
+
+def copies(evaluation: Path) -> tuple[str, ...]:
+    """A command in the place of `actfocus evaluate`: copies an evaluation to `out=`, and notes what it was given."""
+    script = (
+        'for word; do case $word in out=*) out=${word#out=};; esac; done; cp -r "$0" "$out"; echo "$@" > "$out/given"'
+    )
+    return ("bash", "-c", script, str(evaluation))
+
+
+def test_the_last_policy_is_evaluated_where_the_matrix_says(final_evaluation: Workspace, tmp_path: Path) -> None:
+    run = final_evaluation.matrix.runs()[0]
+    options = replace(OPTIONS, evaluation=("false",))
+    broken = run_missing(final_evaluation, [run], options, lambda line: None)
+    assert broken.failed[run].startswith("its final evaluation ended with status 1; see ")
+    options = replace(OPTIONS, evaluation=copies(tmp_path / "evaluation"))
+    assert run_missing(final_evaluation, [run], options, lambda line: None).done == [run]
+    assert len(journal(final_evaluation)) == STEPS  # it was not trained again
+
+    places = final_evaluation.places(run)
+    given = f"model={places.folder} platform=cpu out={places.folder}/final_evaluation preset=clean episodes=4"
+    assert (places.folder / "final_evaluation" / "given").read_text() == f"{given}\n"
+    found = read_json(places.summary)["final_evaluation"]
+    assert (found["preset"], found["episodes"], found["boards"]) == ("clean", 4, 4)
+    # Wilson's interval of 3 successes in 4 trials, worked by hand with z = 1.96
+    success = found["success"]
+    assert (success["rate"], success["low"], success["high"]) == pytest.approx((0.75, 0.3006, 0.9544), abs=1e-4)
 
 
 def test_what_is_done_is_not_run_again(workspace: Workspace, run_all: RunAll) -> None:

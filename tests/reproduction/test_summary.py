@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.reproduction.folders import Places
 from actfocus_verl.reproduction.matrix import Experiment, Run
 from actfocus_verl.reproduction.summary import summarise, to_text
 
@@ -53,7 +54,7 @@ class Folder:
         (self.path / "run.json").write_text(json.dumps(self.info))
         for name, lines in (("metrics", self.metrics), ("evaluations", self.evaluations)):
             (self.path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return summarise("trial", RUN, self.path, START, source)
+        return summarise("trial", RUN, Places(self.path.with_suffix(".json"), self.path), START, source)
 
 
 @pytest.fixture

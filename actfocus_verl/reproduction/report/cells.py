@@ -71,6 +71,11 @@ def final_rate(run: Summary) -> float:
     return float(run["evaluations"][-1]["rate"])
 
 
+def elsewhere_rate(run: Summary) -> float | None:
+    """Success of the last policy in the final evaluation, on boards that the run was not evaluated on; None without."""
+    return float(run["final_evaluation"]["success"]["rate"]) if "final_evaluation" in run else None
+
+
 def peak_rate(run: Summary) -> float:
     """Success at the best evaluation, that before training included."""
     return max(float(each["rate"]) for each in run["evaluations"])

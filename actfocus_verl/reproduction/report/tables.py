@@ -46,7 +46,17 @@ def success_table(cells: Sequence[Cell]) -> Table:
         for cell in cells
     ]
     columns = ("weighting", "seeds", "before", "final", "peak", "peak to final", "last gain", "return", "valid turns")
-    return Table([*columns, "the paper's final (peak): another model and scale"], rows)
+    table = Table([*columns, "the paper's final (peak): another model and scale"], rows)
+    return _beside(table, "final elsewhere", [mean_of(cell.values(of.elsewhere_rate), 100) for cell in cells], cells)
+
+
+def _beside(table: Table, column: str, values: Sequence[str], cells: Sequence[Cell]) -> Table:
+    """The table, with the column after its final success where any run had a final evaluation."""
+    if not any(cell.values(of.elsewhere_rate) for cell in cells):
+        return table
+    place = next(number for number, name in enumerate(table.columns, start=1) if name.startswith("final"))
+    rows = [[*row[:place], value, *row[place:]] for row, value in zip(table.rows, values, strict=True)]
+    return Table([*table.columns[:place], column, *table.columns[place:]], rows)
 
 
 def _paper_numbers(cell: Cell) -> str:
@@ -62,14 +72,27 @@ def _paper_numbers(cell: Cell) -> str:
 
 def runs_table(cells: Sequence[Cell]) -> Table:
     """Each run's last evaluation with its own interval."""
-    rows = []
+    rows, elsewhere = [], []
     for cell in cells:
         for seed, run in cell.runs.items():
+            elsewhere.append(_elsewhere(run))
             last = run["evaluations"][-1]
             final = rate_of(last["successes"], last["episodes"])
             stable = "yes" if of.is_stable(run) else "no"
             rows.append([cell.label, str(seed), final, _episodes(last), percent(of.peak_rate(run)), stable])
-    return Table(["weighting", "seed", "final [95 % Wilson]", "episodes", "peak", "stable"], rows)
+    table = Table(["weighting", "seed", "final [95 % Wilson]", "episodes", "peak", "stable"], rows)
+    return _beside(table, "final elsewhere [95 %]", elsewhere, cells)
+
+
+def _elsewhere(run: Summary) -> str:
+    """`27.1 [23.4, 31.1], clean, 512`: success, its interval, preset, and episodes."""
+    if "final_evaluation" not in run:
+        return NONE
+    found = run["final_evaluation"]
+    success, interval = found["success"], ""
+    if success["low"] is not None:
+        interval = f" [{percent(success['low'])}, {percent(success['high'])}]"
+    return f"{percent(success['rate'])}{interval}, {found['preset']}, {_episodes(found)}"
 
 
 def _episodes(evaluation: Mapping[str, Any]) -> str:
