@@ -26,6 +26,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from actfocus_verl.checks import bounds
 from actfocus_verl.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -160,6 +161,6 @@ def _refusal(field: dataclasses.Field[Any], kind: type, value: Any) -> Configura
     if choices:
         wanted = f"one of: {', '.join(choices)}"
     elif low is not None:
-        wanted += f" >= {low:g}" if high is None else f" between {low:g} and {high:g}"
+        wanted += f" {bounds(low, high)}"
     shown = str(value) if isinstance(value, Path) else value
     return ConfigurationError(field.name, shown, f"must be {wanted}", f"Write for example {_usage(field, kind)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from actfocus_verl.environments.checks import require_integer, require_number
+from actfocus_verl.checks import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 
 C = TypeVar("C", bound="WorldConfig")
