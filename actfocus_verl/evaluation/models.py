@@ -13,6 +13,7 @@ from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.rollout import ChatCodec
 from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY, TEMPLATE_KEY
+from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -55,9 +56,9 @@ def find_model(name: str, step: int | None) -> NamedModel:
         if (folder / "config.json").is_file():
             _require_no_step(step)
             return NamedModel(str(folder), is_folder=True)
-        if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
+        if (folder / CONFIG_FILE).is_file() or (folder / CHECKPOINTS_FOLDER).is_dir():
             return NamedModel(str(folder), is_folder=True, checkpoint=find_checkpoint(folder, step))
-        problem = "the folder holds neither a model (config.json) nor a run (config.yaml, checkpoints)"
+        problem = f"the folder holds neither a model (config.json) nor a run ({CONFIG_FILE}, {CHECKPOINTS_FOLDER})"
         raise ConfigurationError("model", name, problem, "Name one of the two")
     if folder.exists() or not _HUB_ID.match(name):
         raise ConfigurationError(
