@@ -27,7 +27,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.checks import bounds
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, first_line
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ def read_options(words: Sequence[str]) -> dict[str, Any]:
             OmegaConf.from_dotlist(list(words)), resolve=True
         )
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        problem = f"cannot be read ({str(error).splitlines()[0]})"
+        problem = f"cannot be read ({first_line(error)})"
         raise ConfigurationError("arguments", " ".join(words), problem, "Write key=value") from error
     return options
 

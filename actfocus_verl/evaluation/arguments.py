@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
 from actfocus_verl.environments import known_presets, make_world
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.run_files import CONFIG_FILE
 
 PLATFORMS = ("cpu", "gpu")
@@ -117,7 +117,7 @@ class RunDefaults:
             TypeError,
             ValueError,
         ) as error:
-            problem = f"its {CONFIG_FILE} cannot be read ({' '.join(str(error).split())})"
+            problem = f"its {CONFIG_FILE} cannot be read ({one_line(error)})"
             raise ConfigurationError("model", str(run), problem, "Name the merged model's folder instead") from error
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.run_files import CONFIG_FILE, EVALUATIONS_FILE, METRICS_FILE, RUN_FILE, rollout_files
 
 Record = dict[str, Any]
@@ -168,7 +168,7 @@ def _read_config(file: Path) -> Mapping[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _damaged(file, f"is not valid YAML ({' '.join(str(error).split())})") from error
+        raise _damaged(file, f"is not valid YAML ({one_line(error)})") from error
     if not isinstance(config, dict):
         raise _damaged(file, f"holds a {type(config).__name__}, not a mapping")
     return config
