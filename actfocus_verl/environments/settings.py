@@ -35,7 +35,7 @@ class Limits:
     def __post_init__(self) -> None:
         for key in ("max_turns", "max_actions_per_turn", "max_actions_per_episode", "max_words", "max_turn_tokens"):
             require_integer(f"env.{key}", getattr(self, key), low=1)
-        require_number("env.format_penalty", self.format_penalty, low=float("-inf"), high=0.0)
+        require_number("env.format_penalty", self.format_penalty, high=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
