@@ -81,6 +81,12 @@ def weighting(name: str, *, padding: bool = False, **parameters: object) -> Meth
     return lambda columns: compute_token_credit(columns, spec, valid_rows=_valid_rows(columns) if padding else None)
 
 
+def padding_copied(columns: Columns) -> object:
+    """ActFocus on copies of all columns without their padding rows, made before anything is read."""
+    rows = _valid_rows(columns)
+    return weighting("actfocus")({name: column[rows] for name, column in columns.items()})
+
+
 def _valid_rows(columns: Columns) -> torch.Tensor:
     return columns["group_ids"] < columns["group_ids"].max()
 
@@ -119,6 +125,7 @@ METHODS: dict[str, Method] = {
     "credit uniform": weighting("uniform"),
     "credit actfocus": weighting("actfocus"),
     "credit actfocus, padding rows": weighting("actfocus", padding=True),
+    "credit actfocus, padding copied first": padding_copied,
     "credit actfocus, placebo": weighting("actfocus", placebo=True),
     "credit action_only": weighting("action_only"),
     "credit entropy_quantile": weighting("entropy_quantile"),
