@@ -26,7 +26,8 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.checks import bounds
+from actfocus_verl.errors import ConfigurationError, first_line
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ def read_options(words: Sequence[str]) -> dict[str, Any]:
             OmegaConf.from_dotlist(list(words)), resolve=True
         )
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        problem = f"cannot be read ({str(error).splitlines()[0]})"
+        problem = f"cannot be read ({first_line(error)})"
         raise ConfigurationError("arguments", " ".join(words), problem, "Write key=value") from error
     return options
 
@@ -160,6 +161,6 @@ def _refusal(field: dataclasses.Field[Any], kind: type, value: Any) -> Configura
     if choices:
         wanted = f"one of: {', '.join(choices)}"
     elif low is not None:
-        wanted += f" >= {low:g}" if high is None else f" between {low:g} and {high:g}"
+        wanted += f" {bounds(low, high)}"
     shown = str(value) if isinstance(value, Path) else value
     return ConfigurationError(field.name, shown, f"must be {wanted}", f"Write for example {_usage(field, kind)}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from actfocus_verl.checks import require_flag
 from actfocus_verl.columns import (
     ANSWER_SCORES,
     CLIP_SCALES,
@@ -23,7 +24,6 @@ from actfocus_verl.columns import (
     Giver,
     given_by,
 )
-from actfocus_verl.credit.checks import check_flag
 from actfocus_verl.credit.estimation import EstimatorSpec, build_estimator
 from actfocus_verl.credit.filters import GroupFilter
 from actfocus_verl.credit.registry import WeightingSpec, build_weighting
@@ -168,7 +168,7 @@ def is_diagnosed(config: Any) -> bool:
     Raises ConfigurationError when `run.diagnose` is no bool, or there is no reference.
     """
     wanted = OmegaConf.select(config, "run.diagnose", default=False)
-    check_flag("run.diagnose", wanted)
+    require_flag("run.diagnose", wanted)
     if wanted and not has_reference(config):
         problem = "needs the energy of a frozen reference, and no reference is configured"
         raise ConfigurationError("run.diagnose", wanted, problem, _ADD_A_REFERENCE)
@@ -178,7 +178,7 @@ def is_diagnosed(config: Any) -> bool:
 def drops_nonfinite(config: Any) -> bool:
     """Whether prompt groups with a reward that is not a finite number are left out, instead of ending the run."""
     wanted = OmegaConf.select(config, DROP_NONFINITE, default=False)
-    check_flag(DROP_NONFINITE, wanted)
+    require_flag(DROP_NONFINITE, wanted)
     return bool(wanted)
 
 

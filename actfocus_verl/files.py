@@ -1,4 +1,4 @@
-"""What is written for others to read: JSON that every parser takes, and files that are replaced in one go.
+"""What is written for others to read: JSON that every parser takes, times, and files that are replaced in one go.
 
 Every JSON text of this package comes from `json_text`; a test keeps it so.
 """
@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def timestamp() -> str:
+    """The time now as records have it: UTC, ISO 8601, in whole seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _finite(value: Any) -> Any:

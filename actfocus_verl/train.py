@@ -27,6 +27,7 @@ from rich.console import Console
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.preflight.overrides import check_overrides
+from actfocus_verl.run_files import RUN_FILE
 
 if TYPE_CHECKING:
     from actfocus_verl.launch.cluster import Cluster
@@ -153,7 +154,6 @@ class _SupervisedRunner:
 
         from actfocus_verl import plugin
         from actfocus_verl.launch import cluster
-        from actfocus_verl.launch.record import RUN_FILE
         from actfocus_verl.launch.resources import check_resources
 
         signal.signal(signal.SIGTERM, _interrupt)  # ray.init took it, to end the process without a record

@@ -1,10 +1,12 @@
 """What each credit method costs the driver, against verl's vectorised GRPO on the same batch. Writes a JSON file.
 
     .venv/bin/python scripts/benchmark_methods.py
+    .venv/bin/python scripts/benchmark_methods.py --memory --rows 128 --tokens 3584
 
-The batch has ROWS episodes of TOKENS tokens in groups of GROUP. A method and GRPO take turns; a ratio is that of two
-neighbours, and their median has a 95 % bootstrap interval over the rounds. Memory is what torch holds beyond the inputs
-at its peak, results included, in columns of ROWS x TOKENS float32 (16 MiB).
+The batch has ROWS episodes of TOKENS tokens in groups of GROUP; the last group is padding where a method says so. A
+method and GRPO take turns; a ratio is that of two neighbours, and their median has a 95 % bootstrap interval over the
+rounds. Memory is what torch holds beyond the inputs at its peak, results included, in columns of ROWS x TOKENS float32
+(16 MiB). `--memory` measures it alone, in MiB: as it is, and with every column in one piece (`credit.blocks`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import verl.trainer.ppo.core_algos as verl_algos
 from benchmark import median_interval
 from torch.profiler import ProfilerActivity, profile
 
-from actfocus_verl.credit import estimators
+from actfocus_verl.credit import blocks, estimators
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_credit
@@ -36,22 +38,22 @@ Columns = dict[str, torch.Tensor]
 Method = Callable[[Columns], object]
 
 
-def make_batch(rows: int) -> Columns:
+def make_batch(rows: int, tokens: int) -> Columns:
     """Columns of finished episodes; the numbers are noise, for nothing here depends on them."""
     generator = torch.Generator().manual_seed(0)
-    roles = torch.tensor(TURN, dtype=torch.int64).repeat(TOKENS // len(TURN)).expand(rows, -1).contiguous()
-    turns = (torch.arange(TOKENS) // len(TURN)).expand(rows, -1)
+    roles = torch.tensor(TURN, dtype=torch.int64).repeat(tokens // len(TURN)).expand(rows, -1).contiguous()
+    turns = (torch.arange(tokens) // len(TURN)).expand(rows, -1)
     mask = (roles != TokenRole.ENVIRONMENT).long()
     noise = {
-        name: torch.randn(rows, TOKENS, generator=generator)
+        name: torch.randn(rows, tokens, generator=generator)
         for name in ("energy", "old_log_probs", "ref_log_prob", "values", "advantages")
     }
-    scores = torch.zeros(rows, TOKENS)
-    turn_rewards = (torch.rand(rows, TOKENS // len(TURN), generator=generator) < 0.1).float()
+    scores = torch.zeros(rows, tokens)
+    turn_rewards = (torch.rand(rows, tokens // len(TURN), generator=generator) < 0.1).float()
     scores[:, -1] = turn_rewards.sum(dim=1)
     return {
         **noise,
-        "entropy": torch.rand(rows, TOKENS, generator=generator),
+        "entropy": torch.rand(rows, tokens, generator=generator),
         "token_roles": roles,
         "turn_ids": torch.where(mask > 0, turns, -1),
         "response_mask": mask,
@@ -73,9 +75,20 @@ def gae(columns: Columns) -> object:
     )
 
 
-def weighting(name: str, **parameters: object) -> Method:
+def weighting(name: str, *, padding: bool = False, **parameters: object) -> Method:
+    """padding: the last group is of padding rows."""
     spec = build_weighting({"name": name, **parameters})
-    return lambda columns: compute_token_credit(columns, spec)
+    return lambda columns: compute_token_credit(columns, spec, valid_rows=_valid_rows(columns) if padding else None)
+
+
+def padding_copied(columns: Columns) -> object:
+    """ActFocus on copies of all columns without their padding rows, made before anything is read."""
+    rows = _valid_rows(columns)
+    return weighting("actfocus")({name: column[rows] for name, column in columns.items()})
+
+
+def _valid_rows(columns: Columns) -> torch.Tensor:
+    return columns["group_ids"] < columns["group_ids"].max()
 
 
 def _episodes(columns: Columns) -> Episodes:
@@ -111,6 +124,8 @@ METHODS: dict[str, Method] = {
     "estimator bilevel_gae": bilevel_gae,
     "credit uniform": weighting("uniform"),
     "credit actfocus": weighting("actfocus"),
+    "credit actfocus, padding rows": weighting("actfocus", padding=True),
+    "credit actfocus, padding copied first": padding_copied,
     "credit actfocus, placebo": weighting("actfocus", placebo=True),
     "credit action_only": weighting("action_only"),
     "credit entropy_quantile": weighting("entropy_quantile"),
@@ -133,28 +148,47 @@ def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, flo
     return seconds_each | {"ratio_to_grpo": ratio["median"], "low": ratio["low"], "high": ratio["high"]}
 
 
-def measure_memory(method: Method, columns: Columns) -> float:
-    """Most bytes that torch held at a time beyond the inputs, in columns of float32; the results are among them."""
+def measure_memory(method: Method, columns: Columns) -> int:
+    """Most bytes that torch held at a time beyond the inputs; the results are among them."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         method(columns)
     assert profiled.profiler is not None
     assert profiled.profiler.kineto_results is not None
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(held, default=0) / columns["scores"].nbytes
+    return max(held, default=0)
+
+
+def compare_memory(columns: Columns) -> dict[str, dict[str, float]]:
+    """MiB at the peak of each method, in blocks of rows as it is and in one piece."""
+    given = blocks.BLOCK_ELEMENTS
+    measured: dict[str, dict[str, float]] = {}
+    for name, elements in (("blocks", given), ("whole", columns["scores"].numel())):
+        blocks.BLOCK_ELEMENTS = elements  # type: ignore[misc]
+        for title, method in METHODS.items():
+            if "(verl)" not in title:
+                measured.setdefault(title, {})[name] = round(measure_memory(method, columns) / 2**20, 1)
+    blocks.BLOCK_ELEMENTS = given  # type: ignore[misc]
+    return {"inputs": {"MiB": round(sum(each.nbytes for each in columns.values()) / 2**20, 1)}, **measured}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--memory", action="store_true", help="measure no time, and compare blocks with whole columns")
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
     arguments = parser.parse_args()
-    columns = make_batch(ROWS)
+    columns = make_batch(arguments.rows, arguments.tokens)
+    if arguments.memory:
+        print(json.dumps(compare_memory(columns), indent=2))
+        return
     grpo(columns)
     measured = {"estimator grpo (verl)": {"seconds": median(seconds(grpo, columns) for _ in range(arguments.rounds))}}
     measured |= {name: measure_time(method, columns, arguments.rounds) for name, method in METHODS.items()}
     for name, line in measured.items():
-        line["peak_columns"] = round(measure_memory(METHODS.get(name, grpo), columns), 2)
+        line["peak_columns"] = round(measure_memory(METHODS.get(name, grpo), columns) / columns["scores"].nbytes, 2)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=2)
     (arguments.folder / "methods.json").write_text(text + "\n")

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.progress import StageProgress
-from actfocus_verl.policies import REPORT_NAME, TinyPolicyConfig, ensure_tiny_policy
+from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
+from actfocus_verl.run_files import TINY_POLICY_FILE
 
 DEFAULT_CACHE = Path(__file__).resolve().parents[1] / ".cache" / "tiny_policy"
 
@@ -30,7 +31,7 @@ def main() -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 2
-    print(_summary(json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))))
+    print(_summary(json.loads((folder / TINY_POLICY_FILE).read_text(encoding="utf-8"))))
     print(folder)
     return 0
 

@@ -1,4 +1,8 @@
-"""A large column a few rows at a time: float64 copies and indices of all of it would cost several times its memory."""
+"""A large column a few rows at a time, so that float64 copies and indices of all of it are never there at once.
+
+Measured (docs/performance.md): at 1,024 x 8,192 tokens ActFocus takes 66 MiB instead of 192, `bilevel_gae` 175 instead
+of 634. At 128 x 3,584 tokens the difference is 21 MiB at most.
+"""
 
 from __future__ import annotations
 

@@ -1,56 +1,11 @@
-"""Checks shared by the weightings: each failure is one line that names what was given and what to do."""
+"""Checks of tensors, shared by the methods: a ValueError in one line says what was given and what to do."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.errors import ConfigurationError
-
-NORMALIZE_MODES: Final[tuple[str, ...]] = ("batch", "mini_batch", "none")
-"""Scopes of :func:`actfocus_verl.credit.weighting.normalize`."""
-
-
-def check_number(key: str, value: object, *, low: float, high: float = math.inf, open_low: bool = False) -> None:
-    """Raise ConfigurationError unless ``value`` is a finite number in [low, high] (or (low, high] if ``open_low``)."""
-    if high < math.inf:
-        allowed = f"Choose a number in {'(' if open_low else '['}{low:g}, {high:g}]"
-    else:
-        allowed = f"Choose a number {'above' if open_low else 'of at least'} {low:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(key, value, f"is a {type(value).__name__}, not a number", allowed)
-    if not math.isfinite(value):
-        raise ConfigurationError(key, value, "is not finite", allowed)
-    if value < low or value > high or (open_low and value == low):
-        raise ConfigurationError(key, value, "is out of range", allowed)
-
-
-def check_normalize(mode: object) -> None:
-    """Raise ConfigurationError, listing the known modes, unless ``mode`` is one of them."""
-    check_choice("normalize", mode, choices=NORMALIZE_MODES)
-
-
-def check_choice(key: str, value: object, *, choices: Sequence[str]) -> None:
-    """Raise ConfigurationError, listing them, unless ``value`` is one of the choices."""
-    if value not in choices:
-        raise ConfigurationError(key, value, "is unknown", f"Choose one of {', '.join(choices)}")
-
-
-def check_count(key: str, value: object) -> None:
-    """Raise ConfigurationError unless ``value`` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(key, value, "must be a positive integer", "Choose 1 or more")
-
-
-def check_flag(key: str, value: object) -> None:
-    """Raise ConfigurationError unless ``value`` is a bool."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(key, value, f"is a {type(value).__name__}, not a bool", "Choose true or false")
 
 
 def check_roles(token_roles: Tensor) -> None:

@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-from actfocus_verl.credit.checks import check_count, check_number
+from actfocus_verl.checks import require_integer, require_number
 from actfocus_verl.credit.registry import F, Method, Params, Registry, is_path, keys_under, parameters
 from actfocus_verl.errors import ConfigurationError
 
@@ -68,11 +68,11 @@ class History:
 def _check_threshold(key: str, value: object) -> None:
     """A share in (0, 1], or None, which leaves the rule off."""
     if value is not None:
-        check_number(key, value, low=0, high=1, open_low=True)
+        require_number(key, value, low=0, high=1, open_low=True)
 
 
 def _check_success(*, success_below: object, evaluations: object) -> None:
-    check_count("evaluations", evaluations)
+    require_integer("evaluations", evaluations, low=1)
     _check_threshold("success_below", success_below)
 
 
@@ -86,7 +86,7 @@ def success(history: History, *, success_below: float | None = None, evaluations
 
 
 def _check_agreement(*, std_share_below: object, steps: object) -> None:
-    check_count("steps", steps)
+    require_integer("steps", steps, low=1)
     _check_threshold("std_share_below", std_share_below)
 
 
@@ -107,7 +107,7 @@ def agreement(history: History, *, std_share_below: float | None = None, steps: 
 
 def _check_empty(*, empty_steps: object) -> None:
     if empty_steps is not None:
-        check_count("empty_steps", empty_steps)
+        require_integer("empty_steps", empty_steps, low=1)
 
 
 @register_rule("empty", check=_check_empty)

@@ -15,18 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actfocus_verl.credit.checks import (
-    check_finite,
-    check_flag,
-    check_number,
-    check_roles,
-    check_rows,
-    check_same_shape,
-)
+from actfocus_verl.checks import require_choice, require_flag, require_number
+from actfocus_verl.credit.checks import check_finite, check_roles, check_rows, check_same_shape
 from actfocus_verl.credit.registry import register_weighting
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.credit.turns import Turns
-from actfocus_verl.errors import ConfigurationError
 
 ENTROPY_QUANTILE: Final = "entropy_quantile"
 AEM: Final = "aem"
@@ -233,23 +226,22 @@ def _mean_one(values: Tensor, present: Tensor, groups: Tensor) -> Tensor:
 
 def check_entropy_quantile(*, fraction: object) -> None:
     """Raise ConfigurationError unless ``fraction`` is a number in (0, 1]."""
-    check_number("fraction", fraction, low=0.0, high=1.0, open_low=True)
+    require_number("fraction", fraction, low=0.0, high=1.0, open_low=True)
 
 
 def check_aem(*, lam: object, gate: object, scope: object) -> None:
     """Raise ConfigurationError, naming key, value and range, unless the parameters of ``aem`` can work."""
-    check_number("lam", lam, low=-STRONGEST, high=STRONGEST)
-    check_number("gate", gate, low=0.0)
-    if scope not in SCOPES:
-        raise ConfigurationError("scope", scope, "is unknown", f"Choose one of {', '.join(SCOPES)}")
+    require_number("lam", lam, low=-STRONGEST, high=STRONGEST)
+    require_number("gate", gate, low=0.0)
+    require_choice("scope", scope, choices=SCOPES)
 
 
 def check_empg(*, k: object, k_future: object, zeta: object, center: object) -> None:
     """Raise ConfigurationError, naming key, value and range, unless the parameters of ``empg`` can work."""
-    check_number("k", k, low=0.0, high=STRONGEST)
-    check_number("k_future", k_future, low=0.0, high=STRONGEST)
-    check_number("zeta", zeta, low=0.0)
-    check_flag("center", center)
+    require_number("k", k, low=0.0, high=STRONGEST)
+    require_number("k_future", k_future, low=0.0, high=STRONGEST)
+    require_number("zeta", zeta, low=0.0)
+    require_flag("center", center)
 
 
 @register_weighting(ENTROPY_QUANTILE, required_columns=("entropy",), check=check_entropy_quantile, granularity="token")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from actfocus_verl.checks import require_number
 from actfocus_verl.columns import ANCHORS, GROUP_IDS, TURN_IDS, TURN_REWARDS, VALUES
 from actfocus_verl.credit.blocks import row_blocks
-from actfocus_verl.credit.checks import check_number
 from actfocus_verl.credit.episodes import Episodes, discounted_sums
 from actfocus_verl.credit.estimation import Advantages, Step, register_estimator
 
@@ -146,7 +146,7 @@ def _masked_sum(column: Tensor, mask: Tensor, of: Callable[[Tensor], Tensor]) ->
 
 
 def _check_gigpo(*, step_weight: object) -> None:
-    check_number("step_weight", step_weight, low=0.0)
+    require_number("step_weight", step_weight, low=0.0)
 
 
 @register_estimator(
@@ -180,7 +180,7 @@ def turn_ppo(step: Step) -> Advantages:
 
 
 def _check_bilevel_gae(*, high_level_gamma: object) -> None:
-    check_number("high_level_gamma", high_level_gamma, low=0.0, high=1.0)
+    require_number("high_level_gamma", high_level_gamma, low=0.0, high=1.0)
 
 
 @register_estimator(

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from actfocus_verl.credit.checks import check_choice, check_flag, check_number
+from actfocus_verl.checks import require_choice, require_flag, require_number
 from actfocus_verl.credit.registry import F, Method, Registry, keys_under
 from actfocus_verl.errors import ConfigurationError
 
@@ -143,9 +143,8 @@ def group_std(returns: Sequence[float]) -> float:
     return float(np.std(ordered, ddof=1))
 
 
-def _check_fraction(key: str, value: object, meaning: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigurationError(key, value, "not in (0, 1]", meaning)
+def _check_fraction(key: str, value: object) -> None:
+    require_number(key, value, low=0, high=1, open_low=True)
 
 
 def _check_none(*, ratio: object) -> None:
@@ -155,23 +154,23 @@ def _check_none(*, ratio: object) -> None:
 
 
 def _check_ratio(*, ratio: object) -> None:
-    _check_fraction("ratio", ratio, "It is the fraction of groups to keep.")
+    _check_fraction("ratio", ratio)
 
 
 def _check_scaling(*, loss_scaling: object) -> None:
-    check_choice("loss_scaling", loss_scaling, choices=tuple(_SCALINGS))
+    require_choice("loss_scaling", loss_scaling, choices=tuple(_SCALINGS))
 
 
 def _check_top_p(*, p: object, mass: object, eps: object, include_zero: object, loss_scaling: object) -> None:
-    _check_fraction("p", p, "It is the share of the mass to keep.")
-    check_choice("mass", mass, choices=_MASSES)
-    check_number("eps", eps, low=0)
-    check_flag("include_zero", include_zero)
+    _check_fraction("p", p)
+    require_choice("mass", mass, choices=_MASSES)
+    require_number("eps", eps, low=0)
+    require_flag("include_zero", include_zero)
     _check_scaling(loss_scaling=loss_scaling)
 
 
 def _check_min_p(*, p: object, loss_scaling: object) -> None:
-    _check_fraction("p", p, "It is the share of the largest deviation to reach.")
+    _check_fraction("p", p)
     _check_scaling(loss_scaling=loss_scaling)
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from actfocus_verl.checks import require_choice, require_flag, require_integer, require_number
 from actfocus_verl.columns import ANSWER_SCORES, CLIP_SCALES, GROUP_IDS, TURN_IDS, TURN_REWARDS
-from actfocus_verl.credit.checks import check_choice, check_count, check_flag, check_number
 from actfocus_verl.credit.episodes import Episodes, discounted_sums
 from actfocus_verl.credit.estimation import Advantages, Step, register_estimator
 from actfocus_verl.credit.estimators import sums_by
@@ -214,9 +214,9 @@ def _gains(step: Step, *, first_turn: bool) -> Gains:
 
 
 def _check_igpo(*, information_weight: object, pool: object, first_turn: object) -> None:
-    check_number("information_weight", information_weight, low=0.0)
-    check_choice("pool", pool, choices=POOLS)
-    check_flag("first_turn", first_turn)
+    require_number("information_weight", information_weight, low=0.0)
+    require_choice("pool", pool, choices=POOLS)
+    require_flag("first_turn", first_turn)
 
 
 @register_estimator("igpo", required_columns=_COLUMNS, check=_check_igpo, granularity="turn", family="Monte Carlo")
@@ -237,10 +237,10 @@ def igpo(step: Step, *, information_weight: float = 1.0, pool: str = "separate",
 
 
 def _check_a2tgpo(*, alpha: object, clip_beta: object, min_group_size: object, first_turn: object) -> None:
-    check_number("alpha", alpha, low=0.0)
-    check_number("clip_beta", clip_beta, low=0.0, high=1.0)
-    check_count("min_group_size", min_group_size)
-    check_flag("first_turn", first_turn)
+    require_number("alpha", alpha, low=0.0)
+    require_number("clip_beta", clip_beta, low=0.0, high=1.0)
+    require_integer("min_group_size", min_group_size, low=1)
+    require_flag("first_turn", first_turn)
 
 
 def _a2tgpo_gives(params: Params) -> tuple[str, ...]:

@@ -31,8 +31,11 @@ from typing import Any, Final, Generic, TypeVar
 
 from torch import Tensor
 
-from actfocus_verl.credit.checks import check_flag, check_normalize
+from actfocus_verl.checks import require_choice, require_flag
 from actfocus_verl.errors import ConfigurationError
+
+NORMALIZE_MODES: Final = ("batch", "mini_batch", "none")
+"""Scopes of :func:`actfocus_verl.credit.weighting.normalize`."""
 
 Params = Mapping[str, Any]
 RequiredColumns = Sequence[str] | Callable[[Params], Sequence[str]]
@@ -283,8 +286,8 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     options.pop("action_span", None)  # says what the roles are made of: the rollout room reads it
     with keys_under(WEIGHTINGS.section):
         definition = WEIGHTINGS.get(name)
-        check_normalize(mode)
-        check_flag("placebo", placebo)
+        require_choice("normalize", mode, choices=NORMALIZE_MODES)
+        require_flag("placebo", placebo)
         also = ("name", "normalize", "placebo", "action_span")
         params = WEIGHTINGS.complete(str(name), definition, options, also=also)
     return WeightingSpec(str(name), definition, params, mode, definition.columns_for(params), placebo)

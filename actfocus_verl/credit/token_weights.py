@@ -123,24 +123,19 @@ def all_rows(token_roles: Tensor) -> Tensor:
 class _ValidColumns(Mapping[str, Tensor]):
     """A batch's columns without its padding rows; reading one that is not there says how to get it.
 
-    Rows are selected when a column is read, and not at all without padding rows: a copy of every column would double
-    the memory of the step.
+    Rows are selected when a column is read, and not at all without padding rows. To copy all columns first would more
+    than double the step's memory: docs/performance.md has the figures.
     """
 
     def __init__(self, columns: Mapping[str, Tensor], rows: Tensor) -> None:
         self._columns = columns
         self._rows = rows
-        self._token_roles: Tensor | None = None
+        read = [name for name in ("token_roles", "response_mask") if name in columns]
+        self._token_roles = response_roles({name: _select(columns[name], rows) for name in read})
 
     def __getitem__(self, name: str) -> Tensor:
         if name == "token_roles":
-            if self._token_roles is None:
-                kept = {key: self._read(key) for key in ("token_roles", "response_mask") if key in self._columns}
-                self._token_roles = response_roles(kept)
             return self._token_roles
-        return self._read(name)
-
-    def _read(self, name: str) -> Tensor:
         if name not in self._columns:
             raise ValueError(
                 f"the weighting reads the column {name!r}, the batch has {', '.join(sorted(self))}; if the trainer can "

@@ -20,17 +20,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.credit.blocks import row_blocks
-from actfocus_verl.credit.checks import (
-    check_finite,
-    check_normalize,
-    check_number,
-    check_roles,
-    check_rows,
-    check_same_shape,
-    count_tokens_and_rows,
-)
-from actfocus_verl.credit.registry import register_weighting
+from actfocus_verl.credit.checks import check_finite, check_roles, check_rows, check_same_shape, count_tokens_and_rows
+from actfocus_verl.credit.registry import NORMALIZE_MODES, register_weighting
 from actfocus_verl.credit.signals import ENERGY, GAUGE_FREE_ENERGY, REFERENCE_ENTROPY
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
@@ -160,7 +153,7 @@ def normalize(
         ConfigurationError: unknown mode.
         ValueError: shapes differ, ids are missing, or a response token's weight is negative, NaN or infinite.
     """
-    check_normalize(mode)
+    require_choice("normalize", mode, choices=NORMALIZE_MODES)
     check_roles(token_roles)
     check_same_shape("weights", weights, token_roles)
     kept, counts, sums = _response_weights(weights.detach(), token_roles)
@@ -218,13 +211,12 @@ def _scale(counts: Tensor, sums: Tensor) -> Tensor:
 
 def check_actfocus(*, alpha: object, beta: object, format_weight: object, eps: object, signal: object = ENERGY) -> None:
     """Raise ConfigurationError, naming key, value and range, unless the parameters of ``actfocus`` can work."""
-    check_number("alpha", alpha, low=0.0, high=1.0)
-    check_number("beta", beta, low=0.0)
+    require_number("alpha", alpha, low=0.0, high=1.0)
+    require_number("beta", beta, low=0.0)
     if format_weight is not None:
-        check_number("format_weight", format_weight, low=0.0)
-    check_number("eps", eps, low=0.0, open_low=True)
-    if signal not in ACTFOCUS_SIGNALS:
-        raise ConfigurationError("signal", signal, "is unknown", f"Choose one of {', '.join(ACTFOCUS_SIGNALS)}")
+        require_number("format_weight", format_weight, low=0.0)
+    require_number("eps", eps, low=0.0, open_low=True)
+    require_choice("signal", signal, choices=ACTFOCUS_SIGNALS)
 
 
 def read_signal(columns: Mapping[str, Tensor], signal: str) -> Tensor:

@@ -20,6 +20,7 @@ from actfocus_verl.evaluation.episodes import EpisodeKey, EpisodeRecord
 from actfocus_verl.evaluation.folder import EPISODES_FILE, read_finished
 from actfocus_verl.files import append_json
 from actfocus_verl.reporting.run_folder import Record
+from actfocus_verl.run_files import kept_lines
 
 ENERGY_FILE: Final = "energy.jsonl"
 """The model on the first line, then the energies of an episode a line, in the folder of the diagnosis."""
@@ -82,7 +83,7 @@ class EnergyFile:
     def __init__(self, folder: Path, model: Mapping[str, Any]) -> None:
         self._path = folder / ENERGY_FILE
         self.energies: Energies = {}
-        lines = self._whole_lines()
+        lines = [dict(json.loads(line)) for line in kept_lines(self._path)]
         if not lines:
             append_json(self._path, {"model": dict(model)})
         elif lines[0].get("model") != dict(model):
@@ -95,17 +96,6 @@ class EnergyFile:
         """Keep those of one episode."""
         self.energies[key] = energies
         append_json(self._path, {"board": key.board, "repeat": key.repeat, ENERGY: energies})
-
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        """The file's lines, of which one that was cut short at the end is removed."""
-        if not self._path.exists():
-            return []
-        data = self._path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            with self._path.open("r+b") as file:
-                file.truncate(len(whole))
-        return [dict(json.loads(line)) for line in whole.splitlines()]
 
 
 @torch.no_grad()

@@ -20,8 +20,8 @@ import torch
 from actfocus_verl.credit.tokens import RESPONSE_ROLES
 from actfocus_verl.diagnosis.samples import StepSample
 from actfocus_verl.diagnosis.tokens import ROLE_NAMES, FloatArray, IntArray, Tokens, role_means, role_shares
-from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.models import UNREADABLE
+from actfocus_verl.errors import ConfigurationError, first_line, one_line
+from actfocus_verl.hub import UNREADABLE
 
 SCORE: Final = "score"
 """The row of a table for the norms without a factor."""
@@ -37,12 +37,12 @@ def load_policy(path: str, device: str) -> torch.nn.Module:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        problem = f"torch cannot use it here ({str(error).splitlines()[0]})"
+        problem = f"torch cannot use it here ({first_line(error)})"
         raise ConfigurationError("device", device, problem, "Write device=cpu") from error
     try:
         model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     except UNREADABLE as error:
-        problem = f"cannot be loaded ({' '.join(str(error).split())[:300]})"
+        problem = f"cannot be loaded ({one_line(error, 300)})"
         raise ConfigurationError("model", path, problem, "Name a complete model") from error
     return model.eval().to(place)
 

@@ -18,6 +18,7 @@ from actfocus_verl.credit.token_weights import response_roles
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reporting.run_folder import Record, RunFolder
+from actfocus_verl.run_files import rollouts_file
 
 _TOKEN_COLUMNS: Final = {"responses": torch.int64} | {name: getattr(torch, COLUMNS[name].dtype) for name in RECORDED}
 _REQUIRED: Final = ("responses", "response_mask", "token_roles", "prompt_ids", "group", "return")
@@ -119,7 +120,7 @@ def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
     for number in steps:
         records = run.rollouts(number)
         if records:
-            samples.append(step_sample(run.path / "rollouts" / f"{number}.jsonl", number, records))
+            samples.append(step_sample(rollouts_file(run.path, number), number, records))
     if not samples:
         raise ConfigurationError(
             "run",

@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from actfocus_verl.environments.checks import finite_number, require_integer, require_number
 from actfocus_verl.environments.scripted import ScriptedPlayer, random_player
 from actfocus_verl.environments.settings import Limits, WorldConfig
 from actfocus_verl.environments.splits import hex_digest, stable_hash
@@ -31,10 +30,7 @@ __all__ = [
     "Observation",
     "StepResult",
     "World",
-    "finite_number",
     "observe",
-    "require_integer",
-    "require_number",
 ]
 
 Action: TypeAlias = Any

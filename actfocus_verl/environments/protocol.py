@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actfocus_verl.checks import finite_number
 from actfocus_verl.environments.answers import action_rules as action_rules  # worlds written for 0.1 find it here
 from actfocus_verl.environments.base import Observation, World, observe
-from actfocus_verl.environments.checks import finite_number
 from actfocus_verl.environments.settings import Limits
 from actfocus_verl.errors import ConfigurationError
 

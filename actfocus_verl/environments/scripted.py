@@ -13,9 +13,8 @@ from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
+from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.environments.answers import join_actions
-from actfocus_verl.environments.checks import require_number
-from actfocus_verl.errors import ConfigurationError
 
 Coupling = Literal["loose", "coupled"]
 COUPLINGS: Final[tuple[Coupling, ...]] = ("loose", "coupled")
@@ -66,8 +65,7 @@ class ScriptedPlayer:
         self, world: Any, rng: np.random.Generator, *, coupling: str = "loose", skill: float | None = None
     ) -> str:
         """One reply to the present state of `world`, which is left as it is. skill: None for the player's own."""
-        if coupling not in COUPLINGS:
-            raise ConfigurationError("coupling", coupling, "unknown coupling", f"Use one of: {', '.join(COUPLINGS)}")
+        require_choice("coupling", coupling, choices=COUPLINGS)
         chance = self.skill[coupling] if skill is None else skill
         require_number("skill", chance, low=0.0, high=1.0)
         actions = self.plan(world, rng, chance)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from actfocus_verl.environments.checks import require_integer, require_number
+from actfocus_verl.checks import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 
 C = TypeVar("C", bound="WorldConfig")
@@ -35,7 +35,7 @@ class Limits:
     def __post_init__(self) -> None:
         for key in ("max_turns", "max_actions_per_turn", "max_actions_per_episode", "max_words", "max_turn_tokens"):
             require_integer(f"env.{key}", getattr(self, key), low=1)
-        require_number("env.format_penalty", self.format_penalty, low=float("-inf"), high=0.0)
+        require_number("env.format_penalty", self.format_penalty, high=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

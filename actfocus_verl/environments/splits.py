@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from actfocus_verl.checks import require_choice
 from actfocus_verl.errors import ConfigurationError
 
 SPLITS = ("train", "evaluation", "test")
@@ -46,8 +47,7 @@ def split_of(canonical: str) -> str:
 
 def require_split(split: str) -> None:
     """Raise ConfigurationError unless `split` is known."""
-    if split not in SPLITS:
-        raise ConfigurationError("env.split", split, "unknown split", f"Use one of: {', '.join(SPLITS)}")
+    require_choice("env.split", split, choices=SPLITS)
 
 
 def require_index(index: int, split: str, size: int | None) -> None:

@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
 from actfocus_verl.environments import known_presets, make_world
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
+from actfocus_verl.run_files import CONFIG_FILE
 
 PLATFORMS = ("cpu", "gpu")
 SERVER_APIS = ("completions", "chat")
@@ -103,7 +104,7 @@ class RunDefaults:
     def read(cls, run: Path) -> RunDefaults:
         """Raises ConfigurationError when the run has no readable `config.yaml`."""
         try:
-            config = OmegaConf.load(run / "config.yaml")
+            config = OmegaConf.load(run / CONFIG_FILE)
             prompt, response = int(config.data.max_prompt_length), int(config.data.max_response_length)
             world: dict[str, Any] = OmegaConf.to_container(config.env)  # type: ignore[assignment]
             template = template_options(config.data)
@@ -117,7 +118,7 @@ class RunDefaults:
             TypeError,
             ValueError,
         ) as error:
-            problem = f"its config.yaml cannot be read ({' '.join(str(error).split())})"
+            problem = f"its {CONFIG_FILE} cannot be read ({one_line(error)})"
             raise ConfigurationError("model", str(run), problem, "Name the merged model's folder instead") from error
 
 

@@ -20,9 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.sampling import EvaluationError
+from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, STEP_FOLDER, saved_steps, tracked_step
 
-_LATEST = "latest_checkpointed_iteration.txt"
-"""verl writes it once a checkpoint is complete."""
 _FSDP_CONFIG = "fsdp_config.json"
 _MERGER = "actfocus_verl.integration.merger"
 _REFUSED = 2
@@ -40,7 +39,7 @@ class Checkpoint:
     @property
     def actor(self) -> Path:
         """verl's folder of the actor."""
-        return self.run / "checkpoints" / f"global_step_{self.step}" / "actor"
+        return self.run / CHECKPOINTS_FOLDER / f"{STEP_FOLDER}{self.step}" / "actor"
 
     @property
     def tokenizer(self) -> Path:
@@ -50,7 +49,7 @@ class Checkpoint:
     @property
     def merged(self) -> Path:
         """The Hugging Face folder, once it is merged."""
-        return self.run / "merged" / f"global_step_{self.step}"
+        return self.run / "merged" / f"{STEP_FOLDER}{self.step}"
 
     @property
     def is_merged(self) -> bool:
@@ -65,8 +64,8 @@ def find_checkpoint(run: Path, step: int | None, key: str = "model") -> Checkpoi
 
     key: the setting that named the run.
     """
-    folder = run / "checkpoints"
-    steps = sorted(int(path.name.rpartition("_")[2]) for path in folder.glob("global_step_*") if _is_checkpoint(path))
+    folder = run / CHECKPOINTS_FOLDER
+    steps = [each for each in saved_steps(folder) if Checkpoint(run, each).actor.is_dir()]
     missing = {each: _missing(Checkpoint(run, each).actor) for each in steps}
     whole = [each for each in steps if not missing[each]]
     if not whole:
@@ -152,16 +151,12 @@ def _require_own_adapter(checkpoint: Checkpoint) -> None:
         return
     key = "actor_rollout_ref.model.lora_adapter_path"
     try:
-        given = OmegaConf.select(OmegaConf.load(checkpoint.run / "config.yaml"), key)
+        given = OmegaConf.select(OmegaConf.load(checkpoint.run / CONFIG_FILE), key)
     except (OSError, yaml.YAMLError, OmegaConfBaseException):
         return  # a run without a configuration: what verl itself wrote down holds
     if given is not None:
         problem = "the run went on from this adapter, and its checkpoint does not say of which kind that is"
         raise ConfigurationError(key, given, problem, f"Copy its adapter_config.json to {actor}")
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    return folder.name.rpartition("_")[2].isdecimal() and (folder / "actor").is_dir()
 
 
 def _missing(actor: Path) -> str:
@@ -178,7 +173,5 @@ def _missing(actor: Path) -> str:
 
 def _latest(folder: Path, whole: list[int]) -> int:
     """What verl noted as complete; without such a note, the highest step."""
-    try:
-        return int((folder / _LATEST).read_text())
-    except (OSError, ValueError):
-        return whole[-1]
+    noted = tracked_step(folder) or ""
+    return int(noted) if noted.isdecimal() else whole[-1]

@@ -15,6 +15,7 @@ import psutil
 from omegaconf import OmegaConf
 
 from actfocus_verl.command import STOP_SIGNALS
+from actfocus_verl.errors import one_line
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.rollout import Reply
 
@@ -123,7 +124,7 @@ class LocalEngine:
             stream = self._engine.generate({"prompt_token_ids": request.prompt_ids}, sampling, uuid4().hex)
             reply = [output async for output in stream][-1].outputs[0]
         except (EngineDeadError, EngineGenerateError) as error:
-            raise EvaluationError(f"vLLM's engine failed: {' '.join(str(error).split())}") from error
+            raise EvaluationError(f"vLLM's engine failed: {one_line(error)}") from error
         return Reply(list(reply.token_ids), finish_reason=str(reply.finish_reason))
 
 
@@ -141,5 +142,4 @@ def _start(platform: str, arguments: dict[str, Any]) -> Any:
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except Exception as error:  # whatever vLLM raises for a model, an argument or a machine it cannot use
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise EvaluationError(f"vLLM's engine did not start: {reason[:500]}") from error
+        raise EvaluationError(f"vLLM's engine did not start: {one_line(error, 500)}") from error

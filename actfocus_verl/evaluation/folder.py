@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
-from actfocus_verl.files import append_json, json_text, write_json
+from actfocus_verl.files import append_json, json_text, timestamp, write_json
 from actfocus_verl.launch.claim import CLAIM_FILE, LOCK_FILE, FolderClaim
 from actfocus_verl.launch.record import installed_versions, source_commit
+from actfocus_verl.run_files import kept_lines
 
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"
@@ -102,7 +102,7 @@ class EvaluationFolder:
 
     def begin(self) -> None:
         """Write the settings down, before the first episode of this start."""
-        self._start = {"started": _now(), "commit": source_commit(), "versions": installed_versions()}
+        self._start = {"started": timestamp(), "commit": source_commit(), "versions": installed_versions()}
         self._write("running", None)
 
     def append(self, record: EpisodeRecord) -> None:
@@ -133,24 +133,13 @@ class EvaluationFolder:
 
     def _read_records(self) -> list[EpisodeRecord]:
         """The episodes of the file, from which a line cut short at its end is removed."""
-        path = self.path / EPISODES_FILE
-        if not path.exists():
-            return []
-        data = path.read_bytes()
-        complete = data[: data.rfind(b"\n") + 1]
-        if len(complete) < len(data):
-            with path.open("r+b") as file:
-                file.truncate(len(complete))
-        return [_record(self.path, number, line) for number, line in enumerate(complete.splitlines(), start=1)]
+        lines = kept_lines(self.path / EPISODES_FILE)
+        return [_record(self.path, number, line) for number, line in enumerate(lines, start=1)]
 
     def _write(self, status: str, summary: Mapping[str, Any] | None) -> None:
         starts = [
             *self._earlier_starts,
-            {**self._start, "ended": None if status == "running" else _now(), "status": status},
+            {**self._start, "ended": None if status == "running" else timestamp(), "status": status},
         ]
         entry = {"settings": self._settings, "status": status, "starts": starts, "summary": summary}
         write_json(self.path / EVALUATION_FILE, entry)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
+from actfocus_verl.hub import HUB_ID, UNREADABLE
 from actfocus_verl.rollout import ChatCodec
 from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY, TEMPLATE_KEY
+from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 _WEIGHTS = ("*.safetensors", "*.bin")
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
-"""What transformers raises for a folder or an id it cannot make sense of."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,11 @@ def find_model(name: str, step: int | None) -> NamedModel:
         if (folder / "config.json").is_file():
             _require_no_step(step)
             return NamedModel(str(folder), is_folder=True)
-        if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
+        if (folder / CONFIG_FILE).is_file() or (folder / CHECKPOINTS_FOLDER).is_dir():
             return NamedModel(str(folder), is_folder=True, checkpoint=find_checkpoint(folder, step))
-        problem = "the folder holds neither a model (config.json) nor a run (config.yaml, checkpoints)"
+        problem = f"the folder holds neither a model (config.json) nor a run ({CONFIG_FILE}, {CHECKPOINTS_FOLDER})"
         raise ConfigurationError("model", name, problem, "Name one of the two")
-    if folder.exists() or not _HUB_ID.match(name):
+    if folder.exists() or not HUB_ID.match(name):
         raise ConfigurationError(
             "model", name, "is not a folder", "Name a folder, or a Hugging Face id: organisation/name"
         )
@@ -97,7 +95,7 @@ def read_model(path: str, template_options: Mapping[str, object] | None = None) 
         network: Any = AutoConfig.from_pretrained(path)
         tokenizer: Any = AutoTokenizer.from_pretrained(path)
     except UNREADABLE as error:
-        problem = f"its configuration and tokenizer cannot be read ({' '.join(str(error).split())[:300]})"
+        problem = f"its configuration and tokenizer cannot be read ({one_line(error, 300)})"
         raise ConfigurationError("model", path, problem, "Name a complete model") from error
     text = network.get_text_config()
     return ModelFiles(

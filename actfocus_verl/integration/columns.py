@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
+import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.workers.utils.padding import response_to_nested
 
 from actfocus_verl.columns import ANY_LOOP, COLUMNS, given_by, of_turns
 from actfocus_verl.errors import ConfigurationError
@@ -159,3 +161,13 @@ def method_columns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torc
     turns = of_turns(data.keys())
     columns = padded_columns(data.select(*(name for name in data.keys() if name not in turns)))  # noqa: SIM118
     return columns | padded_turns(data.select(*turns), valid_rows) if turns else columns
+
+
+def write_columns(batch: KVBatchMeta, columns: Mapping[str, torch.Tensor], nested_mask: torch.Tensor) -> KVBatchMeta:
+    """Store (B, T) columns in the queue, cut to each row's response; return the batch, which then names them.
+
+    nested_mask: the response mask, jagged, as the queue gives it.
+    """
+    nested = {name: response_to_nested(column, nested_mask) for name, column in columns.items()}
+    fields = TensorDict(nested, batch_size=len(batch.keys))
+    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)

@@ -1,9 +1,9 @@
 """The advantage estimators of `credit.estimation` in verl's registry, and the columns they need.
 
 verl hands a registered estimator the token rewards, the response mask, the prompt ids and the configuration, and
-fetches no other column for it: neither ours nor the critic's values. So the trainer fetches them (`step_inputs`) and
-keeps them while verl's `_compute_advantage` runs, which calls the estimator. KL in the reward, rollout correction and
-what is written back stay verl's.
+fetches no other column for it: neither ours nor the critic's values. So the trainer fetches them (`fetch_inputs`) and
+lends them while verl's `_compute_advantage` runs, which calls the estimator. KL in the reward, rollout correction and
+the advantages written back stay verl's; the columns that an estimator adds are written by the trainer.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import AdvantageEstimator, compute_grpo_outcome_advantage, register_adv_est
-from verl.workers.utils.padding import response_to_nested
 
 from actfocus_verl.columns import CLIP_SCALES, GROUP_IDS, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes
@@ -78,30 +76,23 @@ def require_single_outputs(name: str, keys: Sequence[str]) -> None:
 
 
 @contextmanager
-def step_inputs(spec: EstimatorSpec | None, batch: KVBatchMeta, metrics: dict[str, Any]) -> Iterator[StepInputs | None]:
-    """Fetch what the estimator needs of a batch, keep it for its call, and store the columns that it adds.
+def lent(inputs: StepInputs | None) -> Iterator[None]:
+    """Let the registered estimator find its inputs while the block runs; None for an estimator of verl's.
 
-    None for an estimator of verl's.
+    What it made is in the inputs afterwards: whoever lent them writes it.
+    """
+    token = _STEP.set(inputs)
+    try:
+        yield
+    finally:
+        _STEP.reset(token)
+
+
+def fetch_inputs(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
+    """Fetch the columns of a batch that the estimator declares.
 
     Raises ConfigurationError when the agent loop gives no such columns, ValueError when they contradict each other.
     """
-    if spec is None:
-        yield None
-        return
-    inputs = _fetch(spec, batch)
-    token = _STEP.set(inputs)
-    try:
-        yield inputs
-    finally:
-        _STEP.reset(token)
-    metrics.update(inputs.metrics)
-    if inputs.written:
-        nested = {name: response_to_nested(column, inputs.nested_mask) for name, column in inputs.written.items()}
-        fields = TensorDict(nested, batch_size=len(batch.keys))
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
-
-
-def _fetch(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
     declared = [name for name in spec.required_columns if name != GROUP_IDS]
     names = list(dict.fromkeys([*declared, "response_mask", "rm_scores"]))
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)

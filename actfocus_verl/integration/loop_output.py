@@ -12,9 +12,9 @@ import torch
 from pydantic import model_validator
 from verl.experimental.agent_loop import AgentLoopOutput
 
+from actfocus_verl.checks import finite_number
 from actfocus_verl.columns import COLUMNS, OWN_LOOP, TOKEN_ROLES, TURN_IDS, given_by
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments.base import finite_number
 from actfocus_verl.integration.columns import NO_NUMBER, PROBE_COLUMNS
 
 _OF_TOKENS = ("response_mask", "response_logprobs", TOKEN_ROLES, TURN_IDS)

@@ -18,9 +18,9 @@ from omegaconf import OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from actfocus_verl.checks import finite_number
 from actfocus_verl.columns import TURN_REWARDS
 from actfocus_verl.config import DROP_NONFINITE, has_world
-from actfocus_verl.environments.base import finite_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import NO_NUMBER, conversation_rows, group_and_session, plain
 from actfocus_verl.integration.loop_output import name_no_number

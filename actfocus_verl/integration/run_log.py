@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,10 @@ from transfer_queue import KVBatchMeta
 from actfocus_verl.columns import RECORDED
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
-from actfocus_verl.files import append_json, json_text
+from actfocus_verl.files import append_json, json_text, write_text
 from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session, last_outputs, output_index
 from actfocus_verl.rollout import TokenDecoder
-
-METRICS_FILE = "metrics.jsonl"
-EVALUATIONS_FILE = "evaluations.jsonl"
-ROLLOUTS_FOLDER = "rollouts"
+from actfocus_verl.run_files import EVALUATIONS_FILE, METRICS_FILE, complete_lines, rollouts_file
 
 
 class RunLog:
@@ -123,9 +120,9 @@ class RunLog:
         chosen = first_conversations(keys, self.rollouts_a_step)
         data = tq.kv_batch_get(keys=chosen, partition_id=batch.partition_id)
         decoder = TokenDecoder(tokenizer)
-        folder = self.folder / ROLLOUTS_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{step}.jsonl").open("w", encoding="utf-8") as file:
+        path = rollouts_file(self.folder, step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
             for row, last in enumerate(last_outputs(chosen)):
                 entry = _rollout(data, row, chosen[row], step, decoder)
                 file.write(json_text(entry | {"return": float(data["rm_scores"][last].sum())}) + "\n")
@@ -200,12 +197,7 @@ def _keep_lines(path: Path, keep: Any) -> list[dict[str, Any]]:
     """Rewrite a JSON-lines file with the lines `keep` accepts, and return them; a half-written last line is dropped."""
     if not path.exists():
         return []
-    read = ((text, json.loads(text)) for text in _complete_lines(path.read_text()))
+    read = ((text, json.loads(text)) for text in complete_lines(path.read_bytes()))
     kept = [(text, line) for text, line in read if keep(line)]
-    path.with_suffix(".tmp").write_text("".join(text + "\n" for text, _ in kept))
-    path.with_suffix(".tmp").replace(path)
+    write_text(path, "".join(text.decode() + "\n" for text, _ in kept))
     return [line for _, line in kept]
-
-
-def _complete_lines(text: str) -> Iterable[str]:
-    return text.split("\n")[:-1]

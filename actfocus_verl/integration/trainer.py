@@ -19,7 +19,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
-from verl.workers.utils.padding import response_from_nested, response_to_nested
+from verl.workers.utils.padding import response_from_nested
 
 from actfocus_verl.columns import (
     ANSWER_SCORES,
@@ -57,10 +57,11 @@ from actfocus_verl.integration.columns import (
     require_columns,
     require_lengths,
     valid_rows_of,
+    write_columns,
 )
 from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.episode_metrics import episode_metrics
-from actfocus_verl.integration.estimators import register, require_single_outputs, step_inputs
+from actfocus_verl.integration.estimators import fetch_inputs, lent, register, require_single_outputs
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
@@ -259,8 +260,13 @@ class TokenCreditMixin:
         Tokens outside an estimator's update set are dropped in between, so that no weighting sees them. Those that a
         rollout correction rejects are out of verl's response mask already; they leave its count of tokens here.
         """
-        with step_inputs(self.estimator, batch, metrics) as inputs:
+        inputs = None if self.estimator is None else fetch_inputs(self.estimator, batch)
+        with lent(inputs):
             batch = super()._compute_advantage(batch, metrics)  # type: ignore[misc]
+        if inputs is not None:
+            metrics.update(inputs.metrics)
+            if inputs.written:
+                write_columns(batch, inputs.written, inputs.nested_mask)
         self._nothing_to_update = False
         update_set = None if inputs is None else inputs.update_set
         if update_set is not None or rejects_tokens(self.config):
@@ -306,10 +312,7 @@ class TokenCreditMixin:
                 conversation_ids(batch.keys),
             )
             metrics.update(group_metrics(groups))
-        nested = {name: response_to_nested(column, nested_mask) for name, column in written.items()}
-        fields = TensorDict(nested, batch_size=len(batch.keys))
-        # The returned batch names the new column: the actor fetches only named ones.
-        return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        return write_columns(batch, written, nested_mask)  # naming the new column: the actor fetches only named ones
 
     def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)  # type: ignore[misc]

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import torch
 import transfer_queue as tq
-from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.workers.utils.padding import response_to_nested
 
-from actfocus_verl.integration.columns import padded_columns
+from actfocus_verl.integration.columns import padded_columns, write_columns
 
 _MASKS = ("response_mask", "loss_mask")
 """verl's loss reads the first one and counts its tokens by the second."""
@@ -31,6 +29,4 @@ def keep_only(batch: KVBatchMeta, update_set: torch.Tensor | None) -> tuple[KVBa
     count = int((kept != 0).sum())
     if count == 0:
         return batch, 0
-    nested = response_to_nested(kept, data["response_mask"])
-    fields = TensorDict(dict.fromkeys(_MASKS, nested), batch_size=len(batch.keys))
-    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields), count
+    return write_columns(batch, dict.fromkeys(_MASKS, kept), data["response_mask"]), count

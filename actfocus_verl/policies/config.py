@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from typing import Any, Final
 
+from actfocus_verl.checks import require_choice, require_integer, require_number
 from actfocus_verl.environments import COUPLINGS, known_presets, scripted_player
-from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import json_text
 from actfocus_verl.policies.demonstrations import conversation
@@ -56,8 +56,8 @@ class TinyPolicyConfig:
 
     def __post_init__(self) -> None:
         scripted_player(self.env)
-        _require_one_of("tiny.preset", self.preset, known_presets(self.env))
-        _require_one_of("tiny.coupling", self.coupling, COUPLINGS)
+        require_choice("tiny.preset", self.preset, choices=known_presets(self.env))
+        require_choice("tiny.coupling", self.coupling, choices=COUPLINGS)
         require_integer("tiny.seed", self.seed, low=0)
         for name in ("skill", "learning_rate"):
             if getattr(self, name) is not None:
@@ -107,8 +107,3 @@ def cache_key(config: TinyPolicyConfig) -> str:
     content = json_text([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, taught, demonstrations], sort_keys=True)
     env = config.env.replace(":", ".")  # of a world named by the path of its class
     return f"{env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"
-
-
-def _require_one_of(key: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigurationError(key, value, "unknown value", f"Use one of: {', '.join(known)}")

@@ -29,9 +29,7 @@ from actfocus_verl.policies.reproducible import reproducible
 from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import new_model, supervised_example, train
 from actfocus_verl.rollout import ChatCodec
-
-REPORT_NAME = "tiny_policy.json"
-"""Beside the weights: the config, seconds by phase, and the play of the finished policy."""
+from actfocus_verl.run_files import TINY_POLICY_FILE
 
 _WAITING_SECONDS = 5.0
 """How often one that waits for another process's build says so."""
@@ -130,7 +128,7 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer 
             report["evaluation"] = evaluate_policy(config, model, tokenizer, partial(observe, "evaluating"))
             clock.lap("evaluation")
     report["seconds"] = clock.seconds
-    write_json(folder / REPORT_NAME, report)
+    write_json(folder / TINY_POLICY_FILE, report)
     return report
 
 

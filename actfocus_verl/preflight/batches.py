@@ -8,10 +8,10 @@ from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.checks import require_integer
 from actfocus_verl.config import has_reference, require_deviation
 from actfocus_verl.credit.estimation import traits_of
 from actfocus_verl.credit.filters import build_filter
-from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.platforms.value_model import FLASH_ATTENTION
 from actfocus_verl.preflight.derived import MINI_BATCH, kept_groups

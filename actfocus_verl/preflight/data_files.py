@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, first_line
 
 _REMOTE: Final = re.compile(r"[a-z0-9]+://")
 _ARRAY_BYTES: Final = 1 << 22
@@ -63,8 +63,7 @@ def _parquet(key: str, path: Path) -> Sample:
             names, count = tuple(file.schema_arrow.names), file.metadata.num_rows
             batch = next(file.iter_batches(batch_size=1), None) if count else None
     except (OSError, pyarrow.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _unreadable(key, path, f"no Parquet file ({reason})") from error
+        raise _unreadable(key, path, f"no Parquet file ({first_line(error)})") from error
     found = batch.to_pylist() if batch is not None else []
     return Sample(found[0] if found else {}, names, count)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.checks import require_integer
 from actfocus_verl.config import has_world
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments import split_size
-from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"

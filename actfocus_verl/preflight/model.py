@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from actfocus_verl.config import has_world, template_options, world_overrides
 from actfocus_verl.environments import make_world
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, first_line
+from actfocus_verl.hub import HUB_ID, UNREADABLE
 from actfocus_verl.preflight.machine import warn_of_logits
 from actfocus_verl.rollout import ChatCodec, Episode, TokenDecoder
 from actfocus_verl.rollout.templates import MODEL_KEY
@@ -26,7 +27,6 @@ _Made = TypeVar("_Made")
 
 PATH: Final = "actor_rollout_ref.model.path"
 
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?\Z")
 _REMOTE: Final = re.compile(r"[a-z0-9]+://")
 _PARTS: Final = {
     "config.json": ("config.json",),
@@ -37,8 +37,6 @@ _PARTS: Final = {
 _SAMPLED_BOARDS: Final = 256
 """Boards of each split whose first prompt is measured."""
 _UNBOUNDED: Final = 1 << 30
-_UNREADABLE: Final = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError)
-"""What transformers raises for a folder or an id it cannot make sense of."""
 
 
 def check_model(config: DictConfig) -> None:
@@ -85,7 +83,7 @@ def _require_folder_or_id(model: DictConfig) -> None:
                 raise ConfigurationError(
                     PATH, path, f"the folder holds no {part} ({', '.join(names)})", "Use a complete Hugging Face folder"
                 )
-    elif folder.exists() or not (_HUB_ID.match(path) or _REMOTE.match(path)):
+    elif folder.exists() or not (HUB_ID.match(path) or _REMOTE.match(path)):
         raise ConfigurationError(
             PATH,
             path,
@@ -98,11 +96,9 @@ def _load(factory: Any, what: str, model: DictConfig) -> Any:
     own_path = model.tokenizer_path if factory is AutoTokenizer else model.hf_config_path
     try:
         return factory.from_pretrained(own_path or model.path, trust_remote_code=model.trust_remote_code)
-    except _UNREADABLE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigurationError(
-            PATH, model.path, f"its {what} cannot be loaded ({reason})", "Check the name, the network, or the folder"
-        ) from error
+    except UNREADABLE as error:
+        problem = f"its {what} cannot be loaded ({first_line(error)})"
+        raise ConfigurationError(PATH, model.path, problem, "Check the name, the network, or the folder") from error
 
 
 def _text_part(network: Any) -> Any:

@@ -13,15 +13,20 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.run_files import (
+    CHECKPOINTS_FOLDER,
+    CONFIG_FILE,
+    EVALUATIONS_FILE,
+    METRICS_FILE,
+    STEP_FOLDER,
+    TRACKER_FILE,
+    checkpoint_step,
+    saved_steps,
+    tracked_step,
+)
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE: Final = "config.yaml"
-TRACKER_FILE: Final = "latest_checkpointed_iteration.txt"
-
-_STEP_FOLDER: Final = "global_step_"
-_RECORDS: Final = ("metrics.jsonl", "evaluations.jsonl", "checkpoints")
-"""A run that got as far as one of these is a run; what stopped earlier may be started anew with other settings."""
 _IDENTITY: Final = (
     *("env", "data.train_files", "rollout", "algorithm_name", "estimator", "credit", "filter"),
     *("model.path", "tiny_policy", "run.seed"),
@@ -61,7 +66,7 @@ def _require_writable(key: str, folder: Path) -> None:
 def _require_same_run(config: DictConfig) -> None:
     folder = Path(config.run.dir)
     path = folder / CONFIG_FILE
-    if not path.is_file() or not any((folder / name).exists() for name in _RECORDS):
+    if not path.is_file() or not _has_begun(folder):
         return
     try:
         earlier = OmegaConf.create(yaml.safe_load(path.read_text()) or {})
@@ -80,6 +85,12 @@ def _require_same_run(config: DictConfig) -> None:
                 f"holds a run with {_difference(key, was, now)}",
                 "Choose another run.name, or delete the folder",
             )
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run got as far as a record or a checkpoint; what stopped earlier may start anew with other settings."""
+    records = (folder / METRICS_FILE, folder / EVALUATIONS_FILE)
+    return any(file.exists() for file in records) or bool(saved_steps(folder / CHECKPOINTS_FOLDER))
 
 
 def _identity(config: DictConfig, key: str) -> Any:
@@ -127,13 +138,12 @@ def _check_checkpoint(config: DictConfig) -> None:
 
 def _latest(checkpoints: Path) -> Path | None:
     """The folder of the step that the tracker file names; None without a tracker: the run starts from scratch."""
-    tracker = checkpoints / TRACKER_FILE
-    if not tracker.is_file():
+    content = tracked_step(checkpoints)
+    if content is None:
         return None
-    content = tracker.read_text(errors="replace").strip()
     if not content.isdecimal():
         raise _misled(checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not the number of a step")
-    folder = checkpoints / f"{_STEP_FOLDER}{int(content)}"
+    folder = checkpoints / f"{STEP_FOLDER}{int(content)}"
     if not folder.is_dir():
         raise _misled(checkpoints, f"{TRACKER_FILE} names step {content}, and there is no {folder.name}")
     return folder
@@ -151,12 +161,12 @@ def _misled(checkpoints: Path, problem: str) -> ConfigurationError:
 
 def _given(path: Any) -> Path:
     folder = Path(path) if isinstance(path, str) else None
-    if folder is None or not folder.is_dir() or not folder.name.removeprefix(_STEP_FOLDER).isdecimal():
+    if folder is None or checkpoint_step(folder) is None:
         raise ConfigurationError(
             "trainer.resume_from_path",
             path,
             "is not a checkpoint folder",
-            f"Give the path of a {_STEP_FOLDER}<number> folder",
+            f"Give the path of a {STEP_FOLDER}<number> folder",
         )
     return folder
 
@@ -211,7 +221,7 @@ def _warn_of_nodes(folder: Path, files: list[Path]) -> None:
 
 def _damaged(file: Path, problem: str, folder: Path) -> ConfigurationError:
     checkpoints = folder.parent
-    earlier = _saved_steps(checkpoints, besides=folder.name)
+    earlier = _saved_steps(checkpoints, besides=checkpoint_step(folder))
     return ConfigurationError(
         "trainer.default_local_dir",
         str(checkpoints),
@@ -221,7 +231,6 @@ def _damaged(file: Path, problem: str, folder: Path) -> ConfigurationError:
     )
 
 
-def _saved_steps(checkpoints: Path, besides: str = "") -> str:
-    names = (path.name for path in checkpoints.glob(f"{_STEP_FOLDER}*") if path.is_dir() and path.name != besides)
-    steps = sorted(int(step) for step in (name.removeprefix(_STEP_FOLDER) for name in names) if step.isdecimal())
+def _saved_steps(checkpoints: Path, besides: int | None = None) -> str:
+    steps = [step for step in saved_steps(checkpoints) if step != besides]
     return f"saved: {', '.join(map(str, steps))}" if steps else "none is saved"

@@ -20,7 +20,7 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from actfocus_verl import config as settings
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, first_line
 from actfocus_verl.integration.estimators import register
 from actfocus_verl.integration.half_chosen import ESTIMATOR, LOSS, MODE, require_our_trainer
 from actfocus_verl.integration.requirements import require_weights_in_effect
@@ -94,4 +94,4 @@ def _reason(error: BaseException) -> str:
     """The first line of the innermost error: Hydra wraps it in pages."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)

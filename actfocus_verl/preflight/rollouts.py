@@ -6,10 +6,10 @@ import logging
 
 from omegaconf import DictConfig
 
+from actfocus_verl.checks import require_choice, require_integer
 from actfocus_verl.config import require_estimator, world_overrides
 from actfocus_verl.credit.estimation import ESTIMATORS
 from actfocus_verl.environments import make_world
-from actfocus_verl.environments.base import require_integer
 from actfocus_verl.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,7 @@ _STRATEGIES = ("independent", "forked")
 def check_rollouts(config: DictConfig) -> None:
     """Raise ConfigurationError for a strategy that cannot work; warn where an estimator over trees gets no tree."""
     name = config.rollout.name
-    if name not in _STRATEGIES:
-        raise ConfigurationError("rollout.name", name, "is unknown", f"Choose one of: {', '.join(_STRATEGIES)}")
+    require_choice("rollout.name", name, choices=_STRATEGIES)
     spec = require_estimator(config)
     by_tree = spec is not None and spec.definition.by_tree
     if name == "forked":

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from actfocus_verl.checks import require_choice, require_integer, require_number
 from actfocus_verl.columns import ANSWER_SCORES
 from actfocus_verl.config import (
     action_span,
@@ -22,7 +23,6 @@ from actfocus_verl.credit.early_stop import build_early_stop
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY, LOGIT_SIGNALS
 from actfocus_verl.environments import SPLITS, make_world, split_size
-from actfocus_verl.environments.base import require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.adapters import check_adapters
 from actfocus_verl.preflight.batches import check_batches, check_lengths
@@ -229,10 +229,7 @@ def _check_trainer(config: DictConfig) -> None:
         raise ConfigurationError(
             "trainer.use_v1", trainer.use_v1, "token weights live in verl's v1 trainers", "Set it to true"
         )
-    if trainer.resume_mode not in _RESUME_MODES:
-        raise ConfigurationError(
-            "trainer.resume_mode", trainer.resume_mode, "is unknown", f"Choose one of: {', '.join(_RESUME_MODES)}"
-        )
+    require_choice("trainer.resume_mode", trainer.resume_mode, choices=_RESUME_MODES)
     if OmegaConf.select(config, "distillation.enabled"):
         raise ConfigurationError(
             "distillation.enabled", True, "distillation replaces the loss that token weights enter", "Set it to false"

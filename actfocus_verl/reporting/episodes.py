@@ -17,6 +17,7 @@ from actfocus_verl.columns import COLOURED
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reporting.curves import finite
 from actfocus_verl.reporting.run_folder import Record, RunFolder
+from actfocus_verl.run_files import rollouts_file
 
 ROLE_NAMES: Final[tuple[str, ...]] = ("environment", "reasoning", "action", "format")
 """The token roles by their number in `token_roles`."""
@@ -128,5 +129,5 @@ def _short(value: Any) -> float | None:
 
 
 def _damaged(run: RunFolder, step: int, row: int, problem: str) -> ConfigurationError:
-    file = run.path / "rollouts" / f"{step}.jsonl"
+    file = rollouts_file(run.path, step)
     return ConfigurationError("file", str(file), f"episode {row + 1}: {problem}", "Repair it, or move it away")

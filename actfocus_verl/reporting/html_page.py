@@ -11,12 +11,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from importlib import resources
 from typing import Any, Final
 
 from actfocus_verl import __version__
-from actfocus_verl.files import json_text
+from actfocus_verl.files import json_text, timestamp
 from actfocus_verl.reporting.curves import panels, run_series
 from actfocus_verl.reporting.episodes import ROLE_NAMES, Episode, colourings, read_episodes
 from actfocus_verl.reporting.run_folder import RunFolder
@@ -50,7 +49,7 @@ def build_page(runs: Sequence[RunFolder], *, episodes: int) -> str:
     series = [run_series(run) for run in runs]
     data = {
         "version": __version__,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": timestamp(),
         "roles": ROLE_NAMES,
         "runs": [
             {

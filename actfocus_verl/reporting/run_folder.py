@@ -1,13 +1,4 @@
-"""The folder of one run, ``outputs/<experiment>/<run>/``, read into plain objects.
-
-==========================  =======================================================================================
-``config.yaml``             the resolved configuration
-``run.json``                versions, commit, machine, start, end, exit reason
-``metrics.jsonl``           a flat object a step, with ``step``
-``evaluations.jsonl``       an :class:`Evaluation` a line
-``rollouts/<step>.jsonl``   a sample of the episodes of a step
-``figures/``                what this room draws
-==========================  =======================================================================================
+"""The folder of one run (``actfocus_verl.run_files`` lists its files), read into plain objects.
 
 A run that is still going, or was killed, is readable: files that do not exist yet are empty, and a line cut short at
 the end of a file is left out. A run that was resumed from a checkpoint repeats steps: the last record of a step counts.
@@ -24,11 +15,12 @@ from typing import Any, Final
 
 import yaml
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
+from actfocus_verl.run_files import CONFIG_FILE, EVALUATIONS_FILE, METRICS_FILE, RUN_FILE, rollout_files
 
 Record = dict[str, Any]
 
-_MARKERS: Final[tuple[str, ...]] = ("config.yaml", "run.json", "metrics.jsonl", "evaluations.jsonl")
+_MARKERS: Final[tuple[str, ...]] = (CONFIG_FILE, RUN_FILE, METRICS_FILE, EVALUATIONS_FILE)
 """A folder that holds one of these is a run folder."""
 
 
@@ -95,15 +87,15 @@ class RunFolder:
         folder = Path(path)
         _check_is_run(folder)
         notes: list[str] = []
-        metrics = _read_jsonl(folder / "metrics.jsonl", notes)
-        evaluations = _read_jsonl(folder / "evaluations.jsonl", notes)
+        metrics = _read_jsonl(folder / METRICS_FILE, notes)
+        evaluations = _read_jsonl(folder / EVALUATIONS_FILE, notes)
         return cls(
             path=folder,
-            config=_read_config(folder / "config.yaml"),
-            info=_read_info(folder / "run.json", notes),
-            metrics=_last_of_each([(line, record) for line, record in _with_step(metrics)], "metrics.jsonl", notes),
+            config=_read_config(folder / CONFIG_FILE),
+            info=_read_info(folder / RUN_FILE, notes),
+            metrics=_last_of_each([(line, record) for line, record in _with_step(metrics)], METRICS_FILE, notes),
             evaluations=_last_of_each(
-                [((e.step, e.series), e) for e in map(_evaluation, evaluations)], "evaluations.jsonl", notes
+                [((e.step, e.series), e) for e in map(_evaluation, evaluations)], EVALUATIONS_FILE, notes
             ),
             notes=tuple(notes),
         )
@@ -129,7 +121,7 @@ class RunFolder:
 
     def rollout_steps(self) -> list[int]:
         """The steps of which a sample of episodes was kept, in order."""
-        return sorted(int(file.stem) for file in (self.path / "rollouts").glob("*.jsonl") if file.stem.isdecimal())
+        return list(rollout_files(self.path))
 
     def rollouts(self, step: int) -> list[Record]:
         """The sampled episodes of a step; a line cut short at the end is left out.
@@ -137,16 +129,11 @@ class RunFolder:
         Raises:
             ConfigurationError: no sample was kept of that step (lists those that were), or the file is damaged.
         """
-        steps = self.rollout_steps()
-        if step not in steps:
-            known = ", ".join(map(str, steps)) or "none"
+        files = rollout_files(self.path)
+        if step not in files:
+            known = ", ".join(map(str, files)) or "none"
             raise ConfigurationError("step", step, f"{self.path} keeps no episodes of it", f"Choose one of: {known}")
-        file = next(
-            file
-            for file in (self.path / "rollouts").glob("*.jsonl")
-            if file.stem.isdecimal() and int(file.stem) == step
-        )
-        return [line.record for line in _read_jsonl(file, [])]
+        return [line.record for line in _read_jsonl(files[step], [])]
 
 
 @dataclass(frozen=True)
@@ -181,7 +168,7 @@ def _read_config(file: Path) -> Mapping[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _damaged(file, f"is not valid YAML ({' '.join(str(error).split())})") from error
+        raise _damaged(file, f"is not valid YAML ({one_line(error)})") from error
     if not isinstance(config, dict):
         raise _damaged(file, f"holds a {type(config).__name__}, not a mapping")
     return config
@@ -196,7 +183,7 @@ def _read_info(file: Path, notes: list[str]) -> Mapping[str, Any]:
     except ValueError:
         info = None
     if not isinstance(info, dict):
-        notes.append("run.json is damaged and was left out")
+        notes.append(f"{file.name} is damaged and was left out")
         return {}
     return info
 

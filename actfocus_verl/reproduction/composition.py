@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.files import json_text
 from actfocus_verl.reproduction.matrix import Experiment
 from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
@@ -77,7 +77,7 @@ def compose_experiment(experiment: Experiment) -> Composition:
             config = compose("train", overrides=list(experiment.settings))
         container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException) as error:
-        problem = f"cannot be composed ({' '.join(str(error).split())})"
+        problem = f"cannot be composed ({one_line(error)})"
         raise ConfigurationError(
             "experiment", experiment.name, problem, "Correct the file, or its overrides"
         ) from error

@@ -27,8 +27,8 @@ from typing import Any
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.claim import ProcessIdentity
-from actfocus_verl.launch.record import RUN_FILE
 from actfocus_verl.reproduction.matrix import Matrix, Run
+from actfocus_verl.run_files import RUN_FILE
 
 
 class State(Enum):

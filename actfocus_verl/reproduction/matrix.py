@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.preflight.overrides import known_names
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -142,7 +142,7 @@ def read_matrix(path: Path) -> Matrix:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        problem = f"cannot be read ({' '.join(str(error).split())})"
+        problem = f"cannot be read ({one_line(error)})"
         raise ConfigurationError("matrix", str(path), problem, "Give a file of recipes/matrices") from error
     content = _mapping("matrix", content)
     common = tuple(_strings("overrides", content.pop("overrides", [])))

@@ -21,8 +21,6 @@ from typing import Any
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import write_json, write_text
 from actfocus_verl.launch.claim import this_process
-from actfocus_verl.launch.record import RUN_FILE
-from actfocus_verl.preflight.output import TRACKER_FILE
 from actfocus_verl.reproduction import cost
 from actfocus_verl.reproduction.composition import compose_experiment
 from actfocus_verl.reproduction.folders import (
@@ -36,6 +34,7 @@ from actfocus_verl.reproduction.folders import (
 from actfocus_verl.reproduction.matrix import Run
 from actfocus_verl.reproduction.summary import Summary, summarise, to_text
 from actfocus_verl.reproduction.version import current_version, difference
+from actfocus_verl.run_files import CHECKPOINTS_FOLDER, RUN_FILE, tracked_step
 
 TRAINING = (sys.executable, "-m", "actfocus_verl.train")
 EVALUATION = (sys.executable, "-m", "actfocus_verl.evaluate")
@@ -184,7 +183,7 @@ def _new_start(run: Run, places: Places, earlier: dict[str, Any], options: Optio
         "runner": asdict(this_process()),
         "mixed_versions": False,
     }
-    if earlier and (places.folder / "checkpoints" / TRACKER_FILE).exists():
+    if earlier and tracked_step(places.folder / CHECKPOINTS_FOLDER) is not None:
         _require_alike(start, earlier, f"{run}, which was broken off,", options)
         unlike = difference(start["code"], earlier["code"]) is not None
         start["mixed_versions"] = unlike or bool(earlier.get("mixed_versions"))

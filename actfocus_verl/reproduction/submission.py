@@ -11,11 +11,10 @@ import string
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.files import write_json
+from actfocus_verl.files import timestamp, write_json
 from actfocus_verl.reproduction.folders import State, Workspace
 from actfocus_verl.reproduction.matrix import Run
 from actfocus_verl.reproduction.runner import Say
@@ -96,7 +95,7 @@ def submit(
             say(f"{run}: would run {shlex.join(words)}")
         else:
             answer = _call(words)
-            write_json(places.submission, {"at": _now(), "command": words, "answer": answer})
+            write_json(places.submission, {"at": timestamp(), "command": words, "answer": answer})
             say(f"{run}: submitted {answer}")
         submitted.append(run)
     return submitted
@@ -109,7 +108,3 @@ def _call(words: Sequence[str]) -> str:
         problem = f"failed ({(getattr(error, 'stderr', '') or str(error)).strip()})"
         raise ConfigurationError("--submit", shlex.join(words), problem, "Submit the script by hand") from error
     return answer.stdout.strip()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

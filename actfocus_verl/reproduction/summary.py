@@ -15,6 +15,7 @@ from actfocus_verl.files import json_text
 from actfocus_verl.reporting.run_folder import Evaluation, Record, RunFolder
 from actfocus_verl.reproduction.folders import Places, read_json
 from actfocus_verl.reproduction.matrix import Run
+from actfocus_verl.run_files import METRICS_FILE, TINY_POLICY_FILE
 
 FORMAT: Final = 1
 
@@ -97,7 +98,7 @@ def summarise(matrix: str, run: Run, places: Places, start: Mapping[str, Any], s
     steps = [line["step"] for line in record.metrics]
     total = _get(record.config, "trainer.total_training_steps")
     if steps != list(range(1, len(steps) + 1)) or (total is not None and len(steps) != total):
-        problem = f"its metrics.jsonl has {len(steps)} of {total} steps, or lacks one between"
+        problem = f"its {METRICS_FILE} has {len(steps)} of {total} steps, or lacks one between"
         raise ConfigurationError("run", str(folder), problem, "Delete the folder and run it again")
     if not record.evaluations:
         raise ConfigurationError("run", str(folder), "has no evaluation", "Set trainer.test_freq")
@@ -197,7 +198,7 @@ def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
     path = _get(config, "model.path")
     if path is None:
         return {}
-    report = read_json(Path(path) / "tiny_policy.json")
+    report = read_json(Path(path) / TINY_POLICY_FILE)
     found: dict[str, Any] = {"name": Path(path).name if report else path}
     found |= {key: report[key] for key in ("parameters", "vocabulary") if key in report}
     return found

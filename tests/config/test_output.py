@@ -255,8 +255,11 @@ class TestAnotherRun:
         )
 
     def test_a_start_that_got_nowhere_is_no_run(self, earlier: DictConfig) -> None:
+        check_output(earlier)  # which makes the folder of the checkpoints
         (Path(earlier.run.dir) / "metrics.jsonl").unlink()
         check_output(changed(earlier, **{"credit.alpha": 0.3}))
+        (Path(earlier.run.dir) / "checkpoints" / "global_step_1").mkdir()
+        assert "holds a run with credit.alpha=0.1" in failure(changed(earlier, **{"credit.alpha": 0.3}))
 
     def test_an_unreadable_configuration(self, earlier: DictConfig) -> None:
         (Path(earlier.run.dir) / "config.yaml").write_text("a: [")

@@ -56,7 +56,7 @@ def test_only_training_boards_are_forked(carl: DictConfig) -> None:
         ({"rollout.name": "tree"}, "rollout.name='tree': is unknown. Choose one of: independent, forked"),
         ({"rollout.roots": 8}, "rollout.roots=8: must be an integer between 1 and 7"),
         ({"rollout.roots": 0}, "rollout.roots=0: must be an integer between 1 and 7"),
-        ({"rollout.wave": 0}, "rollout.wave=0: must be an integer at least 1"),
+        ({"rollout.wave": 0}, "rollout.wave=0: must be an integer >= 1"),
         ({"actor_rollout_ref.rollout.n": 1}, "actor_rollout_ref.rollout.n=1: leaves no episode to be a fork"),
         (
             {"actor_rollout_ref.rollout.calculate_log_probs": False},

@@ -330,9 +330,9 @@ def test_columns_that_contradict_each_other_are_refused() -> None:
             {"step_weigth": 1.0},
             "estimator.step_weigth=1.0: is not a parameter of the estimator gigpo. Known keys: step_we",
         ),
-        ("gigpo", {"step_weight": -1.0}, "estimator.step_weight=-1.0: is out of range"),
-        ("gigpo", {"step_weight": "one"}, "estimator.step_weight='one': is a str, not a number"),
-        ("bilevel_gae", {"high_level_gamma": 1.5}, "estimator.high_level_gamma=1.5: is out of range"),
+        ("gigpo", {"step_weight": -1.0}, "estimator.step_weight=-1.0: must be a finite number >= 0"),
+        ("gigpo", {"step_weight": "one"}, "estimator.step_weight='one': must be a finite number >= 0"),
+        ("bilevel_gae", {"high_level_gamma": 1.5}, "estimator.high_level_gamma=1.5: must be a number between 0 and 1"),
         (
             "turn_ppo",
             {"high_level_gamma": 1.0},

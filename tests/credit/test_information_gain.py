@@ -276,12 +276,12 @@ def test_an_infinite_score_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("name", "section", "message"),
     [
-        ("igpo", {"pool": "both"}, "estimator.pool='both': is unknown. Choose one of separate, joint"),
-        ("igpo", {"information_weight": -1}, "estimator.information_weight=-1: is out of range"),
-        ("igpo", {"first_turn": 1}, "estimator.first_turn=1: is a int, not a bool"),
-        ("a2tgpo", {"min_group_size": 0}, "estimator.min_group_size=0: must be a positive integer"),
-        ("a2tgpo", {"min_group_size": True}, "estimator.min_group_size=True: must be a positive integer"),
-        ("a2tgpo", {"clip_beta": 1.5}, "estimator.clip_beta=1.5: is out of range"),
+        ("igpo", {"pool": "both"}, "estimator.pool='both': is unknown. Choose one of: separate, joint"),
+        ("igpo", {"information_weight": -1}, "estimator.information_weight=-1: must be a finite number >= 0"),
+        ("igpo", {"first_turn": 1}, "estimator.first_turn=1: must be true or false"),
+        ("a2tgpo", {"min_group_size": 0}, "estimator.min_group_size=0: must be an integer >= 1"),
+        ("a2tgpo", {"min_group_size": True}, "estimator.min_group_size=True: must be an integer >= 1"),
+        ("a2tgpo", {"clip_beta": 1.5}, "estimator.clip_beta=1.5: must be a number between 0 and 1"),
         ("a2tgpo", {"pool": "joint"}, "estimator.pool='joint': is not a parameter of the estimator a2tgpo"),
     ],
 )

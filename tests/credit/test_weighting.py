@@ -258,17 +258,17 @@ def test_junk_at_action_tokens_is_an_error_that_counts_it(junk):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"alpha": 1.5}, r"alpha=1.5: is out of range. Choose a number in \[0, 1\]"),
-        ({"alpha": -0.1}, r"alpha=-0.1: is out of range"),
-        ({"alpha": NAN}, r"alpha=nan: is not finite"),
-        ({"alpha": "0.1"}, r"alpha='0.1': is a str, not a number"),
-        ({"alpha": True}, r"alpha=True: is a bool, not a number"),
-        ({"alpha": None}, r"alpha=None: is a NoneType, not a number"),
-        ({"beta": -0.5}, r"beta=-0.5: is out of range. Choose a number of at least 0"),
-        ({"beta": INF}, r"beta=inf: is not finite"),
-        ({"format_weight": -1}, r"format_weight=-1: is out of range"),
-        ({"eps": 0.0}, r"eps=0.0: is out of range. Choose a number above 0"),
-        ({"eps": -1e-8}, r"eps=-1e-08: is out of range"),
+        ({"alpha": 1.5}, r"alpha=1.5: must be a number between 0 and 1"),
+        ({"alpha": -0.1}, r"alpha=-0.1: must be a number between 0 and 1"),
+        ({"alpha": NAN}, r"alpha=nan: must be a number between 0 and 1"),
+        ({"alpha": "0.1"}, r"alpha='0.1': must be a number between 0 and 1"),
+        ({"alpha": True}, r"alpha=True: must be a number between 0 and 1"),
+        ({"alpha": None}, r"alpha=None: must be a number between 0 and 1"),
+        ({"beta": -0.5}, r"beta=-0.5: must be a finite number >= 0"),
+        ({"beta": INF}, r"beta=inf: must be a finite number >= 0"),
+        ({"format_weight": -1}, r"format_weight=-1: must be a finite number >= 0"),
+        ({"eps": 0.0}, r"eps=0.0: must be a finite number > 0"),
+        ({"eps": -1e-8}, r"eps=-1e-08: must be a finite number > 0"),
     ],
 )
 def test_parameters_out_of_range(parameters, message):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from actfocus_verl.checks import finite_number
 from actfocus_verl.environments import execute_turn
-from actfocus_verl.environments.base import finite_number
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError

@@ -257,7 +257,7 @@ def test_another_reward_than_the_turns_is_refused(make_trainer: MakeTrainer, que
             ["algorithm=bilevel_gae", "algorithm.use_kl_in_reward=true"],
             "use_kl_in_reward=True: bilevel_gae has no place",
         ),
-        (["algorithm=gigpo", "estimator.step_weight=-1"], "estimator.step_weight=-1: is out of range"),
+        (["algorithm=gigpo", "estimator.step_weight=-1"], "estimator.step_weight=-1: must be a finite number >= 0"),
         (
             ["algorithm=gigpo", "+estimator.mode=1"],
             "estimator.mode=1: is not a parameter of the estimator gigpo",

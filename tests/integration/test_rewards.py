@@ -195,5 +195,5 @@ def test_the_trainer_gives_agent_loops_checked_handles(make_trainer: MakeTrainer
 
 def test_the_setting_is_a_truth_value() -> None:
     check_config(composed(DROP))
-    with pytest.raises(ConfigurationError, match=r"run\.drop_nonfinite=1: is a int, not a bool"):
+    with pytest.raises(ConfigurationError, match=r"run\.drop_nonfinite=1: must be true or false"):
         check_config(composed("run.drop_nonfinite=1"))

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, ClassVar
 from weakref import finalize
 
+from actfocus_verl.checks import require_integer
 from actfocus_verl.environments.adapters.base import PRESET, AdaptedWorld, AdapterConfig, Board, require_package
 from actfocus_verl.environments.answers import action_rules
 from actfocus_verl.environments.base import Action, StepResult
-from actfocus_verl.environments.checks import require_integer
 from actfocus_verl.errors import ConfigurationError
 
 _LEVELS = {"tw-coin_collector": 200, "tw-treasure_hunter": 30}

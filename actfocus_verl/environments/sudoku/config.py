@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actfocus_verl.environments.checks import require_integer, require_number
+from actfocus_verl.checks import require_integer, require_number
 from actfocus_verl.environments.settings import WorldConfig
 from actfocus_verl.environments.sudoku.rules import Rewards
 from actfocus_verl.errors import ConfigurationError

@@ -14,8 +14,8 @@ from functools import lru_cache
 from itertools import count
 from typing import Any, ClassVar
 
+from actfocus_verl.checks import require_integer
 from actfocus_verl.environments.base import Action, StepResult, World
-from actfocus_verl.environments.checks import require_integer
 from actfocus_verl.environments.distinct import no_such_board
 from actfocus_verl.environments.settings import WorldConfig
 from actfocus_verl.environments.splits import hex_digest, stable_hash
