@@ -131,8 +131,8 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             {"filter.name": "top_p"},
             "filter.ratio=1.0: is not a parameter of the filter top_p. Known keys: name, p, ",
         ),
-        ({"filter.ratio": 0}, "filter.ratio=0: not in (0, 1]. It is the fraction of groups to keep."),
-        ({"filter.ratio": 1.5}, "filter.ratio=1.5: not in (0, 1]."),
+        ({"filter.ratio": 0}, "filter.ratio=0: must be in (0, 1]. It is the fraction of groups to keep."),
+        ({"filter.ratio": 1.5}, "filter.ratio=1.5: must be in (0, 1]."),
         (
             {"trainer.resume_mode": "always"},
             "trainer.resume_mode='always': is unknown. Choose one of: auto, disable, resume_",
@@ -240,7 +240,7 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("filter=top_p filter.p=0", "filter.p=0: not in (0, 1]. It is the share of the mass to keep"),
+        ("filter=top_p filter.p=0", "filter.p=0: must be in (0, 1]. It is the share of the mass to keep"),
         (
             "filter=zero_variance_refill algorithm.filter_groups.enable=false",
             "algorithm.filter_groups.enable=False: filter.name=zero_variance_refill leaves the dropping",

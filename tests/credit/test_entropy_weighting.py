@@ -362,7 +362,7 @@ def test_missing_inputs_and_shapes_that_differ():
     ("call", "message"),
     [
         (lambda: entropy_quantile(HAND_ENTROPY, HAND_ROLES, fraction=1.1), r"fraction=1.1: is out of range"),
-        (lambda: aem(HAND_ENTROPY, HAND_ROLES, HAND_TURNS, HAND_GROUPS, scope="x"), r"scope='x': is unknown"),
+        (lambda: aem(HAND_ENTROPY, HAND_ROLES, HAND_TURNS, HAND_GROUPS, scope="x"), r"scope='x': is not a known scope"),
         (lambda: empg(None, HAND_ENTROPY, HAND_ROLES, HAND_TURNS, k=-1), r"k=-1: is out of range"),
     ],
 )

@@ -179,7 +179,7 @@ def test_registering_columns_as_one_string():
         ({"name": "actfocus", "eps": 0}, r"credit.eps=0: is out of range"),
         (
             {"name": "actfocus", "signal": "reference_entropy"},
-            r"credit.signal='reference_entropy': is unknown. Choose one of energy, entropy, nll, log_prob_",
+            r"credit.signal='reference_entropy': is not a known signal. Choose one of energy, entropy, nll, log_prob_",
         ),
         ({"name": "uniform", "placebo": 1}, r"credit.placebo=1: is a int, not a bool. Choose true or false"),
         (
@@ -188,7 +188,10 @@ def test_registering_columns_as_one_string():
         ),
         ({"name": "aem", "lam": 21}, r"credit.lam=21: is out of range. Choose a number in \[-20, 20\]"),
         ({"name": "aem", "gate": -0.1}, r"credit.gate=-0.1: is out of range. Choose a number of at least 0"),
-        ({"name": "aem", "scope": "turn"}, r"credit.scope='turn': is unknown. Choose one of group, trajectory, batch"),
+        (
+            {"name": "aem", "scope": "turn"},
+            r"credit.scope='turn': is not a known scope. Choose one of group, trajectory, batch",
+        ),
         ({"name": "empg", "k": -1}, r"credit.k=-1: is out of range. Choose a number in \[0, 20\]"),
         ({"name": "empg", "k_future": math.nan}, r"credit.k_future=nan: is not finite"),
         ({"name": "empg", "zeta": -0.1}, r"credit.zeta=-0.1: is out of range. Choose a number of at least 0"),
