@@ -1,7 +1,7 @@
-"""The folder of one evaluation, and taking it up again.
+"""The folder of one evaluation, and resuming it.
 
 `evaluation.json` has the settings, where and when they were used, and the summary once all episodes are done;
-`episodes.jsonl` an episode a line, appended as it ends. A line is complete or absent, whatever ends the process.
+`episodes.jsonl` one episode per line, appended as it ends. A line is complete or absent, even after a kill.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from actfocus_verl.launch.record import installed_versions, source_commit
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"
 _NOT_OF_OTHERS = (CLAIM_FILE, LOCK_FILE, ".lock")
-"""What an evaluation leaves in a folder that holds none yet; the last is that of earlier versions."""
+"""Files that may exist in a folder without an evaluation; the last is from earlier versions."""
 
 
 class EvaluationFolder:
-    """A context manager, so that no second process writes to the folder.
+    """A context manager that keeps a second process from writing to the folder.
 
     Raises ConfigurationError for a folder that holds something else, or an evaluation with other settings.
     """
@@ -41,7 +41,7 @@ class EvaluationFolder:
         self.is_finished = False
         """Whether the summary of all episodes is written."""
         self.records: list[EpisodeRecord] = []
-        """Episodes that have ended, in the order in which they did."""
+        """Finished episodes, in the order in which they ended."""
 
     def __enter__(self) -> EvaluationFolder:
         if self.path.exists() and not self.path.is_dir():
@@ -66,7 +66,7 @@ class EvaluationFolder:
         self._claims.close()
 
     def begin(self) -> None:
-        """Write the settings down, before the first episode of this start."""
+        """Write the settings, before the first episode of this start."""
         self._start = {"started": _now(), "commit": source_commit(), "versions": installed_versions()}
         self._write("running", None)
 
@@ -76,9 +76,9 @@ class EvaluationFolder:
         append_json(self.path / EPISODES_FILE, record.to_json())
 
     def end(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
-        """Write down how it ended: `finished` with a summary; `interrupted` or `failed: ...` without.
+        """Write how it ended: `finished` with a summary; `interrupted` or `failed: ...` without.
 
-        The episodes that end first are the short ones: figures of a part would be biased.
+        Short episodes end first, so metrics of a part would be biased.
         """
         self._write(status, summary)
 
@@ -106,7 +106,7 @@ class EvaluationFolder:
             raise ConfigurationError("out", str(path), f"is damaged ({error})", "Name a new folder") from error
 
     def _read_records(self) -> list[EpisodeRecord]:
-        """The episodes of the file, from which a line cut short at its end is removed."""
+        """The episodes of the file, without a truncated last line."""
         path = self.path / EPISODES_FILE
         if not path.exists():
             return []

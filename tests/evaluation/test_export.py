@@ -97,7 +97,7 @@ def test_mistakes(
 
 def test_a_run_without_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, f"run={tmp_path}", f"out={tmp_path / 'model'}")
-    assert line.startswith(f"error: run='{tmp_path}': the run has no checkpoint. Let it reach one")
+    assert line.startswith(f"error: run='{tmp_path}': the run has no checkpoint. Train until a checkpoint is saved")
 
 
 def test_two_exports_to_one_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

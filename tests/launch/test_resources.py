@@ -90,7 +90,7 @@ def test_a_cluster_without_a_number_of_cpus_in_the_configuration_is_named_too() 
 
 
 def test_a_reward_models_pool_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"asks Ray for 6 GPU \(2 of the GPU slots are reward\.reward_model's"):
+    with pytest.raises(ConfigurationError, match=r"needs 6 GPU \(2 of the GPU slots are reward\.reward_model's"):
         check_resources(configuration(slots=4, pool=(2, 1)), {"CPU": 64.0, "GPU": 4.0})
 
 
@@ -125,7 +125,7 @@ def test_enough_in_all_is_not_enough_on_a_node() -> None:
             config, {"CPU": 32.0, "GPU": 8.0}, nodes(node, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0})
         )
     assert str(caught.value) == (
-        "trainer.n_gpus_per_node=4: the run needs 2 nodes (trainer.nnodes) with 4 GPU and 12 CPU each, and those of "
-        "the cluster have 4 GPU and 16 CPU, 2 GPU and 8 CPU, 2 GPU and 8 CPU. Set trainer.n_gpus_per_node to what one "
-        "node has, and trainer.nnodes to the number of such nodes"
+        "trainer.n_gpus_per_node=4: the run needs 2 nodes (trainer.nnodes) with 4 GPU and 12 CPU each, and the "
+        "cluster's nodes have 4 GPU and 16 CPU, 2 GPU and 8 CPU, 2 GPU and 8 CPU. Set trainer.n_gpus_per_node to the GPUs "
+        "of one node, and trainer.nnodes to the number of such nodes"
     )
