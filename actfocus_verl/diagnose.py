@@ -1,4 +1,4 @@
-"""Where reward variance and the gradient sit among the tokens of a run, from the episodes it kept.
+"""Where reward variance and the gradient are among the tokens of a run, from its kept episodes.
 
     python -m actfocus_verl.diagnose run=outputs/quickstart
     python -m actfocus_verl.diagnose run=outputs/quickstart step=10 checkpoint=10 tokens=300
@@ -76,7 +76,7 @@ def _diagnose(arguments: Arguments, run: RunFolder, folder: Path, console: Conso
 
 
 def _groups(run: RunFolder, samples: Sequence[StepSample], notes: list[str]) -> list[Group]:
-    """The whole groups of samples with energy; what is missing is noted."""
+    """The complete groups of samples with energy; missing ones are noted."""
     with_energy = [sample for sample in samples if "energy" in sample.columns]
     if len(with_energy) < len(samples):
         remedy = "train with credit=actfocus or run.diagnose=true"
@@ -85,7 +85,7 @@ def _groups(run: RunFolder, samples: Sequence[StepSample], notes: list[str]) -> 
     groups, cut = whole_groups(with_energy, size)
     if cut:
         remedy = f"set run.rollouts_a_step to a multiple of {size}"
-        notes.append(f"{cut} groups are kept in part and were left out of the correlation: {remedy}")
+        notes.append(f"{cut} groups were kept only in part and are left out of the correlation: {remedy}")
     return groups
 
 
@@ -97,7 +97,7 @@ def _norms(
     notes: list[str],
     console: Console,
 ) -> Json | None:
-    """Gradient norms of drawn tokens; None where none are asked for, or the run has no checkpoint."""
+    """Gradient norms of drawn tokens; None if not requested, or without a checkpoint."""
     if arguments.tokens == 0:
         return None
     try:
@@ -124,17 +124,17 @@ def _weights(named: NamedModel, device: str, console: Console) -> str:
 
 
 def _notes(run: RunFolder, tokens: Tokens) -> list[str]:
-    """What a reader has to know of this run to read the figures right."""
-    notes = [f"no gradient mass of {name}: {why}" for name, why in tokens.left_out.items()]
+    """Notes that a reader of this run's results needs."""
+    notes = [f"no gradient mass for {name}: {why}" for name, why in tokens.left_out.items()]
     if not tokens.mass:
         notes.append("no gradient mass: the run kept no advantages")
     if setting(run, "filter.name", "none") not in ("none", "soft_reweight"):
         notes.append(
             f"filter={setting(run, 'filter.name')} dropped groups before they were kept: these are not a "
-            "representative sample, and correlations over a selected range are other ones"
+            "representative sample, and correlations over a selected range differ"
         )
     if setting(run, "credit.name") == "empg":
-        notes.append("the advantages of this run hold what EMPG added; every weighting is applied to these")
+        notes.append("this run's advantages include EMPG's additive term; every weighting is applied to these")
     return notes
 
 

@@ -1,10 +1,10 @@
-"""The errors a user meets: one names the key, the value and the remedy; and how a command ends otherwise."""
+"""Errors shown to users: one names the key, the value and the remedy; the others end a command."""
 
 from __future__ import annotations
 
 
 class ConfigurationError(ValueError):
-    """A setting that cannot work, in one line: which key, which value, what to do instead."""
+    """An invalid setting, in one line: which key, which value, what to do instead."""
 
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         super().__init__(key, value, problem, remedy)
@@ -18,7 +18,7 @@ class ConfigurationError(ValueError):
 
 
 class CommandFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a call)
-    """A command's work could not be done although its arguments are right; the message is one line and says why."""
+    """A command failed although its arguments are valid; the message is one line and says why."""
 
 
 class Interrupted(BaseException):

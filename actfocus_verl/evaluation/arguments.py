@@ -171,7 +171,7 @@ def _check_world(arguments: Arguments) -> None:
     """Create the first and the last board, which fails for an unknown world, key or value, or too small a split."""
     for key in _TAKEN:
         if key in arguments.world:
-            raise ConfigurationError(key, arguments.world[key], "unknown key", f"Known: {', '.join(KEYS)}")
+            raise ConfigurationError(key, arguments.world[key], "is not a known key", f"Known: {', '.join(KEYS)}")
     for index in (0, arguments.boards - 1):
         make_world(
             arguments.env,

@@ -42,7 +42,7 @@ class EpisodeRecord:
 
     board: index in the split. repeat: which rollout on it. optimal_return: None if unknown. turns: replies.
     parsed_turns: replies of the required form. valid_turns: of these, the ones that held valid actions only, and at
-    least one. tokens: in the first prompt (`prompt`) and in the response by role. texts: a turn's (state, reply, valid).
+    least one. tokens: in the first prompt (`prompt`) and in the response by role. texts: (state, reply, valid), a list.
     """
 
     board: int

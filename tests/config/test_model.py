@@ -140,7 +140,7 @@ class TestTemplate:
             f"{options}.thinking=False: the chat template of {folder} reads no such name. "
             "Correct its name, or leave it out"
         )
-        assert failure(check, folder, **{options: 3}).startswith(f"{options}=3: must be names with values. Write +data")
+        assert failure(check, folder, **{options: 3}).startswith(f"{options}=3: must be a mapping. Write +data")
 
     def test_its_options_count_in_the_length_of_a_prompt(self, check: Check, model_folder: ModelFolder) -> None:
         folder = model_folder(template="{% if long is defined %}{{ 'go ' * 900 }}{% endif %}" + QWEN_TEMPLATE)

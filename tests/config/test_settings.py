@@ -101,7 +101,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             NO_REFERENCE,
             "credit.name='actfocus': needs the energy of a frozen reference, and no reference is configured. "
             "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
-            "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+            "a KL force, at the cost of one forward pass per step and its weights in memory (none with LoRA)",
         ),
         (
             {"actor_rollout_ref.model.use_fused_kernels": True},
@@ -251,7 +251,7 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
         ),
         (
             "filter=min_p algorithm=ppo actor_rollout_ref.rollout.n=1",
-            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, by which ",
+            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, which ",
         ),
         (
             "filter=reward_variance algorithm=ppo actor_rollout_ref.rollout.n=1",

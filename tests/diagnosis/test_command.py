@@ -97,9 +97,11 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
     write_rollouts(run, 2, records(2)[:-2])
     assert main([f"run={run}", "tokens=0"]) == 0
     cut, dropped, added = result(run / "diagnose")["notes"]
-    assert cut.startswith("1 groups are kept in part and were left out of the correlation: set run.rollouts_a_step")
+    assert cut.startswith(
+        "1 groups were kept only in part and are left out of the correlation: set run.rollouts_a_step"
+    )
     assert dropped.startswith("filter=reward_variance dropped groups")
-    assert added.startswith("the advantages of this run hold what EMPG added")
+    assert added.startswith("this run's advantages include EMPG's additive term")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
         (["run=/no/such/folder"], "error: run='/no/such/folder': is not a folder."),
         (["run={empty}"], "is not a run's folder, it holds none of config.yaml"),
         (["tokens=3"], "error: run=None: is required. Add run=<path>"),
-        (["run={run}", "token=3"], "error: token=3: unknown key. Known: run, out, step, tokens, "),
+        (["run={run}", "token=3"], "error: token=3: is not a known key. Known: run, out, step, tokens, "),
         (["run={run}", "tokens=-1"], "error: tokens=-1: must be an integer >= 0."),
         (["run={run}", "step=7"], "keeps no episodes of it. Choose one of: 2, 4"),
         (["run={run}", "model=/no/model"], "error: model='/no/model': is not a folder."),
