@@ -126,6 +126,6 @@ def test_enough_in_all_is_not_enough_on_a_node() -> None:
         )
     assert str(caught.value) == (
         "trainer.n_gpus_per_node=4: the run needs 2 nodes (trainer.nnodes) with 4 GPU and 12 CPU each, and the "
-        "cluster's nodes have 4 GPU and 16 CPU, 2 GPU and 8 CPU, 2 GPU and 8 CPU. Set trainer.n_gpus_per_node to the GPUs "
-        "of one node, and trainer.nnodes to the number of such nodes"
+        "cluster's nodes have 4 GPU and 16 CPU, 2 GPU and 8 CPU, 2 GPU and 8 CPU. Set trainer.n_gpus_per_node to the "
+        "GPUs of one node, and trainer.nnodes to the number of such nodes"
     )
