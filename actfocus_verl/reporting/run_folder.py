@@ -3,15 +3,15 @@
 ==========================  =======================================================================================
 ``config.yaml``             the resolved configuration
 ``run.json``                versions, commit, machine, start, end, exit reason
-``metrics.jsonl``           a flat object a step, with ``step``
-``evaluations.jsonl``       an :class:`Evaluation` a line
+``metrics.jsonl``           a flat object per step, with ``step``
+``evaluations.jsonl``       an :class:`Evaluation` per line
 ``rollouts/<step>.jsonl``   a sample of the episodes of a step
-``figures/``                what this room draws
+``figures/``                figures drawn by this room
 ==========================  =======================================================================================
 
 A run that is still going, or was killed, is readable: files that do not exist yet are empty, and a line cut short at
 the end of a file is left out. A run that was resumed from a checkpoint repeats steps: the last record of a step counts.
-Whatever was left out is told in ``RunFolder.notes``, so that no report hides it.
+``RunFolder.notes`` lists what was left out, so that no report hides it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Evaluation:
     temperature: float
     """Sampling temperature."""
     more: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What else the line says: valid actions, figures of the world."""
+    """The line's other values: valid actions, the world's own metrics."""
 
     @property
     def world(self) -> str:
@@ -64,7 +64,7 @@ class Evaluation:
 
     @property
     def series(self) -> tuple[str, float, int]:
-        """Evaluations that agree in it differ in the policy only, and form one curve over steps."""
+        """Key of a curve: evaluations with the same key differ in the policy only."""
         return self.world, self.temperature, self.seed
 
 
@@ -78,11 +78,11 @@ class RunFolder:
     info: Mapping[str, Any]
     """``run.json``; empty when the run stopped before writing it."""
     metrics: Sequence[Record]
-    """One flat object a step, in the order of steps."""
+    """One flat object per step, in the order of steps."""
     evaluations: Sequence[Evaluation]
     """In the order of steps."""
     notes: Sequence[str] = field(default=())
-    """What was left out of the above, a line each; empty for a run that was never killed or resumed."""
+    """What was left out of the above, one line each; empty for a run that was never killed or resumed."""
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -116,7 +116,7 @@ class RunFolder:
     def curves(self) -> dict[str, list[Evaluation]]:
         """The evaluations of each series, in the order of steps, under a name for the reader.
 
-        The name is ``env/preset/split``, followed by temperature and seed where only they tell two series apart.
+        The name is ``env/preset/split``, followed by temperature and seed if only these distinguish two series.
         """
         by_series: dict[tuple[str, float, int], list[Evaluation]] = {}
         for evaluation in self.evaluations:
@@ -128,14 +128,14 @@ class RunFolder:
         }
 
     def rollout_steps(self) -> list[int]:
-        """The steps of which a sample of episodes was kept, in order."""
+        """The steps with a sample of episodes, in order."""
         return sorted(int(file.stem) for file in (self.path / "rollouts").glob("*.jsonl") if file.stem.isdecimal())
 
     def rollouts(self, step: int) -> list[Record]:
         """The sampled episodes of a step; a line cut short at the end is left out.
 
         Raises:
-            ConfigurationError: no sample was kept of that step (lists those that were), or the file is damaged.
+            ConfigurationError: the step has no sample (lists the steps that have one), or the file is damaged.
         """
         steps = self.rollout_steps()
         if step not in steps:
@@ -164,7 +164,7 @@ class _Line:
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigurationError(
-            "run", str(folder), "is not a folder", "Give a run's folder: outputs/<experiment>/<run>"
+            "run", str(folder), "is not a folder", "Name a run's folder: outputs/<experiment>/<run>"
         )
     if any((folder / name).exists() for name in _MARKERS):
         return
@@ -188,7 +188,7 @@ def _read_config(file: Path) -> Mapping[str, Any]:
 
 
 def _read_info(file: Path, notes: list[str]) -> Mapping[str, Any]:
-    """A killed run can leave half of run.json: nothing that is counted depends on it, so it is noted and left out."""
+    """A killed run can leave half of run.json: no result depends on it, so it is noted and left out."""
     if not file.exists():
         return {}
     try:
