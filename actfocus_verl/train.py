@@ -245,7 +245,7 @@ def _quiet_libraries() -> None:
 def _quiet_vllm() -> None:
     """Keep vLLM's and transformers' messages off the terminal when Ray imports vLLM here, for a server's actor.
 
-    They report that there is no Triton and no torchvision, of which this process needs neither. Only once Ray runs: the
+    They report that Triton and torchvision are missing, which this process does not need. Only once Ray runs: the
     workers inherit the environment, and their logs are where the cause of an error is looked for.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # where vLLM's logger is configured later

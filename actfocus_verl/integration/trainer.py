@@ -172,7 +172,7 @@ class TokenCreditMixin:
 
         Raises RuntimeError when episodes are missing (verl would train on what is left of their groups), or when none
         has a token to train; ValueError when the columns of a row differ in length; ConfigurationError for rewards that
-        are no numbers.
+        are not finite numbers.
         """
         self._require_all_episodes(batch)
         require_single_outputs(str(self.config.algorithm.adv_estimator), batch.keys)

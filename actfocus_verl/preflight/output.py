@@ -42,7 +42,7 @@ def check_output(config: DictConfig) -> None:
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)
-    _check_checkpoint(config)  # before its folder is created: a folder given by mistake is no checkpoint
+    _check_checkpoint(config)  # before its folder is created: a folder given by mistake is not a checkpoint
     _require_writable("trainer.default_local_dir", Path(config.trainer.default_local_dir))
 
 
