@@ -1,7 +1,7 @@
-"""`actfocus`: what this package does from a terminal, under one name; `python -m actfocus_verl` is the same.
+"""`actfocus`: this package's commands under one name; `python -m actfocus_verl` is the same.
 
-A name is an ordinary module's: `actfocus evaluate ...` is `python -m actfocus_verl.evaluate ...` and nothing more. What
-they import is heavy, so the module is only imported once its name was typed.
+Each command is a module: `actfocus evaluate ...` is just `python -m actfocus_verl.evaluate ...`. The modules import
+heavy packages, so only the one named is imported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXIT_MISTAKE: Final = 2
 
 
 class Command(NamedTuple):
-    """module: whose `main` it is. words: what goes before the words that are typed."""
+    """module: the one whose `main` runs. words: inserted before the user's arguments."""
 
     module: str
     text: str
@@ -30,14 +30,14 @@ class Command(NamedTuple):
 COMMANDS: Final[Mapping[str, Command]] = {
     "train": Command("train", "train a policy; arguments are Hydra's overrides, --help prints the groups"),
     "evaluate": Command("evaluate", "evaluate a model, a checkpoint or a server on the boards of a split"),
-    "diagnose": Command("diagnose", "where reward variance and the gradient sit among a run's tokens"),
+    "diagnose": Command("diagnose", "show where reward variance and the gradient are among a run's tokens"),
     "report": Command("report", "write a run's page and figure, print its success rates"),
     "export": Command("export", "write a run's checkpoint as a Hugging Face model"),
     "serve": Command("serve", "serve a model through vLLM's OpenAI-compatible server"),
     "play": Command("environments", "play a world in the terminal", ("play",)),
     "worlds": Command("environments", "list the worlds, and their boards"),
     "reproduce": Command("reproduction", "run a matrix of experiments and report on it"),
-    "check": Command("plugin", "check what is registered with verl; --ray in a Ray worker, too", ("--check",)),
+    "check": Command("plugin", "check what is registered with verl; with --ray also in a Ray worker", ("--check",)),
 }
 
 
@@ -50,7 +50,7 @@ def help_text() -> str:
             "",
             *lines,
             "",
-            "actfocus <command> --help lists a command's arguments. Tab completes train's where the shell was told:",
+            "actfocus <command> --help lists a command's arguments. To enable tab completion for train:",
             '  eval "$(actfocus train -sc install=bash)"',
             "",
         ]
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def _run(command: Command, words: Sequence[str]) -> None:
-    """As `python -m` would: with the current folder on the path, where a user's own world or weighting is."""
+    """As `python -m` would: with the current folder on the path, for a user's own world or weighting."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -89,9 +89,9 @@ def _run(command: Command, words: Sequence[str]) -> None:
 
 
 def _complete(words: Sequence[str]) -> int:
-    """What the shell script of Hydra's completion asks for: the names of the commands, or what Hydra says of `train`.
+    """Answer Hydra's completion script: the names of the commands, or Hydra's completions for `train`.
 
-    The script calls the program by its name alone, with the line that is being typed in COMP_LINE.
+    The script calls the program without arguments, with the line being typed in COMP_LINE.
     """
     program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
     name, typed, rest = line.lstrip().partition(" ")

@@ -1,4 +1,4 @@
-"""Arguments of the commands that compose no Hydra configuration: `key=value` words, read into a dataclass.
+"""Arguments of the commands without a Hydra configuration: `key=value` words, read into a dataclass.
 
 A command's dataclass is a structured config of OmegaConf: annotations are the types, fields the known keys. `option`
 gives a field its line of `--help` and its bounds:
@@ -39,7 +39,7 @@ _KINDS: Mapping[type, tuple[str, str]] = {
     Path: ("a path", "<path>"),
     dict: ("a mapping", "<value>"),
 }
-"""A type in an error, and in place of a value."""
+"""A type's name in errors, and its placeholder in the help."""
 _HELP_WIDTH = 100
 
 
@@ -53,7 +53,7 @@ def option(
 ) -> Any:
     """A field of a command's dataclass; without a default the key is required.
 
-    text: its line of `--help`. low, high: bounds of a number, which may be reached. choices: the values there are.
+    text: its line of `--help`. low, high: inclusive bounds of a number. choices: the allowed values.
     """
     metadata = {"text": text, "low": low, "high": high, "choices": tuple(choices)}
     if isinstance(default, dict):
@@ -86,11 +86,11 @@ def read_arguments(schema: type[T], words: Sequence[str]) -> T:
 
 
 def build_arguments(schema: type[T], options: Mapping[str, Any]) -> T:
-    """As `read_arguments`, of options that were read already."""
+    """As `read_arguments`, from options already read."""
     fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     for key, value in options.items():
         if key not in fields:
-            raise ConfigurationError(key, value, "unknown key", f"Known: {', '.join(fields)}")
+            raise ConfigurationError(key, value, "is not a known key", f"Known: {', '.join(fields)}")
     kinds = {key: _kind(hint) for key, hint in get_type_hints(schema).items()}
     given = {key: _as_text(value, kinds[key]) for key, value in options.items() if value is not None}
     for key, field in fields.items():
@@ -126,13 +126,13 @@ def help_text(text: str, schema: type) -> str:
 
 
 def _kind(hint: Any) -> type:
-    """The type of a value that is given: `int` of `int | None`, `dict` of `dict[str, Any]`."""
+    """The type of a given value: `int` for `int | None`, `dict` for `dict[str, Any]`."""
     (kind,) = [each for each in get_args(hint) if each is not NoneType] if NoneType in get_args(hint) else [hint]
     return get_origin(kind) or kind
 
 
 def _as_text(value: Any, kind: type) -> Any:
-    """A path as one: YAML reads a folder named 7 as a number."""
+    """A path as text: YAML reads a folder named 7 as a number."""
     if kind is not Path or isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
     return Path(str(value)).expanduser() if value != "" else value

@@ -1,4 +1,4 @@
-"""The table of columns: what a training step knows of each token, turn and episode, who gives it and at what cost.
+"""The table of columns: data of each token, turn and episode in a training step, its source and its cost.
 
 A method names the columns that it reads; everything else follows from this table: what the trainer fetches, what the
 checks before a run ask for, what is recorded, and what the report colours tokens by. Rows are outputs of the agent
@@ -31,16 +31,16 @@ class Giver:
 
     name: str
     cost: str = ""
-    """What a step pays for it, where a run may do without."""
+    """Cost per step, where a run may do without it."""
 
 
 ANY_LOOP: Final = Giver("any agent loop")
-"""What a loop leaves out, the trainer makes from its mask and `credit.action_span`."""
+"""The trainer makes columns that a loop leaves out from its mask and `credit.action_span`."""
 OWN_LOOP: Final = Giver("an agent loop that knows turns, as this package's does")
 ACTOR: Final = Giver("the actor's log-prob pass")
 REFERENCE: Final = Giver("a frozen reference", "one forward pass per step, and its weights in memory (none with LoRA)")
 CRITIC: Final = Giver("a critic", "its training, and one forward pass per step")
-PROBES: Final = Giver("the actor, asked for an answer that the world knows", "one more log-prob pass per step")
+PROBES: Final = Giver("the actor, probed for the world's known answer", "one more log-prob pass per step")
 ESTIMATOR: Final = Giver("the advantage estimator")
 WEIGHTING: Final = Giver("the token weighting")
 TRAINER: Final = Giver("the trainer")
@@ -57,13 +57,13 @@ class Column:
     """(B, T), (B, K) or (B,)."""
     given_by: Giver
     content: str
-    """What it holds, in a few words."""
+    """What it holds, in brief."""
     on_request: bool = False
-    """Whether only a method that declares it gets it; the others are passed on wherever the step has them."""
+    """Whether only methods that declare it get it; other columns are passed on whenever the step has them."""
     recorded: bool = False
-    """Whether `rollouts/<step>.jsonl` has it, where the step has it."""
+    """Whether `rollouts/<step>.jsonl` records it when the step has it."""
     label: str = ""
-    """What the report calls it; empty: tokens are not coloured by it."""
+    """Its name in the report; empty: tokens are not coloured by it."""
     colour: Literal["sequential", "diverging"] = "sequential"
     """The kind of colour scale."""
 
@@ -152,10 +152,10 @@ _TABLE: Final = (
 )
 
 COLUMNS: Final[dict[str, Column]] = {column.name: column for column in _TABLE}
-"""Every column by its name, those of one giver together."""
+"""Every column by its name, grouped by giver."""
 
 PASSED_ON: Final = tuple(column.name for column in _TABLE if column.per == "token" and not column.on_request)
-"""The columns of tokens that every weighting and the diagnostics get, as far as the step has them."""
+"""The token columns that every weighting and the diagnostics get, as far as the step has them."""
 
 RECORDED: Final = tuple(column.name for column in _TABLE if column.recorded)
 
@@ -163,10 +163,10 @@ COLOURED: Final = tuple(column for column in _TABLE if column.label)
 
 
 def given_by(giver: Giver, names: Iterable[str]) -> list[str]:
-    """Those of the names that this part of a step gives, in their order."""
+    """The names that this part of a step gives, in the given order."""
     return [name for name in names if name in COLUMNS and COLUMNS[name].given_by is giver]
 
 
 def of_turns(names: Iterable[str]) -> list[str]:
-    """Those of the names that have one entry a turn, in their order."""
+    """The names of turn columns, in the given order."""
     return [name for name in names if name in COLUMNS and COLUMNS[name].per == "turn"]

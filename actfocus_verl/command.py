@@ -1,4 +1,4 @@
-"""What every command does alike: `--help`, one line for an error on stderr, exit statuses, signals.
+"""Common behaviour of all commands: `--help`, one-line errors on stderr, exit statuses, signals.
 
 Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130 interrupted.
 """
@@ -28,10 +28,10 @@ def run_command(
     *,
     interrupted: str = "interrupted",
 ) -> int:
-    """Do a command's work, or show its help; returns the exit status.
+    """Run a command, or show its help; returns the exit status.
 
-    work: takes the words and a console for progress on stderr; its results go to stdout. It raises ConfigurationError
-    for a mistake in the command and CommandFailed for what went wrong. interrupted: what to say after a signal.
+    work: takes the words and a console for progress on stderr; results go to stdout. It raises ConfigurationError
+    for a mistake in the command and CommandFailed for a failure. interrupted: the message after a signal.
     """
     if not words or any(word in ("-h", "--help") for word in words):
         sys.stdout.write(help_text())
@@ -49,7 +49,7 @@ def run_command(
 
 
 def start(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a command as this process: SIGTERM ends it as Ctrl-C does, and its status is the process's."""
+    """Run a command as this process: SIGTERM ends it like Ctrl-C, and its status becomes the process's."""
     for number in STOP_SIGNALS:
         signal.signal(number, _interrupt)
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What the configuration means beyond verl's keys: the readings of it that several rooms share.
+"""Readers of the configuration beyond verl's keys, shared by several rooms.
 
 The checks made before a run starts are in `actfocus_verl.preflight`.
 """
@@ -36,10 +36,10 @@ NO_WORLD = "none"
 """`env.name` of a run on the user's own data."""
 
 TOKEN_WEIGHTED_LOSS = "token_weighted"
-"""The `loss_mode` that stops where no token weights arrive."""
+"""The `loss_mode` that raises when no token weights arrive."""
 
 TURN_RATIO_LOSS = "turn_ratio"
-"""The `loss_mode` of the policy loss whose ratio is a turn's and whose clip range an estimator may scale."""
+"""The `loss_mode` of the policy loss with turn-level ratios and a clip range that an estimator may scale."""
 
 DROP_NONFINITE = "run.drop_nonfinite"
 
@@ -47,7 +47,7 @@ _NOT_OF_THE_WORLD = ("name", "preset", "seed", "train_size", "evaluation_size")
 
 _ADD_A_REFERENCE = (
     "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
-    "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)"
+    "a KL force, at the cost of one forward pass per step and its weights in memory (none with LoRA)"
 )
 
 
@@ -63,17 +63,17 @@ def section(config: Any, key: str) -> dict[str, Any]:
 
 
 def template_options(data: Any) -> dict[str, Any]:
-    """Return what verl's `data` section says to the chat template, such as Qwen3's `enable_thinking`."""
+    """Return the chat template's options from verl's `data` section, such as Qwen3's `enable_thinking`."""
     found = OmegaConf.select(data, "apply_chat_template_kwargs")
     if found is not None and not OmegaConf.is_dict(found):
         raise ConfigurationError(
-            TEMPLATE_OPTIONS, found, "must be names with values", f"Write +{TEMPLATE_OPTIONS}.enable_thinking=false"
+            TEMPLATE_OPTIONS, found, "must be a mapping", f"Write +{TEMPLATE_OPTIONS}.enable_thinking=false"
         )
     return section(data, "apply_chat_template_kwargs")
 
 
 def has_world(config: Any) -> bool:
-    """Whether the episodes are those of a world, and not of the user's own data and agent loop."""
+    """Whether episodes are played in a world, not by the user's own data and agent loop."""
     env = OmegaConf.select(config, "env")
     return env is not None and env.get("name") != NO_WORLD
 
@@ -98,7 +98,7 @@ def action_span(config: Any) -> ActionSpan | None:
 
 
 def has_reference(config: Any) -> bool:
-    """Whether verl runs a frozen reference: it does when a KL term is on, whatever its coefficient."""
+    """Whether verl runs a frozen reference: it does when a KL term is on, even with coefficient 0."""
     return bool(config.algorithm.get("use_kl_in_reward", False) or config.actor_rollout_ref.actor.use_kl_loss)
 
 
@@ -109,14 +109,14 @@ def estimator_columns(config: Any) -> tuple[str, ...]:
 
 
 def needs_answers(config: Any) -> bool:
-    """Whether the estimator or the weighting has the policy probed for answers that the world knows."""
+    """Whether the estimator or the weighting needs probes for the world's known answer."""
     credit = section(config, "credit")
     of_weighting = build_weighting(credit).required_columns if credit else ()
     return ANSWER_SCORES in (*estimator_columns(config), *of_weighting)
 
 
 def has_critic(config: Any) -> bool:
-    """Whether verl trains a critic: null leaves it to the estimator, and verl's GAE alone needs one."""
+    """Whether verl trains a critic: null leaves it to the estimator, and only verl's GAE needs one."""
     enabled = config.critic.enable
     return bool(enabled) if enabled is not None else config.algorithm.adv_estimator == "gae"
 
@@ -125,13 +125,13 @@ def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, l
     """Raise ConfigurationError when the method `key=name` reads a column that no part of this run gives.
 
     Args:
-        columns: what it declares to read.
-        later: parts of a step that come after it.
+        columns: those it declares.
+        later: parts of a step that run after it.
     """
     possible = [column.name for column in COLUMNS.values() if column.given_by not in later]
     unknown = [column for column in columns if column not in possible]
     if unknown:
-        problem = f"reads the column {' and '.join(unknown)}, which no step has at that point"
+        problem = f"reads the column {' and '.join(unknown)}, which is not available at that point of a step"
         raise ConfigurationError(key, name, problem, f"Known columns: {', '.join(possible)}")
     of_reference = given_by(REFERENCE, columns)
     if of_reference and not has_reference(config):
@@ -144,7 +144,7 @@ def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, l
         raise ConfigurationError(
             key,
             name,
-            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true leaves out the pass that "
+            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true skips the pass that "
             "computes it",
             "Set algorithm.rollout_correction.bypass_mode=false",
         )
@@ -165,7 +165,7 @@ def require_weighting_columns(config: Any, weighting: WeightingSpec) -> None:
 def is_diagnosed(config: Any) -> bool:
     """Whether every step logs the diagnostic of credit.diagnostics, which needs the reference's energy.
 
-    Raises ConfigurationError when `run.diagnose` is no bool, or there is no reference.
+    Raises ConfigurationError when `run.diagnose` is not a bool, or there is no reference.
     """
     wanted = OmegaConf.select(config, "run.diagnose", default=False)
     require_flag("run.diagnose", wanted)
@@ -176,28 +176,28 @@ def is_diagnosed(config: Any) -> bool:
 
 
 def drops_nonfinite(config: Any) -> bool:
-    """Whether prompt groups with a reward that is not a finite number are left out, instead of ending the run."""
+    """Whether prompt groups with a non-finite reward are dropped, instead of ending the run."""
     wanted = OmegaConf.select(config, DROP_NONFINITE, default=False)
     require_flag(DROP_NONFINITE, wanted)
     return bool(wanted)
 
 
 def require_deviation(config: Any, group_filter: GroupFilter) -> None:
-    """Raise ConfigurationError when the filter chooses by how returns differ and a group is one episode."""
+    """Raise ConfigurationError when the filter compares returns within groups and groups have one episode."""
     if config.actor_rollout_ref.rollout.n == 1 and group_filter.needs_deviation:
         raise ConfigurationError(
             "filter.name",
             group_filter.name,
-            "actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, by which this filter chooses",
-            "Set actor_rollout_ref.rollout.n to 2 at least, or filter=none",
+            "actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, which this filter needs",
+            "Set actor_rollout_ref.rollout.n to at least 2, or filter=none",
         )
 
 
 def require_estimator(config: Any) -> EstimatorSpec | None:
     """Return our advantage estimator with its parameters, None for one of verl's.
 
-    Raises ConfigurationError for a parameter it does not have, a critic it lacks, a KL penalty it has no place for, or
-    clip ranges that the loss does not have.
+    Raises ConfigurationError for an unknown parameter, a missing critic, an unsupported KL penalty in the reward, or
+    clip ranges that the loss does not support.
     """
     key, name = "algorithm.adv_estimator", str(config.algorithm.adv_estimator)
     spec = build_estimator(name, section(config, "estimator"))
@@ -208,7 +208,7 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
         raise ConfigurationError(
             "algorithm.use_kl_in_reward",
             True,
-            f"{name} has no place for a penalty of single tokens",
+            f"{name} does not support a per-token penalty",
             "Set it to false; actor_rollout_ref.actor.use_kl_loss=true is the KL term of the loss",
         )
     loss_mode = str(config.actor_rollout_ref.actor.policy_loss.loss_mode)
@@ -216,8 +216,8 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
         raise ConfigurationError(
             "actor_rollout_ref.actor.policy_loss.loss_mode",
             loss_mode,
-            f"has one clip range for all turns, and {name} scales those of turns",
-            f"Set it to {TURN_RATIO_LOSS}, or the parameters of the estimator so that it scales none",
+            f"has one clip range for all turns, and {name} scales clip ranges per turn",
+            f"Set it to {TURN_RATIO_LOSS}, or set the estimator's parameters so that it scales none",
         )
     if spec.definition.by_tree:
         _require_whole_trees(config, name)
@@ -229,7 +229,7 @@ def _require_whole_trees(config: Any, name: str) -> None:
         raise ConfigurationError(
             "algorithm.gamma",
             config.algorithm.gamma,
-            f"{name} compares returns of whole episodes that part at different turns, which a discount would distort",
+            f"{name} compares returns of episodes that diverge at different turns, which a discount would distort",
             "Set it to 1.0",
         )
     chosen = section(config, "filter").get("name", "none")
@@ -237,7 +237,7 @@ def _require_whole_trees(config: Any, name: str) -> None:
         raise ConfigurationError(
             "filter.name",
             chosen,
-            f"{name} chooses what trains by where the tree branches, and forked episodes are not a representative "
-            "sample of a group's returns, by which a filter would choose",
+            f"{name} selects trained tokens by where the tree branches, and forked episodes are not a representative "
+            "sample of a group's returns, which a filter would use",
             "Use filter=none",
         )

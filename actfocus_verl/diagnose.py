@@ -142,7 +142,7 @@ def _norms(
     notes: list[str],
     console: Console,
 ) -> Json | None:
-    """Gradient norms of drawn tokens; None where none are asked for, or the run has no checkpoint."""
+    """Gradient norms of drawn tokens; None if not requested, or without a checkpoint."""
     if arguments.tokens == 0:
         return None
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ConfigurationError(ValueError):
-    """A setting that cannot work, in one line: which key, which value, what to do instead."""
+    """An invalid setting, in one line: which key, which value, what to do instead."""
 
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         super().__init__(key, value, problem, remedy)
@@ -21,7 +21,7 @@ class ConfigurationError(ValueError):
 
 
 class CommandFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a call)
-    """A command's work could not be done although its arguments are right; the message is one line and says why."""
+    """A command failed although its arguments are valid; the message is one line and says why."""
 
 
 class Interrupted(BaseException):

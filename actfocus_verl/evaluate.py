@@ -4,7 +4,7 @@
     python -m actfocus_verl.evaluate model=outputs/quickstart out=<folder> episodes=512 repeats=16 temperature=0.5
     python -m actfocus_verl.evaluate model=<model> env=sokoban out=<folder> server=http://127.0.0.1:8000/v1
 
-Any other key, like max_turns=5, is the world's own. Ctrl-C keeps every episode that has ended. Exit status: 0 finished,
+Any other key, like max_turns=5, belongs to the world. Ctrl-C keeps every finished episode. Exit status: 0 finished,
 1 failed, 2 a mistake in the command, 130 interrupted. See docs/evaluation.md.
 """
 
@@ -54,10 +54,10 @@ Json = dict[str, Any]
 
 
 def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
-    """Run one evaluation, or what is missing of it; returns its settings and its summary.
+    """Run one evaluation, or the rest of it; returns its settings and its summary.
 
     words: the command line. console: for progress. Raises ConfigurationError, EvaluationError, and Interrupted after a
-    signal; what was played by then is kept.
+    signal; episodes finished by then are kept.
     """
     options = evaluation_options(words)
     named = find_model(options["model"], options.get("step"))
@@ -77,7 +77,7 @@ def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
 
 
 def _model_path(named: NamedModel, arguments: Arguments, console: Console) -> str:
-    """Where configuration and tokenizer are, and the weights unless a server has them."""
+    """The folder of configuration and tokenizer, and of the weights unless a server has them."""
     if arguments.server is not None:
         return named.without_weights()
     if named.checkpoint and not named.checkpoint.is_merged:
@@ -119,14 +119,14 @@ def _context(wanted: int | None, positions: int | None) -> int:
     if wanted is None:
         return min(PAPER_CONTEXT, positions or PAPER_CONTEXT)
     if positions is not None and wanted > positions:
-        problem = f"the model was made for {positions}"
-        raise ConfigurationError("max_context_tokens", wanted, problem, f"Set it to {positions} at most")
+        problem = f"the model's context is {positions} tokens"
+        raise ConfigurationError("max_context_tokens", wanted, problem, f"Set it to at most {positions}")
     return wanted
 
 
 @contextmanager
 def _recorded(folder: EvaluationFolder) -> Iterator[None]:
-    """Write down when it begins, and how it ends unless it finishes."""
+    """Record the start, and how it ended unless it finished."""
     folder.begin()
     try:
         yield
@@ -242,8 +242,8 @@ def _evaluate_and_show(words: Sequence[str], console: Console) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Evaluate, show the figures on stdout and the rest on stderr; returns the exit status."""
-    goes_on = "interrupted; the same command goes on from here"
+    """Evaluate, with metrics on stdout and the rest on stderr; returns the exit status."""
+    goes_on = "interrupted; run the same command again to resume"
     return run_command(words, _evaluate_and_show, lambda: help_text(__doc__ or "", Options), interrupted=goes_on)
 
 

@@ -1,9 +1,9 @@
-"""Hand a run's checkpoint on: a Hugging Face folder that transformers loads and vLLM serves.
+"""Export a run's checkpoint: a Hugging Face folder that transformers loads and vLLM serves.
 
     python -m actfocus_verl.export run=outputs/quickstart out=<folder>
     python -m actfocus_verl.export run=outputs/quickstart step=10 out=<folder> dtype=fp32
 
-A LoRA run's adapter is folded into the weights. Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130
+A LoRA run's adapter is merged into the weights. Exit status: 0 finished, 1 failed, 2 a mistake in the command, 130
 interrupted. See docs/evaluation.md.
 """
 
@@ -29,7 +29,7 @@ from actfocus_verl.files import write_json
 from actfocus_verl.launch.record import installed_versions, source_commit
 
 EXPORT_FILE = "export.json"
-"""Says where the folder comes from, and that it is ours to replace."""
+"""Records where the folder comes from, and marks it as ours to replace."""
 LATEST = "latest"
 DTYPES = ("bf16", "fp32")
 
@@ -41,7 +41,7 @@ class Arguments:
     run: Path = option("a run's folder")
     out: Path = option("new folder, or that of an earlier export, which is replaced")
     step: str = option("training step whose checkpoint is exported", LATEST)
-    dtype: str = option("number format of the weights; fp32 keeps them as they were trained", "bf16", choices=DTYPES)
+    dtype: str = option("dtype of the weights; fp32 keeps them as trained", "bf16", choices=DTYPES)
 
     @property
     def step_number(self) -> int | None:
@@ -74,16 +74,16 @@ def export(arguments: Arguments, console: Console) -> Checkpoint:
 
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
-    """Keep a second export out of the folder for as long as the first one writes it."""
+    """Keep a second export out of the folder while the first one writes it."""
     path = out.with_name(f".{out.name}.lock")
     lock = FileLock(path)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except OSError as error:  # filelock's Timeout is one as well, and comes also where no lock can be made
-        problem, remedy = "cannot be made", "Name another folder: out=<folder>"
+        problem, remedy = "cannot be created", "Name another folder: out=<folder>"
         if path.exists():
-            problem, remedy = "another export writes to it", "Wait for it, or name another folder"
+            problem, remedy = "is being written by another export", "Wait for it, or name another folder"
         raise ConfigurationError("out", str(out), problem, remedy) from error
     try:
         yield
@@ -93,14 +93,14 @@ def _claimed(out: Path) -> Iterator[None]:
 
 
 def _require_ours(out: Path) -> None:
-    """Raise ConfigurationError unless the folder is new, empty, or holds what an export wrote and nothing else."""
+    """Raise ConfigurationError unless the folder is new, empty, or holds only files of an export."""
     if not out.exists():
         return
     if not out.is_dir():
         raise ConfigurationError("out", str(out), "is a file", "Name a folder")
     strangers = sorted({path.name for path in out.iterdir()} - _files_of_an_export(out))
     if strangers:
-        problem = f"holds files that no export wrote ({', '.join(strangers[:3])})"
+        problem = f"holds other files than an export's ({', '.join(strangers[:3])})"
         raise ConfigurationError("out", str(out), problem, "Name a new folder")
 
 

@@ -1,6 +1,6 @@
 """What is written for others to read: JSON that every parser takes, times, and files that are replaced in one go.
 
-Every JSON text of this package comes from `json_text`; a test keeps it so.
+Every JSON text of this package comes from `json_text`, as a test checks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def json_text(content: Any, **options: Any) -> str:
 
 
 def append_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Add a line with a JSON object to a file, and make its folder where there is none."""
+    """Append a line with a JSON object to a file, creating its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(json_text(content).encode() + b"\n")
@@ -35,9 +35,9 @@ def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 2) -> No
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file, and make its folder where there is none. Two writers of one file must not meet.
+    """Replace a file, creating its folder if missing. A file must not have two writers at a time.
 
-    Whatever ends the process, the file holds the old content or the new one.
+    Even after a kill the file holds the old content or the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -38,7 +38,7 @@ WORKER_SECONDS = 300.0
 """How long a Ray worker may take to import verl before it counts as a problem."""
 
 _failure: Exception | None = None
-"""What went wrong when something was registered."""
+"""The error of a failed registration."""
 
 _AFTER: Mapping[str, tuple[str, ...]] = {
     "verl.workers.engine": ("engine",),
@@ -55,7 +55,7 @@ they build on: that may be the first import of all, and is half loaded when verl
 def register() -> None:
     """Register the platform now, and the rest when the part of verl is imported that holds its registry. Idempotent.
 
-    A run has a dozen processes, and those that need little of verl should not import the rest of it for our sake.
+    A run has a dozen processes, and those that need little of verl should not import the rest because of us.
     """
     # verl's engines we do not use warn when their libraries are absent, in every process that imports one
     warnings.filterwarnings("ignore", message=".* engine is not available")
@@ -78,7 +78,7 @@ def _check_commands(config: ModuleType) -> None:
 
 
 def _when_imported(module: str, hook: Callable[[ModuleType], None]) -> None:
-    """Call `hook` with a module once it is imported; what it raises is kept, and the import succeeds."""
+    """Call `hook` with a module once it is imported; its errors are kept, and the import succeeds."""
 
     def guarded(imported: ModuleType) -> None:
         with _failure_kept():
@@ -137,25 +137,25 @@ def _register_at_import() -> None:
 
 @dataclass(frozen=True)
 class Registration:
-    """One name of ours in one of verl's registries."""
+    """One of our names in one of verl's registries."""
 
     registry: str
     """Which registry: platform, engine, policy loss, ..."""
     setting: str
-    """What selects it: a configuration key with its value, or an environment variable."""
+    """The setting that selects it: a configuration key with its value, or an environment variable."""
     expected: str
-    """Qualified name of the object of ours."""
+    """Qualified name of our object."""
     found: str | None
-    """Qualified name of what verl's registry holds under that name; None when it holds nothing."""
+    """Qualified name of the entry in verl's registry; None without an entry."""
     source: str
-    """`package/module.py:line` of what was found."""
+    """`package/module.py:line` of the entry."""
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with it, in one line."""
+        """Its problem, in one line; None without one."""
         if self.found == self.expected:
             return None
-        return f"{self.registry} ({self.setting}) is {self.found or 'not registered'}, and should be {self.expected}"
+        return f"{self.registry} ({self.setting}) is {self.found or 'not registered'}, but should be {self.expected}"
 
 
 def registrations() -> list[Registration]:
@@ -266,9 +266,9 @@ def _source(found: Any) -> str:
 
 
 def verify() -> list[str]:
-    """Return what is wrong with this process's registrations and with the installed verl; empty when nothing is.
+    """Return the problems of this process's registrations and of the installed verl; empty without any.
 
-    Imports verl, which fixes its platform, and not vLLM: `integration.contract.check_contract` looks at that as well.
+    Imports verl, which fixes its platform, but not vLLM: `integration.contract.check_contract` checks that as well.
     """
     problems = _entry_point_problems()
     from actfocus_verl.integration.contract import SYMBOLS, check_contract
@@ -283,7 +283,7 @@ def verify() -> list[str]:
 
 
 def _entry_point_problems() -> list[str]:
-    """Whether verl finds this module by itself, as it has to in Ray's workers."""
+    """Problems of the entry point, by which verl must find this module in Ray's workers."""
     entries = [entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.value == PLUGIN_MODULE]
     if not entries:
         return [f"no entry point of group {ENTRY_POINT_GROUP} leads to {PLUGIN_MODULE}: pip install actfocus_verl"]
@@ -313,7 +313,7 @@ def worker_probe() -> Callable[..., list[str]]:
 
 
 def verify_in_worker() -> list[str]:
-    """Return what `verify` finds in a Ray worker: of the running Ray, or of a small local one that is stopped again."""
+    """Return `verify`'s findings in a Ray worker, of the running Ray or of a small local one that is stopped again."""
     import ray
 
     started = not ray.is_initialized()

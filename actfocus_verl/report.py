@@ -37,13 +37,13 @@ class Arguments:
     out: Path | None = option(
         "the page; default: report.html in the first run's folder, or comparison.html for two", None
     )
-    episodes: int = option("sampled episodes shown per run, at most; evenly chosen over its steps", 1000, low=0)
+    episodes: int = option("maximum of sampled episodes shown per run, evenly chosen over its steps", 1000, low=0)
 
 
 def report(arguments: Arguments, console: Console) -> list[str]:
     """Write the page and each run's figure; returns the lines for stdout.
 
-    console: for what was left out. Raises ConfigurationError for a folder that is no run's, a damaged one, and one that
+    console: for notes on what was left out. Raises ConfigurationError for a folder that is not a run's, is damaged, or
     cannot be written to.
     """
     runs = [RunFolder.open(path) for path in (arguments.run, arguments.other) if path is not None]

@@ -46,7 +46,7 @@ def _positions(model: str) -> int:
 
 
 def main(words: Sequence[str]) -> None:
-    """Serve until interrupted; vLLM's own command does it, and its own messages say how it goes."""
+    """Serve until interrupted, through vLLM's own command and with its messages."""
     import torch
 
     words = list(words)

@@ -3,7 +3,7 @@
     python -m actfocus_verl.train env=frozen_lake algorithm=grpo credit=actfocus model=tiny platform=cpu
 
 Everything that can be known beforehand is checked before Ray starts. While the run lasts, a watchdog ends it when a
-part of it dies; when it ends, in whatever way, no process of it survives.
+part of it dies; however it ends, no process of it survives.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def verl_config_folder() -> Path:
 
 
 def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) -> DictConfig:
-    """Check the configuration and make it complete: absolute run folder, environment variables, the tiny policy.
+    """Check and complete the configuration: absolute run folder, environment variables, the tiny policy.
 
-    claims: gets those of the folders that the run writes to, to be released at its end.
+    claims: receives the claims of the folders that the run writes to, released at its end.
 
     Raises:
-        ConfigurationError: whatever can be known to be wrong before Ray starts.
+        ConfigurationError: every problem that is detectable before Ray starts.
     """
     from actfocus_verl.preflight.derived import fill_derived  # not above: --help and Tab need not wait for torch
     from actfocus_verl.preflight.machine import check_machine
@@ -131,7 +131,7 @@ def _tiny_policy(config: DictConfig, console: Console) -> Path:
 class _SupervisedRunner:
     """verl's task-runner class as `run_ppo` uses it: checks the cluster, places the runner, checks the plugin in it.
 
-    `on_ray` is told which Ray it is, as soon as this process is connected.
+    `on_ray` is called with the cluster as soon as this process is connected.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class _SupervisedRunner:
 
 
 def _require_registered(problems: list[str]) -> None:
-    _require_none("the plugin is not registered as it should be", problems)
+    _require_none("the plugin is not registered correctly", problems)
 
 
 def _require_none(what: str, problems: Sequence[str]) -> None:
@@ -194,7 +194,7 @@ def train(
 ) -> None:
     """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error.
 
-    on_ray: told which Ray the run is on, once it is.
+    on_ray: called with the run's Ray cluster once connected.
     """
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
@@ -235,7 +235,7 @@ def _driver_output(path: Path, verbose: bool) -> Iterator[None]:
 
 
 def _quiet_libraries() -> None:
-    """Keep from the terminal what this process's libraries report of themselves; warnings and errors still show."""
+    """Keep the libraries' info messages of this process off the terminal; warnings and errors still show."""
     for handler in logging.getLogger().handlers:  # Hydra's, on stdout: verl's loggers tell what they chose
         handler.setLevel(logging.WARNING)
     # Ray warns at every start of a cluster that token authentication is on, which is its default since 2.60.
@@ -243,9 +243,9 @@ def _quiet_libraries() -> None:
 
 
 def _quiet_vllm() -> None:
-    """Keep from the terminal what vLLM and transformers say when Ray imports vLLM here, to hand out a server's actor.
+    """Keep vLLM's and transformers' messages off the terminal when Ray imports vLLM here, for a server's actor.
 
-    They report that there is no Triton and no torchvision, of which this process needs neither. Only once Ray runs: the
+    They report that Triton and torchvision are missing, which this process does not need. Only once Ray runs: the
     workers inherit the environment, and their logs are where the cause of an error is looked for.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # where vLLM's logger is configured later
@@ -259,7 +259,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 @hydra.main(config_path="pkg://actfocus_verl_configs", config_name="train", version_base=None)
 def run(config: DictConfig) -> None:
-    """Hydra's entry: prepare, then run while nobody else writes to the run's folders."""
+    """Hydra's entry: prepare, then run while no other process writes to the run's folders."""
     console = Console(stderr=True)
     console.print("checking the configuration")
     if not config.run.verbose:
@@ -277,7 +277,7 @@ def run(config: DictConfig) -> None:
 
 
 def _run(config: DictConfig, console: Console) -> None:
-    """Train, record how it ended, leave no process behind; exits unless it has finished."""
+    """Train, record how it ended, leave no process behind; exits with an error unless it finished."""
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
@@ -312,7 +312,7 @@ def _note_ray(console: Console, record: RunRecord, cluster: Cluster) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the error's own words; Ray wraps a remote error in the traceback of every process it crossed."""
+    """Return the error's own message; Ray wraps a remote error in the traceback of every process it crossed."""
     cause = getattr(error, "cause", None)
     return f"{type(cause).__name__}: {cause}" if cause is not None else str(error) or type(error).__name__
 

@@ -40,7 +40,7 @@ def test_engines_take_over_without_touching_verls_own(monkeypatch: pytest.Monkey
 def test_a_missing_registration_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delitem(POLICY_LOSS_REGISTRY, "token_weighted")
     expected = (
-        "policy loss (actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted) is not registered, and should be "
+        "policy loss (actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted) is not registered, but should be "
         "actfocus_verl.integration.loss.token_weighted_policy_loss"
     )
     assert plugin.verify() == [expected]
@@ -52,7 +52,7 @@ def test_a_registration_of_somebody_else_is_named(monkeypatch: pytest.MonkeyPatc
     vanilla = POLICY_LOSS_REGISTRY["vanilla"]
     monkeypatch.setitem(POLICY_LOSS_REGISTRY, "token_weighted", vanilla)
     [problem] = plugin.verify()
-    assert f"is {vanilla.__module__}.{vanilla.__qualname__}, and should be actfocus_verl.integration.loss" in problem
+    assert f"is {vanilla.__module__}.{vanilla.__qualname__}, but should be actfocus_verl.integration.loss" in problem
 
 
 @pytest.mark.e2e

@@ -12,11 +12,11 @@ from typing import Final
 from torch import Tensor
 
 BLOCK_ELEMENTS: Final = 2**17
-"""Tokens at a time (at least one row): as float64 a megabyte, which stays in the processor's cache."""
+"""Tokens per block (at least one row): one megabyte as float64, which fits in the CPU cache."""
 
 
 def row_blocks(column: Tensor) -> Iterator[slice]:
-    """Slices of the rows of a (B, T) column that together cover it; none where there is no token."""
+    """Slices of the rows of a (B, T) column that together cover it; none for an empty column."""
     if column.numel() == 0:
         return
     step = max(1, BLOCK_ELEMENTS // column.shape[1])

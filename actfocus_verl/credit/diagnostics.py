@@ -20,7 +20,7 @@ With ``run.diagnose=true`` also the paper's diagnostic (Sec. 4), over the prompt
 ``diagnose/groups``              prompt groups of at least two episodes
 ``diagnose/spearman_all``        Spearman's rho between a group's mean energy, over all its response tokens, and
                                  the standard deviation of its returns; left out where it is undefined: fewer than
-                                 ``LEAST_GROUPS`` groups, or one of the two equal in all
+                                 ``LEAST_GROUPS`` groups, or one of the two is constant
 ``diagnose/spearman_reasoning``  the same over the REASONING tokens; groups without such a token are left out
 ``diagnose/spearman_action``     the same over the ACTION tokens
 ===============================  ==============================================================================
@@ -51,7 +51,7 @@ GROUP_PARTS: Final[dict[str, tuple[TokenRole, ...]]] = {
     "reasoning": (TokenRole.REASONING,),
     "action": (TokenRole.ACTION,),
 }
-"""Over which of a group's tokens the diagnostic takes the mean energy, and their roles."""
+"""The parts of a group over which the diagnostic averages the energy, and their token roles."""
 
 LEAST_GROUPS: Final = 3
 """Two groups always correlate perfectly."""
@@ -117,7 +117,7 @@ def _quantiles(prefix: str, values: Tensor) -> dict[str, float]:
 
 
 def _valid_roles(columns: Mapping[str, Tensor], valid_rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(B,) bool: the rows that are no padding; and the roles of their tokens, ENVIRONMENT where nothing was sampled."""
+    """(B,) bool: the rows that are not padding; and the roles of their tokens, ENVIRONMENT for unsampled tokens."""
     token_roles = columns["token_roles"]
     rows = all_rows(token_roles) if valid_rows is None else valid_rows.bool().to(token_roles.device)
     check_rows("valid_rows", rows, token_roles)
@@ -132,18 +132,18 @@ def _ratio(numerator: Tensor, denominator: float) -> float:
 
 @dataclass(frozen=True)
 class PromptGroups:
-    """What each of G prompt groups shows, in the order of their ids."""
+    """Statistics of G prompt groups, in the order of their ids."""
 
     ids: Tensor
     """(G,), int64, ascending."""
     sizes: Tensor
     """(G,), int64: conversations."""
     means: dict[str, Tensor]
-    """Of each of ``GROUP_PARTS``, (G,), float64: the signal's mean over all tokens of the part in the group, a long
-    episode counting for more than a short one; NaN without such a token."""
+    """By part (``GROUP_PARTS``), (G,), float64: the signal's mean over the group's tokens of that part, so that longer
+    episodes count for more; NaN without such a token."""
     return_std: Tensor
-    """(G,), float64: unbiased standard deviation of the returns to six digits, so that rounding breaks no tie; NaN of
-    one episode."""
+    """(G,), float64: unbiased standard deviation of the returns, rounded to six digits to keep ties; NaN for a single
+    episode."""
 
 
 def prompt_groups(
@@ -154,7 +154,7 @@ def prompt_groups(
     valid_rows: Tensor | None = None,
     conversation_ids: Tensor | None = None,
 ) -> PromptGroups:
-    """Mean signal and spread of returns of each prompt group.
+    """Mean signal and standard deviation of returns of each prompt group.
 
     Args:
         signal: (B, T), float: the energy, or another; read at response tokens only.

@@ -1,8 +1,8 @@
-"""RAGEN-2's rules for ending a run that has nothing left to learn from, or never learns (arXiv 2604.06268).
+"""RAGEN-2's early-stop rules: for a run that has nothing left to learn from, or never learns (arXiv 2604.06268).
 
 A rule is a function ``(history, *, parameters) -> reason``: why the run should end, or None. Its keyword-only
-parameters are keys of the ``early_stop`` section, and its defaults leave it off, since every rule of ours is asked. A
-rule of one's own is asked as well where ``early_stop.name`` is its path, ``package.module:function``.
+parameters are keys of the ``early_stop`` section; its defaults leave it off, since all built-in rules are evaluated.
+Set ``early_stop.name`` to ``package.module:function`` to add a rule of your own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from actfocus_verl.credit.registry import F, Method, Params, Registry, is_path, 
 from actfocus_verl.errors import ConfigurationError
 
 REASON: Final = "early_stop/reason"
-"""In the line of metrics.jsonl of the step before the last."""
+"""Written to metrics.jsonl at the second-to-last step."""
 DEVIATION: Final = "filter/group_std/mean"
 EMPTY: Final = "filter/nothing_left"
 """Metrics of a step that the rules read."""
@@ -27,9 +27,9 @@ RULES: Final = Registry("early-stop rule", "early_stop", (__name__,), Method)
 
 
 def register_rule(name: str, *, check: Callable[..., None] | None = None) -> Callable[[F], F]:
-    """Decorator: have every run ask a rule, whose parameters become keys of ``early_stop``.
+    """Decorator: add a rule that every run evaluates; its parameters become keys of ``early_stop``.
 
-    Raises ValueError when the name is not short, or is taken by another function.
+    Raises ValueError when the name is empty, looks like a path or is taken by another function.
     """
 
     def register(function: F) -> F:
@@ -41,23 +41,23 @@ def register_rule(name: str, *, check: Callable[..., None] | None = None) -> Cal
 
 @dataclass
 class History:
-    """What the rules look at, oldest first."""
+    """What the rules read, oldest first."""
 
     success_rates: list[float] = field(default_factory=list)
-    """Of each evaluation, over all its episodes."""
+    """Per evaluation, over all its episodes."""
     deviations: list[float] = field(default_factory=list)
-    """Mean over the prompt groups of each step of the standard deviation of their returns."""
+    """Per step: the mean over prompt groups of the standard deviation of their returns."""
     empty: list[bool] = field(default_factory=list)
-    """Whether the filter left nothing of a step."""
+    """Per step: whether the filter dropped every group."""
 
     def add_step(self, metrics: Mapping[str, Any]) -> None:
-        """Append a step's metrics, as the trainer logs them or metrics.jsonl has them, where null is no number."""
+        """Append a step's metrics, as the trainer logs them or read from metrics.jsonl, where null means NaN."""
         if metrics.get(DEVIATION) is not None:
             self.deviations.append(float(metrics[DEVIATION]))
             self.empty.append(bool(metrics[EMPTY]))
 
     def add_evaluations(self, evaluations: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines of evaluations.jsonl, of which those of one step are one evaluation."""
+        """Append lines of evaluations.jsonl; lines of the same step form one evaluation."""
         for _, lines in groupby(evaluations, key=itemgetter("step")):
             found = list(lines)
             self.success_rates.append(
@@ -66,7 +66,7 @@ class History:
 
 
 def _check_threshold(key: str, value: object) -> None:
-    """A share in (0, 1], or None, which leaves the rule off."""
+    """Raise ConfigurationError unless it is a share in (0, 1], or None, which leaves the rule off."""
     if value is not None:
         require_number(key, value, low=0, high=1, open_low=True)
 
@@ -78,7 +78,7 @@ def _check_success(*, success_below: object, evaluations: object) -> None:
 
 @register_rule("success", check=_check_success)
 def success(history: History, *, success_below: float | None = None, evaluations: int = 5) -> str | None:
-    """Success stays near nothing."""
+    """Success stays near zero."""
     rates = history.success_rates[-evaluations:]
     if success_below is None or not _all(rates, evaluations, lambda rate: rate < success_below):
         return None
@@ -92,7 +92,7 @@ def _check_agreement(*, std_share_below: object, steps: object) -> None:
 
 @register_rule("agreement", check=_check_agreement)
 def agreement(history: History, *, std_share_below: float | None = None, steps: int = 10) -> str | None:
-    """Returns within prompt groups come to agree."""
+    """Returns within prompt groups no longer differ."""
     first, last = history.deviations[:steps], history.deviations[-steps:]
     if std_share_below is None or not first:
         return None
@@ -100,8 +100,8 @@ def agreement(history: History, *, std_share_below: float | None = None, steps: 
     if not _all(last, steps, lambda deviation: deviation < limit):
         return None
     return (
-        f"returns differed within groups by less than {std_share_below:g} of what they differed by at first, {steps} "
-        "steps in a row"
+        f"the standard deviation of returns within groups was below {std_share_below:g} times its initial value for "
+        f"{steps} steps in a row"
     )
 
 
@@ -115,7 +115,7 @@ def empty(history: History, *, empty_steps: int | None = None) -> str | None:
     """The filter leaves nothing to train on."""
     if empty_steps is None or not _all(history.empty[-empty_steps:], empty_steps, bool):
         return None
-    return f"the filter left nothing to train on, {empty_steps} steps in a row"
+    return f"the filter left nothing to train on for {empty_steps} steps in a row"
 
 
 @dataclass(frozen=True)
@@ -125,25 +125,24 @@ class EarlyStop:
     rules: Sequence[tuple[Callable[..., str | None], Params]]
 
     def reason(self, history: History) -> str | None:
-        """Say which rule holds at the end of a history; None: go on."""
+        """Return the reason of the first rule that ends the run after this history; None: go on."""
         reasons = (rule(history, **params) for rule, params in self.rules)
         return next((reason for reason in reasons if reason is not None), None)
 
 
 def build_early_stop(config: Mapping[str, Any]) -> EarlyStop:
-    """Return the rules of the `early_stop` section; an empty section has them all off.
+    """Return the rules of the `early_stop` section; an empty section leaves all of them off.
 
     Args:
-        config: `name`, which says what the rest of the section is called or is the path of one more rule; and the
-            parameters of all rules.
+        config: `name`, a label for the section or the path of one more rule; and the parameters of all rules.
 
     Raises:
-        ConfigurationError: an unknown key, a value that cannot be, or a path that leads to no function.
+        ConfigurationError: an unknown key, an invalid value, or a path that leads to no function.
     """
     options = {str(key): value for key, value in config.items()}
     name = options.pop("name", None)
     RULES.known()
-    rules = dict(RULES.entries)  # in the order of their definition, in which they are asked
+    rules = dict(RULES.entries)  # in the order of definition, which is the order of evaluation
     with keys_under(RULES.section):
         if is_path(name):
             rules[str(name)] = RULES.get(name)
@@ -151,7 +150,7 @@ def build_early_stop(config: Mapping[str, Any]) -> EarlyStop:
         known = [key for named in keys.values() for key in named]
         for key, value in options.items():
             if key not in known:
-                raise ConfigurationError(key, value, "is unknown", f"Known keys: {', '.join(('name', *known))}")
+                raise ConfigurationError(key, value, "is not a known key", f"Known keys: {', '.join(('name', *known))}")
         built = []
         for rule, method in rules.items():
             own = {key: options[key] for key in keys[rule] if key in options}

@@ -1,4 +1,4 @@
-"""Weightings by the entropy of the policy that sampled: its most uncertain tokens, or its turns (AEM, EMPG).
+"""Weightings by the entropy of the sampling policy: of its most uncertain tokens, or of its turns (AEM, EMPG).
 
 AEM and EMPG modulate the advantage of a turn by the entropy of that turn relative to others. A positive factor on the
 advantage is a token weight. EMPG also adds to the advantage, which no weight can do: it returns that part beside its
@@ -28,8 +28,8 @@ EMPG: Final = "empg"
 SCOPES: Final[tuple[str, ...]] = ("group", "trajectory", "batch")
 """Which turns AEM compares with each other."""
 STRONGEST: Final = 20.0
-"""Limit of the exponents: a factor of exp(20) between two tokens leaves nothing of the lighter one."""
-_ENTROPY_REMEDY: Final = "look at the logits of the old policy's pass"
+"""Limit of the exponents: a factor of exp(20) between two tokens makes the lighter one negligible."""
+_ENTROPY_REMEDY: Final = "check the logits of the old policy's log-prob pass"
 EMPG_EPS: Final = 1e-8
 """Added to EMPG's range of entropies, as its authors do."""
 
@@ -41,7 +41,7 @@ def entropy_quantile(entropy: Tensor, token_roles: Tensor, *, fraction: float = 
     equal to it are kept too, so the order of rows cannot matter.
 
     Args:
-        entropy: (B, T) or any shape, of the policy that sampled, in nats; read at sampled tokens only.
+        entropy: (B, T) or any shape, of the sampling policy, in nats; read at sampled tokens only.
         token_roles: same shape, integer, values of TokenRole.
         fraction: in (0, 1]; 1 keeps every token.
 
@@ -86,12 +86,12 @@ def aem(
     The mean of w over a group's turns is 1, every turn counting once, whatever its length.
 
     Args:
-        entropy: (B, T), of the policy that sampled, in nats.
+        entropy: (B, T), of the sampling policy, in nats.
         token_roles: (B, T), integer, values of TokenRole.
         turn_ids: (B, T), integer: see :class:`~actfocus_verl.credit.turns.Turns`.
         group_ids: (B,), integer, equal for the episodes of a prompt; needed by ``scope="group"`` only.
-        lam: strength; 0 gives weights of 1, below 0 the direction is reversed (an ablation of the paper).
-        gate: smallest range of entropies, in nats, that modulates at all; at least 0.
+        lam: strength; 0 gives weights of 1, a negative value reverses the direction (an ablation of the paper).
+        gate: smallest range of entropies, in nats, that is modulated at all; >= 0.
         scope: ``group``, or the paper's ablations ``trajectory`` (one episode's turns) and ``batch``.
 
     Returns:
@@ -134,12 +134,12 @@ def empg(
 
     Args:
         advantages: (B, T), of the estimator; read at sampled tokens, and with ``center`` only: else it may be None.
-        entropy: (B, T), of the policy that sampled, in nats.
+        entropy: (B, T), of the sampling policy, in nats.
         token_roles: (B, T), integer, values of TokenRole.
         turn_ids: (B, T), integer: see :class:`~actfocus_verl.credit.turns.Turns`.
         k: strength of g, in [0, 20]; 0 gives weights of 1.
         k_future: how fast the bonus falls with the entropy of the next turn, in [0, 20].
-        zeta: size of the bonus, at least 0.
+        zeta: size of the bonus, >= 0.
         center: whether to subtract c.
 
     Returns:
@@ -163,7 +163,7 @@ def empg(
             raise ValueError("center subtracts the mean advantage of the batch's turns; give the advantages")
         check_same_shape("advantages", advantages, token_roles)
         means = turns.mean(advantages)
-        check_finite("advantages", means, advantages, turns.bins > 0, "sampled", "look at the estimator's inputs")
+        check_finite("advantages", means, advantages, turns.bins > 0, "sampled", "check the estimator's inputs")
         modified = torch.where(turns.present, scale * means + added, 0.0)
         added = added - modified.sum() / turns.present.sum().clamp(min=1)
     return weights, turns.to_tokens(added / scale)
@@ -185,7 +185,7 @@ def _turn_entropies(entropy: Tensor, token_roles: Tensor, turn_ids: Tensor) -> t
 
 
 def _groups(token_roles: Tensor, group_ids: Tensor | None, scope: str) -> Tensor:
-    """(B,), int64: which rows are compared, as numbers from 0 without gaps."""
+    """(B,), int64: which rows are compared, as consecutive numbers from 0."""
     rows = torch.arange(token_roles.shape[0], device=token_roles.device)
     if scope == "trajectory":
         return rows
@@ -199,7 +199,7 @@ def _groups(token_roles: Tensor, group_ids: Tensor | None, scope: str) -> Tensor
 
 
 def _relative(values: Tensor, present: Tensor, groups: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Min-max of (B, K) values over the turns of each group, 0 where all are equal; and the ranges, one a group."""
+    """Min-max of (B, K) values over the turns of each group, 0 where all are equal; and the ranges, one per group."""
     low = _extreme(torch.where(present, values, math.inf), groups, "amin", math.inf)
     high = _extreme(torch.where(present, values, -math.inf), groups, "amax", -math.inf)
     ranges = torch.where(high >= low, high - low, 0.0)

@@ -1,7 +1,6 @@
-"""The turns of whole episodes, which the advantage estimators over turns count by.
+"""The turns of whole episodes, for turn-level advantage estimators.
 
-One row is one episode of B, with T response tokens and up to K turns. Turns come from the ``turn_ids`` column and from
-nothing else.
+One row is one episode of B, with T response tokens and up to K turns. Turns come from the ``turn_ids`` column only.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ class Episodes:
     """The turns of a batch's episodes. A padding row has none."""
 
     turns: Turns
-    """Of the sampled tokens."""
+    """Built from the sampled tokens."""
     played: Tensor
-    """(B, K), bool: the turns an episode has, with tokens or without (a reply can be broken off before its first)."""
+    """(B, K), bool: the turns an episode has, with tokens or without (a reply can be cut off before its first)."""
     rewards: Tensor
-    """(B, K), float64: the environment's reward of each turn; 0 for a turn that is not there."""
+    """(B, K), float64: the environment's reward of each turn; 0 for a missing turn."""
 
     @classmethod
     def of(
@@ -50,13 +49,13 @@ class Episodes:
         played = (torch.arange(width, device=rewards.device) < turn_counts[:, None]) & valid_rows[:, None]
         rewards = torch.where(played, rewards.double(), 0.0)
         if bool((turns.present & ~played).any()):
-            raise ValueError("turn_ids names turns that turn_rewards has no entry for; both come from the agent loop")
+            raise ValueError("turn_ids has turns without an entry in turn_rewards; both come from the agent loop")
         if not bool(torch.isfinite(rewards).all()):
-            raise ValueError("turn_rewards is NaN or infinite at a turn that was played; look at the world's rewards")
+            raise ValueError("turn_rewards is NaN or infinite at a turn that was played; check the world's rewards")
         return cls(turns, played, rewards)
 
     def edges(self) -> tuple[Tensor, Tensor]:
-        """(B, K) twice, int64: positions of the first and the last token of each turn; any for a turn without."""
+        """(B, K) twice, int64: positions of the first and the last token of each turn; arbitrary without tokens."""
         bins, (size, slots) = self.turns.bins, self.played.shape
         first = torch.full((size, slots), max(bins.shape[1] - 1, 0), dtype=torch.int64, device=bins.device)
         last = torch.zeros_like(first)
@@ -72,7 +71,7 @@ class Episodes:
     def rewards_with_tokens(self, penalties: Tensor | None = None) -> Tensor:
         """(B, K), float64: rewards of the turns that have tokens, plus the sum of a (B, T) column over these.
 
-        The reward of a turn without tokens goes to the last turn before it that has one; with none before, to no one.
+        The reward of a turn without tokens goes to the last turn before it with tokens; without one, it is dropped.
         """
         index = torch.arange(self.played.shape[1], device=self.rewards.device)
         owner = torch.where(self.turns.present, index, -1).cummax(dim=1).values
@@ -83,7 +82,7 @@ class Episodes:
         return owned + self.turns.mean(penalties) * self.turns.lengths
 
     def gae(self, rewards: Tensor, values: Tensor, gamma: float, lam: float) -> Tensor:
-        """(B, K), float64: generalised advantages over the turns that have tokens; nothing follows the last one."""
+        """(B, K), float64: generalised advantages over the turns with tokens; the value after the last one is 0."""
         present = self.turns.present
         deltas = rewards + gamma * self.turns.following(values) - values
         return discounted_sums(torch.where(present, deltas, 0.0), torch.where(present, gamma * lam, 1.0))

@@ -1,7 +1,7 @@
-"""Advantage estimators by name: what one is given of a step, what it returns, and what it declares.
+"""Advantage estimators by name: what one gets of a step, what it returns, and what it declares.
 
 An estimator is a function ``(step, *, parameters) -> advantages``. Its keyword-only parameters are the keys of the
-``estimator`` section, with their defaults. One's own is selected by its path,
+``estimator`` section, with their defaults. A user's is selected by its path,
 ``algorithm.adv_estimator=package.module:function``, or by a name that ``@register_estimator`` gives it; the decorator
 also says which columns it reads::
 
@@ -25,10 +25,10 @@ from actfocus_verl.credit.registry import F, Method, Params, Registry, RequiredC
 
 @dataclass
 class Step:
-    """What an estimator is given of a training step: B rows, T tokens the longest response. To be read only."""
+    """A training step as an estimator gets it: B rows, T the length of the longest response. Read-only."""
 
     rewards: Tensor
-    """(B, T), float32: the score at the last token of a row, less the KL penalty of each token where there is one."""
+    """(B, T), float32: the score at the last token of a row, minus the KL penalty of each token if there is one."""
     scores: Tensor
     """(B, T), float32: the rewards without a penalty."""
     response_mask: Tensor
@@ -36,7 +36,7 @@ class Step:
     group_ids: Tensor
     """(B,), int64: equal for the rows of a prompt."""
     valid_rows: Tensor
-    """(B,), bool: False for verl's rows of padding, which must enter no statistic."""
+    """(B,), bool: False for verl's padding rows, which must not enter any statistic."""
     columns: Mapping[str, Tensor]
     """The columns that the estimator declared: (B, T), or (B, K) for those of turns."""
     gamma: float
@@ -50,7 +50,7 @@ class Step:
     turns: Episodes | None = None
     """What `episodes` returns."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """To be filled: what is logged of the step."""
+    """Metrics to log for the step; the estimator may add to them."""
 
     @property
     def returns(self) -> Tensor:
@@ -65,19 +65,19 @@ class Step:
         return self.turns
 
     def outcome_advantages(self) -> Tensor:
-        """(B,): verl's GRPO of the returns, what it gives to each token of an episode."""
+        """(B,): verl's GRPO advantage of each row's return, the same for all its tokens."""
         column = self.returns[:, None]
         return self.grpo(column, column.new_ones(column.shape))[:, 0]
 
 
 @dataclass(frozen=True)
 class Advantages:
-    """What an estimator returns that has more to say than the advantages alone."""
+    """The result of an estimator that returns more than the advantages."""
 
     advantages: Tensor
     """(B, T), float32: 0 outside the sampled tokens."""
     targets: Tensor | None = None
-    """(B, T), float32: the critic's. None: the advantages."""
+    """(B, T), float32: the critic's targets. None: the advantages."""
     clip_scales: Tensor | None = None
     """(B, T), float32: factor of each token's clip range, which `policy_loss.loss_mode=turn_ratio` reads."""
     update_set: Tensor | None = None
@@ -86,14 +86,14 @@ class Advantages:
 
 @dataclass(frozen=True)
 class Traits:
-    """What is said of an estimator, ours, verl's or the user's."""
+    """Properties of an estimator: ours, verl's or a user's."""
 
     granularity: str = ""
-    """`episode`, `turn` or `token`: what shares one advantage; empty: not said."""
+    """`episode`, `turn` or `token`: what shares one advantage; empty: not declared."""
     family: str = ""
-    """`Monte Carlo` or `temporal difference`; empty: not said."""
+    """`Monte Carlo` or `temporal difference`; empty: not declared."""
     compares_groups: bool = False
-    """Whether it subtracts what the other episodes of a prompt returned."""
+    """Whether its baseline is the other episodes of the prompt."""
 
 
 VERLS: Final = {
@@ -110,7 +110,7 @@ class Estimator(Method):
     gives: RequiredColumns = ()
     """Columns it returns beside the advantages, or a function of its parameters giving them."""
     spreads_kl: bool = True
-    """Whether a KL penalty in the reward has a place in it."""
+    """Whether it supports a KL penalty in the reward."""
     by_tree: bool = False
     """Whether it values states by all episodes that passed through them, forked ones included: `credit.trees`."""
     granularity: str = ""
@@ -128,7 +128,7 @@ ESTIMATORS: Final = Registry(
 def register_estimator(
     name: str, *, required_columns: RequiredColumns = (), check: Callable[..., None] | None = None, **traits: Any
 ) -> Callable[[F], F]:
-    """Decorator: make an estimator known as ``algorithm.adv_estimator=<name>``; the function is returned unchanged.
+    """Decorator: register an estimator as ``algorithm.adv_estimator=<name>``; the function is returned unchanged.
 
     Args:
         name: a short name without ``:`` and ``.``, which mark a path.
@@ -136,7 +136,7 @@ def register_estimator(
         traits: see :class:`Estimator`.
 
     Raises:
-        ValueError: the name is not short, is taken by another function, or a single string was given for the columns.
+        ValueError: the name is empty, looks like a path or is taken, or the columns are a single string.
     """
 
     def register(function: F) -> F:
@@ -185,12 +185,12 @@ class EstimatorSpec:
 
     @property
     def needs_answers(self) -> bool:
-        """Whether the policy is probed for an answer that the world knows."""
+        """Whether the policy is probed for the world's known answer."""
         return ANSWER_SCORES in self.required_columns
 
 
 def is_ours(name: str) -> bool:
-    """Whether an estimator's name is of this registry, and not of verl's alone: one of ours, or a path."""
+    """Whether an estimator's name is in this registry, not only in verl's: one of ours, or a path."""
     return ":" in name or name in ESTIMATORS.known()
 
 
@@ -212,7 +212,7 @@ def build_estimator(name: str, section: Params) -> EstimatorSpec | None:
 
 
 def traits_of(name: str) -> Traits:
-    """What is said of an estimator by its name; nothing is said of those of verl that we do not offer."""
+    """The traits of an estimator by its name; empty for verl's estimators that we do not offer."""
     if not is_ours(name):
         return VERLS.get(name, Traits())
     found = ESTIMATORS.get(name)

@@ -1,7 +1,7 @@
-"""Advantage estimators over the turns of whole episodes: GiGPO's step level, GAE over turns, bi-level GAE.
+"""Turn-level advantage estimators: GiGPO's step level, GAE over turns, bi-level GAE.
 
 One row is one episode of B, with T response tokens and up to K turns. Statistics are computed in float64 over the whole
-batch; padding rows and masked tokens are in none. The pure functions stand alone; the thin wrappers at the end register
+batch, without padding rows and masked tokens. The pure functions stand alone; the thin wrappers at the end register
 them under a name that ``algorithm.adv_estimator`` selects.
 """
 
@@ -29,7 +29,7 @@ WHITEN_EPS: Final = 1e-8
 def gigpo_step_advantages(
     episodes: Episodes, anchors: Tensor, group_ids: Tensor, *, gamma: float, by_std: bool
 ) -> tuple[Tensor, float]:
-    """GiGPO's second level (its Eqs. 5 to 7): discounted returns compared where episodes of a prompt met one state.
+    """GiGPO's second level (its Eqs. 5 to 7): discounted returns, compared where episodes of a prompt meet in a state.
 
     Args:
         anchors: (B, K), integer: the state each turn saw; read at the turns that were played.
@@ -38,8 +38,8 @@ def gigpo_step_advantages(
         by_std: divide by the standard deviation (unbiased) of the anchor group as well.
 
     Returns:
-        (B, T), float32: 0 outside the sampled tokens and for a state met once; and the share of turns that had
-        another one to be compared with.
+        (B, T), float32: 0 outside the sampled tokens and for a state met once; and the share of turns whose state was
+        met more than once.
     """
     played = episodes.played
     anchors = pad(anchors, (0, played.shape[1] - anchors.shape[1]))
@@ -96,14 +96,14 @@ def bilevel_gae(
         high_level_gamma: discount of a turn.
 
     Returns:
-        as `turn_gae`.
+        As `turn_gae`.
 
     Raises:
-        ValueError: other tokens stand between those of a turn, or a value that is read is not finite.
+        ValueError: a turn's tokens are not contiguous, or a value that is read is not finite.
     """
     first, last = episodes.edges()
     if bool((episodes.turns.present & (last - first + 1 != episodes.turns.lengths)).any()):
-        raise ValueError("turn_ids gives one number to tokens with others between them; a turn is one reply")
+        raise ValueError("turn_ids repeats a number for tokens that are not contiguous; a turn is one reply")
     at_end = _gathered(episodes, values, last)
     returns = at_end + episodes.gae(episodes.rewards_with_tokens(), at_end, high_level_gamma, lam)
     bins = episodes.turns.bins
@@ -113,7 +113,7 @@ def bilevel_gae(
         sampled = turn > 0
         own = torch.where(sampled, values[rows].double(), 0.0)
         if not bool(torch.isfinite(own).all()):
-            raise ValueError("values is NaN or infinite at sampled tokens; look at the critic")
+            raise ValueError("values is NaN or infinite at sampled tokens; check the critic")
         goes_on = sampled & (pad(turn[:, 1:], (0, 1)) == turn)
         after = torch.where(goes_on, gamma * pad(own[:, 1:], (0, 1)), pad(returns[rows], (1, 0)).gather(1, turn))
         deltas = torch.where(sampled, after - own, 0.0)
@@ -127,12 +127,12 @@ def _gathered(episodes: Episodes, values: Tensor, positions: Tensor) -> Tensor:
     present = episodes.turns.present
     found = torch.where(present, values.gather(1, positions).double(), 0.0)
     if not bool(torch.isfinite(found).all()):
-        raise ValueError("values is NaN or infinite at sampled tokens; look at the critic")
+        raise ValueError("values is NaN or infinite at sampled tokens; check the critic")
     return found
 
 
 def whiten(advantages: Tensor, mask: Tensor) -> Tensor:
-    """(B, T): mean 0 and unbiased variance 1 over the tokens of a bool mask, 0 elsewhere; one token alone becomes 0."""
+    """(B, T): mean 0 and unbiased variance 1 over the tokens of a bool mask, 0 elsewhere; a single token becomes 0."""
     count = int(mask.sum())
     if count == 0:
         return torch.zeros_like(advantages)

@@ -2,10 +2,10 @@
 
 A filter is a function ``(deviations, *, parameters) -> factors``. Its keyword-only parameters are the keys of the
 ``filter`` section, with their defaults. It gets the standard deviations of the returns of each group in falling order,
-float64 (G,), and returns a factor for each of the K groups it keeps, the first K of that order: 1, or what
-`soft_reweight` and `loss_scaling` make of it. The trainer multiplies the factor into the token weights of the group
-after they are normalised, which equals a factor on its advantages, since no factor is negative. One's own is selected
-by ``filter.name=package.module:function``, or by a name that ``@register_filter`` gives it.
+float64 (G,), and returns a factor for each of the K groups it keeps, the first K of that order: 1, unless
+`soft_reweight` or `loss_scaling` changes it. The trainer multiplies the factor into the token weights of the group
+after they are normalised, which equals a factor on its advantages, since no factor is negative. A user's filter is
+selected by ``filter.name=package.module:function``, or by a name that ``@register_filter`` gives it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from actfocus_verl.errors import ConfigurationError
 FloatArray = NDArray[np.float64]
 
 _ROUNDING: Final = 1e-6
-"""Returns are float32: within this share of the largest (or of 1), they are the same return."""
+"""Returns are float32: those within this share of the largest (or of 1) count as equal."""
 _MIN_P_TOLERANCE: Final = 1e-10
-"""RAGEN's, so that rounding does not decide on a group that lies on the threshold."""
+"""RAGEN's, so that rounding does not decide on a group at the threshold."""
 _EXACT: Final = 1 - 1e-9
-"""Times a share of a sum: rounding alone costs no further group."""
+"""Factor on the mass to reach, so that rounding alone does not add a group."""
 _LARGE: Final = 1e9
-"""Equal deviations are the case in which most groups stay, and beside such large ones `eps` means nothing."""
+"""With equal deviations most groups stay, and at this size `eps` is negligible."""
 _MANY: Final = 1000
-"""Groups, enough for any share of them to leave one out."""
+"""Groups, enough for any share below 1 to drop one."""
 _SCALINGS: Final = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}
 """`loss_scaling` -> exponent of the kept share."""
 _MASSES: Final = ("linear", "softmax")
@@ -43,9 +43,9 @@ class Filter(Method):
     """A filter: ``(deviations: FloatArray, *, parameters) -> FloatArray``."""
 
     scales: bool = True
-    """Whether a group that is kept may get another factor than 1, be it only 0 where nothing is left to train on."""
+    """Whether a kept group may get a factor other than 1, even if only 0 where nothing is left to train on."""
     refills: bool = False
-    """Whether verl's replay buffer does the work, which generates other groups in place of those it drops."""
+    """Whether verl's replay buffer does the filtering, and generates new groups for those it drops."""
 
 
 FILTERS: Final = Registry("filter", "filter", (__name__,), Filter)
@@ -54,7 +54,7 @@ FILTERS: Final = Registry("filter", "filter", (__name__,), Filter)
 def register_filter(
     name: str, *, check: Callable[..., None] | None = None, scales: bool = True, refills: bool = False
 ) -> Callable[[F], F]:
-    """Decorator: make a filter known as ``filter.name=<name>``. The function itself is returned unchanged.
+    """Decorator: register a filter as ``filter.name=<name>``. The function itself is returned unchanged.
 
     Args:
         name: a short name without ``:`` and ``.``, which mark a path.
@@ -62,7 +62,7 @@ def register_filter(
         scales, refills: see :class:`Filter`.
 
     Raises:
-        ValueError: the name is not short, or is taken by another function.
+        ValueError: the name is empty, looks like a path or is taken by another function.
     """
 
     def register(function: F) -> F:
@@ -74,7 +74,7 @@ def register_filter(
 
 @dataclass(frozen=True)
 class Selection:
-    """What a filter made of the groups of a step."""
+    """A filter's decision on the groups of a step."""
 
     factors: dict[str, float]
     """Kept group -> factor of its token weights."""
@@ -95,9 +95,9 @@ class GroupFilter:
     """All parameters of the function, defaults filled in."""
 
     def __call__(self, returns_by_group: Mapping[str, Sequence[float]]) -> Selection:
-        """Ties go by group id, so that the order of arrival cannot matter.
+        """Break ties by group id, so that the order of arrival cannot matter.
 
-        Raises ValueError for a return that is not finite, ConfigurationError for factors that cannot be used.
+        Raises ValueError for a return that is not finite, ConfigurationError for invalid factors.
         """
         deviations = {group: group_std(returns_by_group[group]) for group in sorted(returns_by_group)}
         ranked = sorted(deviations, key=lambda group: (-deviations[group], group))
@@ -106,14 +106,14 @@ class GroupFilter:
         return Selection(kept or {ranked[0]: 0.0}, deviations, nothing_left=not kept)
 
     def most_kept(self, groups: int) -> int:
-        """The largest number of groups that can stay of so many."""
+        """The largest number of groups out of `groups` that can stay."""
         return max(len(self._factors(np.full(groups, _LARGE))), 1)
 
     @property
     def needs_deviation(self) -> bool:
         """Whether groups whose returns are all equal, groups of one among them, do not all stay with the factor 1.
 
-        It is read off what the filter does, so that no filter can forget to say it.
+        Found by running the filter, so that no filter can forget to declare it.
         """
         equal = self._factors(np.zeros(_MANY))
         return self.definition.refills or len(equal) < _MANY or bool((equal != 1).any())
@@ -122,17 +122,17 @@ class GroupFilter:
         factors = np.asarray(self.definition.function(deviations, **self.params), dtype=np.float64)
         if factors.ndim != 1 or len(factors) > len(deviations):
             problem = f"returned factors of shape {factors.shape} for {len(deviations)} groups"
-            raise ConfigurationError("filter.name", self.name, problem, "Return one for each group that it keeps")
+            raise ConfigurationError("filter.name", self.name, problem, "Return one factor per kept group")
         if not (np.isfinite(factors) & (factors >= 0)).all():
             problem = "returned factors that are negative, NaN or infinite"
-            raise ConfigurationError("filter.name", self.name, problem, "Return finite factors of at least 0")
+            raise ConfigurationError("filter.name", self.name, problem, "Return finite factors >= 0")
         return factors
 
 
 def group_std(returns: Sequence[float]) -> float:
-    """Unbiased standard deviation of a group's returns; 0 for a group of one, and where rounding alone differs.
+    """Unbiased standard deviation of a group's returns; 0 for a group of one, and for differences of rounding alone.
 
-    It depends on no order. Raises ValueError for a return that is not finite.
+    Independent of the order. Raises ValueError for a return that is not finite.
     """
     ordered = np.sort(np.asarray(returns, dtype=np.float64))
     if not np.isfinite(ordered).all():
@@ -211,7 +211,7 @@ def top_p(
     """RAGEN-2: the fewest groups that have the share p of the mass: of the deviations, or of their softmax.
 
     Args:
-        eps: of the linear mass, in units of returns: so much less will do.
+        eps: slack on the linear mass to reach, in units of returns.
         include_zero: whether groups whose returns are all equal are candidates.
     """
     candidates = deviations if include_zero else deviations[deviations > 0]
@@ -247,7 +247,7 @@ def build_filter(config: Mapping[str, Any]) -> GroupFilter:
     """Return the filter of the `filter` section: `name`, and that filter's parameters.
 
     Raises:
-        ConfigurationError: an unknown name or key, or a value that cannot be.
+        ConfigurationError: an unknown name or key, or an invalid value.
     """
     options = {str(key): value for key, value in config.items()}
     name = options.pop("name", None)

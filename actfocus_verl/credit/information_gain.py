@@ -1,8 +1,8 @@
-"""Estimators over what each turn told the policy about an answer that is known: IGPO and A2TGPO.
+"""Estimators from each turn's information gain about a known answer: IGPO and A2TGPO.
 
 s(i,k) is the mean log-probability of the answer before turn k of episode i, and the information gain of a turn is
-s(i,k+1) - s(i,k). The last turn has none: its merit is the outcome. Which turns have one is a mask and never a value,
-so a gain of exactly 0 counts like any other. B episodes of up to K turns; statistics in float64 over the whole batch.
+s(i,k+1) - s(i,k). The last turn has none: it is credited with the outcome. A mask, not a value, marks the turns with a
+gain, so a gain of exactly 0 counts like any other. B episodes of up to K turns; float64 statistics over the batch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Gains:
 
         Args:
             scores: (B, K), float: s before each turn, NaN where no answer is known; read at turns that were played.
-            first_turn: whether the first turn has a gain, that over the score of the prompt alone.
+            first_turn: whether the first turn has a gain, relative to the score after the prompt alone.
 
         Raises:
             ValueError: a score that is read is infinite.
@@ -57,7 +57,7 @@ class Gains:
             known[:, :1] = False
         values = torch.where(known, following - scores, 0.0)
         if not bool(torch.isfinite(values).all()):
-            raise ValueError("answer_scores is infinite: the policy gives a token of the known answer no probability")
+            raise ValueError("answer_scores is infinite: the policy gives a token of the known answer zero probability")
         return cls(values, known)
 
     def normalised(self, groups: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Gains:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Over all turns that have a gain: its mean and deviation, and how many they are a row."""
+        """Mean and standard deviation of the gains, and how many there are per row."""
         found = self.values[self.known]
         if found.numel() == 0:
             return {"estimator/information_gains": 0.0}
@@ -118,7 +118,7 @@ def igpo_advantages(
 
 
 def _pooled(gains: Gains, outcomes: Tensor, valid_rows: Tensor, group_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, K) and (B,), float64: z-scores of gains and outcomes in one pool a prompt; 0 where there is none."""
+    """(B, K) and (B,), float64: z-scores of gains and outcomes in one pool per prompt; 0 where there is none."""
     prompts = _dense(group_ids)
     of_gains = prompts[:, None].expand(gains.known.shape)[gains.known]
     values = torch.cat([gains.values[gains.known], outcomes[valid_rows].double()])
@@ -129,12 +129,12 @@ def _pooled(gains: Gains, outcomes: Tensor, valid_rows: Tensor, group_ids: Tenso
 
 
 def turn_group_gains(gains: Gains, group_ids: Tensor, *, min_group_size: int) -> Tensor:
-    """A2TGPO's normalised gains: z-scores among the turns of one prompt that have the same number.
+    """A2TGPO's normalised gains: z-scores among the turns of one prompt with the same turn number.
 
     Args:
         group_ids: (B,), integer: the prompt group of each row.
-        min_group_size: where fewer turns share prompt and number, they take their z-score among all gains of the
-            prompt. With 1 none does, and a turn alone gets 0.
+        min_group_size: where fewer turns share prompt and turn number, their z-scores are taken among all gains of the
+            prompt. With 1 this never happens, and a turn alone gets 0.
 
     Returns:
         (B, K), float64: 0 where there is no gain.
@@ -221,7 +221,7 @@ def _check_igpo(*, information_weight: object, pool: object, first_turn: object)
 
 @register_estimator("igpo", required_columns=_COLUMNS, check=_check_igpo, granularity="turn", family="Monte Carlo")
 def igpo(step: Step, *, information_weight: float = 1.0, pool: str = "separate", first_turn: bool = True) -> Tensor:
-    """The outcome at the last turn and the information gain at the others, normalised, then summed to come."""
+    """Discounted sums to come of the normalised rewards: the outcome at the last turn, information gains before it."""
     advantages = igpo_advantages(
         step.episodes,
         _gains(step, first_turn=first_turn),
@@ -263,7 +263,7 @@ def a2tgpo(
     min_group_size: int = 1,
     first_turn: bool = False,
 ) -> Advantages:
-    """verl's GRPO plus ``alpha`` times the rescaled gains to come; beside them the scales of the clip range."""
+    """verl's GRPO plus ``alpha`` times the rescaled gains to come; and the scales of the clip range."""
     gains = _gains(step, first_turn=first_turn)
     normal = turn_group_gains(gains, step.group_ids, min_group_size=min_group_size)
     advantages = a2tgpo_advantages(

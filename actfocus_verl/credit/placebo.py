@@ -1,7 +1,7 @@
-"""The placebo: every role keeps its weights, and which of its tokens has which is left to chance.
+"""The placebo: each role keeps its weights, but they are shuffled among its tokens.
 
 A weighting can help because of where it puts the gradient, or merely because it moves some between the roles or makes
-it sparser. The placebo keeps the second and takes the first away: what a method gains over its placebo is information.
+it sparser. The placebo keeps the latter and removes the former: what a method gains over its placebo is information.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from actfocus_verl.credit.tokens import RESPONSE_ROLES
 def shuffle_within_roles(values: Tensor, token_roles: Tensor, seed: Sequence[int]) -> Tensor:
     """The values of each role's tokens in a random order; ENVIRONMENT tokens keep theirs.
 
-    One permutation a role is drawn from the seed, over the role's tokens in the order of the batch. So another order of
-    rows gives another shuffle, and columns shuffled with one seed stay together.
+    One permutation per role is drawn from the seed, over the role's tokens in the order of the batch. So another order
+    of rows gives another shuffle, and columns shuffled with one seed stay together.
 
     Args:
         values: (B, T) or any shape.
         token_roles: same shape, values of TokenRole.
-        seed: integers of at least 0.
+        seed: integers >= 0.
 
     Returns:
         A new tensor of the same shape and dtype.

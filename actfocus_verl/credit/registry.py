@@ -1,8 +1,8 @@
 """Methods by name, and a section of YAML turned into a method that is ready to call.
 
 Every method is a function whose keyword-only parameters are its YAML keys, with their defaults: weightings (below),
-advantage estimators (:mod:`~actfocus_verl.credit.estimation`), filters and rules for an early stop. A decorator gives
-it a name and states what it needs; ``package.module:function`` selects one without a name. One's own weighting takes
+advantage estimators (:mod:`~actfocus_verl.credit.estimation`), filters and early-stop rules. A decorator gives
+it a name and states what it needs; ``package.module:function`` selects one without a name. Your own weighting takes
 one function and one line, and no registration::
 
     # my_package/my_module.py
@@ -70,8 +70,8 @@ class Registry(Generic[M]):
     """The methods of one kind: those that were given a name, and any function by its path.
 
     kind: what the methods are called in messages. section: the configuration section with their parameters. modules:
-    those that register what we ship; imported when a name is looked up. define: makes the method of a function about
-    which nothing was said.
+    those that register what we ship; imported when a name is looked up. define: makes the method of a function that
+    has no decorator.
     """
 
     def __init__(self, kind: str, section: str, modules: Sequence[str], define: Callable[..., M]) -> None:
@@ -198,12 +198,12 @@ WeightingResult = Tensor | tuple[Tensor, Tensor]
 class Definition(Method):
     """A weighting: ``(columns: Mapping[str, Tensor], *, parameters) -> Tensor``.
 
-    (B, T) weights of at least 0; or these and a (B, T) advantage shift. It gets the columns that every weighting gets
+    (B, T) weights >= 0; or these and a (B, T) advantage shift. It gets the columns that every weighting gets
     (`actfocus_verl.columns.PASSED_ON`), and those it requires.
     """
 
     granularity: str = ""
-    """``token`` or ``turn``: what it gives weights to; empty: not said."""
+    """``token`` or ``turn``: what it gives weights to; empty: not declared."""
 
 
 WEIGHTINGS: Final = Registry(
@@ -221,7 +221,7 @@ def register_weighting(
     check: Callable[..., None] | None = None,
     granularity: str = "",
 ) -> Callable[[F], F]:
-    """Decorator: make a weighting function known as ``credit.name=<name>``. The function itself is returned unchanged.
+    """Decorator: register a weighting function as ``credit.name=<name>``. The function itself is returned unchanged.
 
     Args:
         name: a short name without ``:`` and ``.``, which mark a path.
@@ -229,7 +229,7 @@ def register_weighting(
         granularity: see :class:`Definition`.
 
     Raises:
-        ValueError: the name is not short, is taken by another function, or a single string was given for the columns.
+        ValueError: the name is empty, looks like a path or is taken, or the columns are a single string.
     """
 
     def register(function: F) -> F:
@@ -256,7 +256,7 @@ class WeightingSpec:
     normalize: str
     """``batch``, ``mini_batch`` or ``none``: see :func:`actfocus_verl.credit.weighting.normalize`."""
     required_columns: tuple[str, ...]
-    """Columns to be computed beyond ``token_roles`` and ``response_mask``. With ``energy`` among them a reference pass
+    """Columns to compute beyond ``token_roles`` and ``response_mask``. With ``energy`` among them a reference pass
     is needed."""
     placebo: bool = False
     """Whether weights are shuffled among the tokens of a role: see :mod:`actfocus_verl.credit.placebo`."""
@@ -273,11 +273,11 @@ def build_weighting(config: Mapping[str, Any]) -> WeightingSpec:
     Args:
         config: ``name``, optionally ``normalize`` (default ``batch``) and ``placebo`` (default false), and the
             parameters of that weighting, e.g. ``{name: actfocus, alpha: 0.1, beta: 0.5, signal: energy}``.
-            ``action_span`` is not looked at.
+            ``action_span`` is ignored.
 
     Raises:
-        ConfigurationError: with keys as in ``credit.<key>``: no or unknown name, unknown key (lists the known ones), a
-            missing parameter, a value out of range.
+        ConfigurationError: with keys as in ``credit.<key>``: missing or unknown name, unknown key (lists the known
+            ones), a missing parameter, a value out of range.
     """
     options = {str(key): value for key, value in config.items()}
     name = options.pop("name", None)

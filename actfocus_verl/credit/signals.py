@@ -1,6 +1,6 @@
-"""Signals: one number per token, read off a model's own logits.
+"""Signals: one number per token, computed from a model's logits.
 
-A signal says something about the moment at which a token was chosen (how sure the frozen reference was, how spread its
+A signal describes the choice of a token (how confident the frozen reference was, how spread out its
 distribution was). A weighting reads it from the column of the same name. Energy is the signal of the paper.
 """
 
@@ -17,7 +17,7 @@ REFERENCE_ENTROPY: Final = "reference_entropy"
 GAUGE_FREE_ENERGY: Final = "gauge_free_energy"
 
 CHUNK_ELEMENTS: Final = 2**24
-"""Logits converted to float32 at a time: 64 MiB, about 110 positions of a vocabulary of 151,936."""
+"""Logits converted to float32 per chunk: 64 MiB, about 110 positions of a vocabulary of 151,936."""
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def gauge_free_energy(logits: Tensor) -> Tensor:
     ``E' = mean over the vocabulary of log p = -(ln V + KL(uniform || p))``, at most ``-ln V``, and the lower the more
     confident, as with energy. The tail of p counts for much more in it than in the entropy.
 
-    The mean is over all logits that are not -inf, rows of the head without a token included. Arguments, result, memory
+    The mean is over all logits that are not -inf, including rows of the head without a token. Arguments, result, memory
     and errors are those of :func:`energy`.
     """
     return _by_position(GAUGE_FREE_ENERGY, logits, _gauge_free_energy)

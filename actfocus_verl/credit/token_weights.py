@@ -1,4 +1,4 @@
-"""From the columns of a training batch to the ``token_weights`` column: what the trainer calls once a step.
+"""From the columns of a training batch to the ``token_weights`` column: called by the trainer once per step.
 
 It runs on the driver over the whole batch, so that the result depends on neither data parallelism nor micro-batches.
 """
@@ -20,7 +20,7 @@ from actfocus_verl.credit.weighting import normalize
 
 
 class TokenCredit(NamedTuple):
-    """What a weighting makes of a training batch."""
+    """A weighting's result for a training batch."""
 
     weights: Tensor
     """(B, T), float32: 0 outside the response; mean 1 over the response tokens of the (mini-)batch, unless
@@ -40,16 +40,16 @@ def compute_token_credit(
 ) -> TokenCredit:
     """Normalised weights of every token of a training batch, and what is added to its advantages.
 
-    Padding rows are taken out before the weighting sees the batch, so they are in no statistic, whatever the weighting
-    does and whatever they hold. A token with ``response_mask`` 0 counts as ENVIRONMENT.
+    Padding rows are removed before the weighting sees the batch, so they enter no statistic. A token with
+    ``response_mask`` 0 counts as ENVIRONMENT.
 
     Args:
         columns: tensors of B rows. ``token_roles`` (B, T) always; ``response_mask`` (B, T) if there is one; and those
-            of ``weighting.required_columns``. What they hold outside the response is never read.
+            of ``weighting.required_columns``. Values outside the response are never read.
         weighting: from :func:`~actfocus_verl.credit.registry.build_weighting`.
         valid_rows: (B,), bool; False marks padding rows, which get weight 0. None: all rows are valid.
         mini_batch_ids: (B,), integer; needed with ``normalize: mini_batch``. Values at padding rows do not matter.
-        placebo_seed: integers of at least 0; read with ``placebo: true`` only. A run gives its seed and the step.
+        placebo_seed: integers >= 0, read only with ``placebo: true``: the run's seed and the step.
 
     Raises:
         ValueError: a required column is missing, shapes differ, roles and response mask contradict each other, a column
@@ -86,7 +86,7 @@ def compute_token_weights(
     valid_rows: Tensor | None = None,
     mini_batch_ids: Tensor | None = None,
 ) -> Tensor:
-    """The weights alone of :func:`compute_token_credit`, whose arguments and errors these are: (B, T), float32."""
+    """The weights of :func:`compute_token_credit`, (B, T), float32; same arguments and errors."""
     return compute_token_credit(columns, weighting, valid_rows=valid_rows, mini_batch_ids=mini_batch_ids).weights
 
 
@@ -109,7 +109,7 @@ def response_roles(columns: Mapping[str, Tensor]) -> Tensor:
     contradicting = sampled & ~response
     if bool(contradicting.any()):
         raise ValueError(
-            f"response_mask marks {count_tokens_and_rows(contradicting)} as sampled whose role is ENVIRONMENT; "
+            f"response_mask marks {count_tokens_and_rows(contradicting)} as sampled, but their role is ENVIRONMENT; "
             "mark padding rows in valid_rows, and check that both columns are aligned with the response"
         )
     return torch.where(sampled, token_roles, int(TokenRole.ENVIRONMENT))
@@ -121,7 +121,7 @@ def all_rows(token_roles: Tensor) -> Tensor:
 
 
 class _ValidColumns(Mapping[str, Tensor]):
-    """A batch's columns without its padding rows; reading one that is not there says how to get it.
+    """A batch's columns without its padding rows; the error for a missing one says how to get it.
 
     Rows are selected when a column is read, and not at all without padding rows. To copy all columns first would more
     than double the step's memory: docs/performance.md has the figures.
@@ -164,7 +164,7 @@ def _select(column: Tensor, rows: Tensor) -> Tensor:
 
 
 def _restore(values: Tensor, rows: Tensor) -> Tensor:
-    """The opposite of ``_select``: 0 in the other rows."""
+    """The inverse of ``_select``: 0 in the other rows."""
     if bool(rows.all()):
         return values
     restored = values.new_zeros((len(rows), *values.shape[1:]))
@@ -182,21 +182,21 @@ def _check_columns(columns: Mapping[str, Tensor], weighting: WeightingSpec) -> N
 
 
 def _giver(name: str) -> str:
-    return COLUMNS[name].given_by.name if name in COLUMNS else "nowhere: it is not in the table of columns"
+    return COLUMNS[name].given_by.name if name in COLUMNS else "no known source: it is not in the table of columns"
 
 
 def _checked_shift(shift: Tensor, name: str, token_roles: Tensor) -> Tensor:
-    """The shift as float32, 0 at ENVIRONMENT tokens; raises ValueError when it cannot be used."""
+    """The shift as float32, 0 at ENVIRONMENT tokens; raises ValueError when it is invalid."""
     _check_result(shift, name, token_roles)
     response = token_roles != TokenRole.ENVIRONMENT
     kept = torch.where(response, shift.detach().float(), 0.0)
     extremes = torch.stack(torch.aminmax(kept)) if kept.numel() else kept  # NaN, if there is one
-    check_finite(name, extremes, shift, response, "sampled", "look at the columns it reads")
+    check_finite(name, extremes, shift, response, "sampled", "check the columns it reads")
     return kept
 
 
 def _check_result(result: object, name: str, token_roles: Tensor) -> None:
-    """Raise ValueError unless ``result`` is a tensor with one value a token."""
+    """Raise ValueError unless ``result`` is a tensor with one value per token."""
     if not isinstance(result, Tensor):
         raise ValueError(f"{name} is a {type(result).__name__}; it must be a (B, T) tensor")
     check_same_shape(name, result, token_roles)

@@ -1,4 +1,4 @@
-"""CARL's advantages (arXiv 2512.04949): episodes of a prompt as one tree, whose actions are judged where it branches.
+"""CARL's advantages (arXiv 2512.04949): the episodes of a prompt as a tree, with credit where it branches.
 
 A *state* is the exact token prefix a turn was sampled after. A *draw* is one reply sampled in a state; it leads to the
 state of the episode's next turn or, at its end, to the episode's return. A forked episode begins with turns it replays
@@ -19,16 +19,16 @@ from actfocus_verl.credit.estimation import Advantages, Step, register_estimator
 
 
 class TreeCredit(NamedTuple):
-    """What the tree says of each token of a batch."""
+    """The tree's result for each token of a batch."""
 
     advantages: Tensor
     """(B, T), float32: A of the token's draw; 0 outside the update set."""
     update_set: Tensor
-    """(B, T), bool: tokens of the draws that have another one beside them, out of the same state (Eq. 13)."""
+    """(B, T), bool: tokens of draws from a state with more than one draw (Eq. 13)."""
     draws: int
-    """Draws of the batch."""
+    """Draws in the batch."""
     critical_draws: int
-    """Those of the update set."""
+    """Draws in the update set."""
 
 
 def tree_advantages(
@@ -37,8 +37,8 @@ def tree_advantages(
     """CARL's Eqs. 10, 11 and 13.
 
     The value of a state is the unweighted mean over its draws of the value each led to, the return at the end of an
-    episode; the advantage of a draw is the value it led to minus that of its state. A draw counts once, whatever number
-    of forks begins with it, and so do two draws that happen to be the same reply.
+    episode; the advantage of a draw is the value it led to minus that of its state. A draw counts once, however many
+    forks begin with it; two draws that happen to be the same reply count separately.
 
     Args:
         states: (B, K), integer: hash of the token prefix each turn was sampled after; read at turns that were played.
@@ -47,7 +47,7 @@ def tree_advantages(
         group_ids: (B,), integer: the prompt group of each row. Trees of two groups share nothing.
 
     Raises:
-        ValueError: replayed turns that are not the first ones or have tokens to train, a state nobody drew in, or a
+        ValueError: replayed turns that are not the first ones or have tokens to train, a state without a draw, or a
             return that is not finite.
     """
     played, width = episodes.played, episodes.played.shape[1]
@@ -56,12 +56,12 @@ def tree_advantages(
     _check_replayed(episodes, drawn)
     counts = played.sum(dim=1)
     if not bool(torch.isfinite(returns[counts > 0]).all()):
-        raise ValueError("the return of an episode is NaN or infinite; look at the world's rewards")
+        raise ValueError("the return of an episode is NaN or infinite; check the world's rewards")
 
     nodes = _numbered(states, played, group_ids)  # (B, K)
     draws = torch.bincount(nodes[drawn], minlength=int(nodes.max()) + 1 if nodes.numel() else 1).double()
     if bool((draws[nodes[played]] == 0).any()):
-        raise ValueError("a replayed state was drawn in by no episode of its group; a row of the group is missing")
+        raise ValueError("no episode of the group has a draw in a replayed state; a row of the group is missing")
     reached = torch.zeros(played.shape, dtype=torch.float64, device=states.device)
     values = torch.zeros_like(draws)
     for turn in reversed(range(width)):  # a state's turn is part of its number, so its draws are all of one turn
@@ -90,7 +90,7 @@ def _numbered(states: Tensor, played: Tensor, group_ids: Tensor) -> Tensor:
 
 
 def _check_replayed(episodes: Episodes, drawn: Tensor) -> None:
-    """A fork replays its first turns, not all of them, and their tokens are the other episode's to train."""
+    """A fork replays its first turns, not all of them, and their tokens train in the other episode."""
     played = episodes.played
     after_a_draw = drawn.cumsum(dim=1) > drawn.long()
     if bool((played & ~drawn & after_a_draw).any()) or bool((played.any(dim=1) & ~drawn.any(dim=1)).any()):

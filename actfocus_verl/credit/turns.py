@@ -1,4 +1,4 @@
-"""A batch's turns: means over the tokens the policy sampled in a turn, and back from turns to tokens.
+"""A batch's turns: means over the tokens sampled in a turn, and back from turns to tokens.
 
 A turn is everything the policy emits between two messages of the environment; other papers call it a step or a
 response span. Turns are given by the ``turn_ids`` column and never guessed from the text or from equal values.
@@ -21,9 +21,9 @@ class Turns:
     """The turns of B rows of T tokens; K is the largest turn id plus 1."""
 
     bins: Tensor
-    """(B, T), int32: a sampled token's turn id plus 1; 0 for every other token, so that nobody reads what it adds."""
+    """(B, T), int32: a sampled token's turn id plus 1; 0 for every other token, whose sums are discarded."""
     lengths: Tensor
-    """(B, K), float64: tokens of each turn; 0 for a turn that is not there."""
+    """(B, K), float64: tokens of each turn; 0 for a missing turn."""
 
     @classmethod
     def of(cls, turn_ids: Tensor, response: Tensor) -> Turns:
@@ -34,7 +34,7 @@ class Turns:
             response: (B, T), bool: the sampled tokens.
 
         Raises:
-            ValueError: shapes differ, ids are no integers, or a sampled token has none (a negative id).
+            ValueError: shapes differ, ids are not integers, or a sampled token has none (a negative id).
         """
         check_same_shape("turn_ids", turn_ids, response)
         if turn_ids.is_floating_point():
@@ -58,14 +58,14 @@ class Turns:
         return self.lengths > 0
 
     def mean(self, column: Tensor) -> Tensor:
-        """(B, K), float64: mean of a (B, T) column over the tokens of each turn; 0 for a turn that is not there.
+        """(B, K), float64: mean of a (B, T) column over the tokens of each turn; 0 for a missing turn.
 
         NaN or infinity at a sampled token makes the mean of its turn NaN or infinite.
         """
         return self._sums(column.detach()) / self.lengths.clamp(min=1.0)
 
     def following(self, values: Tensor) -> Tensor:
-        """(B, K): at each turn the value of the next turn that is there; 0 at the last one."""
+        """(B, K): at each turn the value of the next turn present; 0 at the last one."""
         last = values.shape[1]
         if last == 0:
             return values
@@ -75,7 +75,7 @@ class Turns:
         return pad(values, (0, 1)).gather(1, following)  # column `last` is the 0 of "none"
 
     def to_tokens(self, values: Tensor) -> Tensor:
-        """(B, T), float32: each token's turn's value of (B, K); 0 outside the turns."""
+        """(B, T), float32: (B, K) values, each at the tokens of its turn; 0 outside the turns."""
         by_bin = pad(values.float(), (1, 0))
         tokens = torch.empty(self.bins.shape, dtype=torch.float32, device=values.device)
         for rows in row_blocks(tokens):

@@ -1,6 +1,6 @@
 """Token weightings: how the policy gradient is spread over the tokens of a batch.
 
-A weighting gives one non-negative weight a token; none in this file touches the advantages. The life of a weight:
+A weighting gives one non-negative weight per token; none in this file touches the advantages. The life of a weight:
 
 1. ``uniform`` or ``actfocus`` (or one of :mod:`~actfocus_verl.credit.entropy_weighting`) computes raw weights from the
    roles (and a signal) of the whole training batch;
@@ -77,16 +77,16 @@ def actfocus(
 
     mu is the mean of E over all ACTION tokens given, and ``sigma = sqrt(population variance + eps)``. Both are computed
     in float64, so that equal energies give z = 0 exactly and hence 1 + beta / 2; the same holds for a single action
-    token. A batch without action tokens needs no statistic and has none. The signal is read at ACTION positions only:
-    NaN or inf elsewhere reaches nothing. With beta = 0 it is not read at all and may be None.
+    token. A batch without action tokens has no statistics and needs none. The signal is read at ACTION positions only:
+    NaN or inf elsewhere has no effect. With beta = 0 it is not read at all and may be None.
 
     Args:
         signal: (B, T) or any shape, the energy E (or another score) of every token; None only with beta = 0.
         token_roles: same shape, integer, values of TokenRole.
         alpha: weight of REASONING tokens, in [0, 1].
-        beta: strength of the modulation of ACTION tokens, at least 0.
-        format_weight: weight of FORMAT tokens, at least 0; None gives alpha.
-        eps: added to the variance, above 0.
+        beta: strength of the modulation of ACTION tokens, >= 0.
+        format_weight: weight of FORMAT tokens, >= 0; None gives alpha.
+        eps: added to the variance, > 0.
 
     Returns:
         Same shape, float32, without gradient.
@@ -98,7 +98,9 @@ def actfocus(
     check_actfocus(alpha=alpha, beta=beta, format_weight=format_weight, eps=eps)
     check_roles(token_roles)
     if signal is None and beta > 0:
-        raise ConfigurationError("beta", beta, "weighs action tokens by a signal and none was given", "Give the energy")
+        raise ConfigurationError(
+            "beta", beta, "weights action tokens by a signal, and none was given", "Pass the energy"
+        )
 
     by_role = torch.empty(len(TokenRole), dtype=torch.float32, device=token_roles.device)
     by_role[TokenRole.ENVIRONMENT] = 0.0
@@ -121,7 +123,7 @@ def _standardised(signal: Tensor, selected: Tensor, eps: float) -> Tensor:
     values = signal[selected].double()
     if values.numel() == 0:
         return values
-    remedy = "look at the logits of the pass that gives it, and at the alignment of its column with token_roles"
+    remedy = "check the logits of the pass that gives it, and the alignment of its column with token_roles"
     check_finite("the signal", values, signal, selected, "ACTION", remedy)
     centred = values - values.mean()  # zeros when all are equal: a float64 sum of equal float32 values is exact
     return centred / torch.sqrt(centred.square().mean() + eps)
@@ -136,9 +138,9 @@ def normalize(
     - ``mini_batch``: every mini-batch by itself, so that Eq. 6 holds in each of them.
     - ``none``: weights stay as they are, for methods that define their scale (AEM, EMPG: mean 1 over turns).
 
-    Sums are float64. Weights that are 1 on every response token come out as exactly 1.0, whatever the mode: the sum is
+    Sums are float64. Weights that are 1 on every response token come out as exactly 1.0 in every mode: the sum is
     the count, and their quotient is 1. Where all weights of a (mini-)batch are 0 (alpha = 0 and no action token) they
-    stay 0: no gradient, never NaN. ENVIRONMENT tokens come out as 0, whatever was there.
+    stay 0: no gradient, never NaN. ENVIRONMENT tokens always come out as 0.
 
     Args:
         weights: (B, T); any shape unless the mode is ``mini_batch``. Raw weights.
@@ -172,7 +174,7 @@ def normalize(
 def _response_weights(weights: Tensor, token_roles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights with 0 at ENVIRONMENT tokens, float32 (B, T); a row's response tokens and sum of weights, float64 (B,).
 
-    What has not two dimensions or more is taken as one row. Raises ValueError for weights that cannot be used.
+    A tensor of fewer than two dimensions is taken as one row. Raises ValueError for invalid weights.
     """
     roles, raw = (column.flatten(1) if column.dim() > 1 else column.reshape(1, -1) for column in (token_roles, weights))
     kept = torch.empty(roles.shape, dtype=torch.float32, device=roles.device)
@@ -189,7 +191,7 @@ def _response_weights(weights: Tensor, token_roles: Tensor) -> tuple[Tensor, Ten
         bad = (roles != TokenRole.ENVIRONMENT) & ~(torch.isfinite(raw) & (raw >= 0))
         raise ValueError(
             f"token weights are negative, NaN or infinite at {count_tokens_and_rows(bad)}; "
-            "a weighting must return finite weights of at least 0 on every response token"
+            "a weighting must return finite weights >= 0 on every response token"
         )
     return kept, counts, sums
 
@@ -220,7 +222,7 @@ def check_actfocus(*, alpha: object, beta: object, format_weight: object, eps: o
 
 
 def read_signal(columns: Mapping[str, Tensor], signal: str) -> Tensor:
-    """A signal of ``ACTFOCUS_SIGNALS`` for every token, from the columns it needs. ActFocus raises what is high in it.
+    """A signal of ``ACTFOCUS_SIGNALS`` for every token, from the columns it needs. ActFocus upweights high values.
 
     ::
 
@@ -237,7 +239,7 @@ def read_signal(columns: Mapping[str, Tensor], signal: str) -> Tensor:
 
 
 def _actfocus_columns(params: Mapping[str, object]) -> tuple[str, ...]:
-    """Those of the signal, unless beta = 0: then action tokens weigh 1 and no reference pass is needed."""
+    """The signal's columns, unless beta = 0: then action tokens weigh 1 and no reference pass is needed."""
     return () if params["beta"] == 0 else ACTFOCUS_SIGNALS[str(params["signal"])]
 
 

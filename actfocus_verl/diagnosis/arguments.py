@@ -27,9 +27,9 @@ class Arguments:
         "model that was evaluated",
         None,
     )
-    checkpoint: int | None = option("the run's checkpoint of another step", None, low=1)
+    checkpoint: int | None = option("training step of the run's checkpoint; default: the latest", None, low=1)
     device: str = option("device of the model, like cuda", "cpu")
-    seed: int = option("seed of the draw of tokens", 0, low=0)
+    seed: int = option("random seed of the token sample", 0, low=0)
 
     def __post_init__(self) -> None:
         if self.run is None and self.evaluation is None:
@@ -53,9 +53,9 @@ class Arguments:
 
     @property
     def asks_for_a_model(self) -> bool:
-        """Whether one was named, so that it must be there."""
+        """Whether one was named, so that it must exist."""
         return self.model is not None or self.checkpoint is not None
 
     def to_json(self) -> dict[str, Any]:
-        """As they stand in diagnosis.json."""
+        """As written to diagnosis.json."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}

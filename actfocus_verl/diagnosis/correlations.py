@@ -26,9 +26,9 @@ class Group:
 
 
 def whole_groups(samples: Sequence[StepSample], size: int) -> tuple[list[Group], int]:
-    """The groups that have all their `size` episodes here, and how many have not: their spread is that of a part.
+    """The groups with all their `size` episodes, and the number of those without, whose spread would be biased.
 
-    A group of one episode has no spread and is none of either. Every sample needs the energy.
+    A group of one episode has no spread and counts as neither. Every sample needs the energy.
     """
     groups, cut = [], 0
     for sample in samples:
@@ -50,9 +50,9 @@ def whole_groups(samples: Sequence[StepSample], size: int) -> tuple[list[Group],
 
 
 def correlations(groups: Sequence[Group]) -> dict[str, Any]:
-    """Of each part of `GROUP_PARTS`: rho, p, low, high and groups, over all steps (`pooled`) and `by_step`.
+    """Per part of `GROUP_PARTS`: rho, p, low, high and groups, over all steps (`pooled`) and `by_step`.
 
-    Where it is undefined the figures are None: fewer than `LEAST_GROUPS` groups, or one side equal in all.
+    The values are None where undefined: fewer than `LEAST_GROUPS` groups, or one side constant.
     """
     steps = sorted({group.step for group in groups})
     return {

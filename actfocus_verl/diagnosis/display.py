@@ -15,7 +15,7 @@ from actfocus_verl.diagnosis.tokens import ROLE_NAMES
 
 
 def token_progress(console: Console) -> Progress:
-    """A bar for the tokens whose gradients are being computed; nothing where there is no terminal."""
+    """A bar for the tokens whose gradients are being computed; nothing without a terminal."""
     columns = TextColumn("[bold]gradients"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
@@ -36,7 +36,7 @@ def _tokens(diagnosis: Mapping[str, Any]) -> list[RenderableType]:
     kept = f"{diagnosis['episodes']} episodes of {diagnosis['groups']} groups, {len(diagnosis['steps'])} steps"
     mean = _number(diagnosis["tokens"]["an_episode"], "mean", ".1f")
     rows = {"share, %": diagnosis["tokens"]["share"]}
-    return _by_role(f"{kept}; response tokens an episode: {mean}", "tokens", rows, _percent)
+    return _by_role(f"{kept}; response tokens per episode: {mean}", "tokens", rows, _percent)
 
 
 def _correlation(pooled: Mapping[str, Mapping[str, Any]]) -> list[RenderableType]:
@@ -53,7 +53,7 @@ def _correlation(pooled: Mapping[str, Mapping[str, Any]]) -> list[RenderableType
 def _norms(norms: Mapping[str, Any]) -> list[RenderableType]:
     drawn = ", ".join(f"{figures['drawn']} of {figures['of']} {name}" for name, figures in norms["tokens"].items())
     gap = norms["log_prob_gap"]
-    away = "" if gap is None else f"; {gap:.2g} nats a token from the policy that sampled"
+    away = "" if gap is None else f"; {gap:.2g} nats per token from the policy that sampled"
     means = {SCORE: norms["score"], **norms["mean"]}
     return [
         *_by_role(f"Mean gradient norm of a token ({drawn}){away}", "norm times w |A|", means, _mean),
@@ -71,7 +71,7 @@ def _by_role(
 
 
 def _title(text: str) -> Text:
-    """A line of its own: a table's title is broken at the table's width."""
+    """A separate line: a table's title is wrapped at the table's width."""
     return Text(f"\n{text}", style="italic")
 
 

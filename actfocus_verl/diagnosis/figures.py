@@ -1,4 +1,4 @@
-"""Scatter plots of the diagnostic: a point a prompt group."""
+"""Scatter plots of the diagnostic: one point per prompt group."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from actfocus_verl.reporting.figures import PANEL_SIZE
 
 _PARTS: Final = {"all": "all response tokens", "reasoning": "reasoning tokens", "action": "action tokens"}
 _COLOURS: Final = "cividis"
-"""Made to look alike with and without colour blindness, and rising in lightness: steps stay in order in grey, too."""
+"""Colour-blind safe, and rising in lightness, so that steps stay in order in greyscale, too."""
 
 
 def plot_energy(groups: Sequence[Group], pooled: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
-    """Draw each group's mean energy against the spread of its returns, a panel a part, coloured by training step.
+    """Draw each group's mean energy against the spread of its returns, one panel per part, coloured by training step.
 
     Args:
         groups: at least one.
         pooled: the figures of `correlations(groups)["pooled"]`, for the titles.
-        path: the file to write; its ending says the format.
+        path: the file to write; its suffix gives the format.
     """
     width, height = PANEL_SIZE
     figure = Figure(figsize=(width * len(_PARTS) * 0.75, height), layout="constrained")

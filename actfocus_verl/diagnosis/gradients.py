@@ -1,10 +1,10 @@
-"""Exact gradient norms of single tokens: what w |A| leaves out, since tokens' scores differ in size.
+"""Exact gradient norms of single tokens, which w |A| alone does not give, since tokens' scores differ in norm.
 
 At the policy that sampled (a ratio of 1) the surrogate's term of token t has the gradient
 
     d/dtheta [ w_t A_t rho_t ] = w_t A_t  d/dtheta log pi(y_t | c_t)
 
-so one backward pass a token gives the norm of its score, || d/dtheta log pi ||, and under every weighting the norm of
+so one backward pass per token gives the norm of its score, || d/dtheta log pi ||, and under every weighting the norm of
 its gradient is that times w_t |A_t|.
 """
 
@@ -48,14 +48,14 @@ def load_policy(path: str, device: str) -> torch.nn.Module:
 
 
 def require_vocabulary(model: Any, name: str, samples: Sequence[StepSample]) -> None:
-    """Raise ConfigurationError when the episodes hold token ids that the model does not have: it is another one's."""
+    """Raise ConfigurationError when the episodes have token ids that the model lacks: it is another model."""
     known = model.get_input_embeddings().num_embeddings
     largest = max(
         max(int(sample.columns["responses"].max()), *(max(prompt, default=0) for prompt in sample.prompts))
         for sample in samples
     )
     if largest >= known:
-        problem = f"has {known} tokens, and the episodes use number {largest}"
+        problem = f"has {known} tokens, but the episodes have token id {largest}"
         raise ConfigurationError("model", name, problem, "Name a model with the run's tokenizer")
 
 
@@ -77,10 +77,10 @@ def score_norms(
     temperature: float = 1.0,
     done: Callable[[], None] = lambda: None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Of some tokens of one episode, the norm of d/dtheta log pi(y_t | prompt, y_<t), and log pi itself.
+    """Norms of d/dtheta log pi(y_t | prompt, y_<t) of some tokens of one episode, and log pi itself.
 
-    theta: every parameter that requires a gradient, one that is used twice counted once. pi is the softmax of the
-    logits over `temperature`. One forward pass an episode and one backward pass a token.
+    theta: every parameter that requires a gradient, shared ones counted once. pi is the softmax of the logits over
+    `temperature`. One forward pass per episode and one backward pass per token.
 
     Args:
         positions: indices in the response, P of them.
@@ -143,7 +143,7 @@ def gradient_norms(
 
 
 def _tokens_each_stands_for(all_roles: IntArray, drawn_roles: IntArray) -> FloatArray:
-    """(n,): tokens of the role over those of them that were drawn."""
+    """(n,): number of tokens of the role over the number drawn."""
     counts, drawn = (np.bincount(roles, minlength=max(RESPONSE_ROLES) + 1) for roles in (all_roles, drawn_roles))
     return counts[drawn_roles] / drawn[drawn_roles]
 

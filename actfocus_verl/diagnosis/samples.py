@@ -34,12 +34,12 @@ class StepSample:
     returns: Tensor
     """(B,), float64."""
     groups: Sequence[str]
-    """Of each episode, the name of its prompt group."""
+    """Per episode: the name of its prompt group."""
     prompts: Sequence[Sequence[int]]
-    """Of each episode, the token ids of its first prompt."""
+    """Per episode: the token ids of its first prompt."""
     sessions: Sequence[int] | None = None
-    """Of each row, which episode of its group it is of: an agent loop may give several rows an episode. None: each row
-    is one."""
+    """Per row: its episode's number in the group, as an agent loop may give several rows per episode. None: each row is
+    one."""
 
     @property
     def group_ids(self) -> Tensor:
@@ -109,10 +109,10 @@ def _remarks(run: RunFolder) -> list[str]:
 
 
 def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
-    """The kept episodes of one step, or of every step that kept some, in order.
+    """The kept episodes of one step, or of every step that has some, in order.
 
     Raises:
-        ConfigurationError: the run kept none, or none of that step; or a record lacks what every rollout has, has
+        ConfigurationError: the run kept none, or none of that step; or a record lacks a required key, has
             columns of different lengths, or a number that is not finite at a response token.
     """
     steps = run.rollout_steps() if step is None else [step]
@@ -126,7 +126,7 @@ def read_samples(run: RunFolder, step: int | None = None) -> list[StepSample]:
             "run",
             str(run.path),
             "kept no episodes",
-            "Train with run.rollouts_a_step of at least 1, and run.rollouts_every of at most the number of steps",
+            "Train with run.rollouts_a_step >= 1, and run.rollouts_every at most the number of steps",
         )
     return samples
 
@@ -190,7 +190,7 @@ def _damaged(file: Path, problem: str) -> ConfigurationError:
 
 
 def setting(run: RunFolder, path: str, default: Any = None) -> Any:
-    """A dotted key of the run's configuration, or the default where it has none such."""
+    """A dotted key of the run's configuration, or the default if it is missing."""
     value: Any = run.config
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:
@@ -200,7 +200,7 @@ def setting(run: RunFolder, path: str, default: Any = None) -> Any:
 
 
 def whole_group_size(run: RunFolder, samples: Sequence[StepSample]) -> int:
-    """Episodes of a whole prompt group: what the run's configuration says, else the most that a group has here."""
+    """Episodes of a complete prompt group: from the run's configuration, else the largest group here."""
     configured = setting(run, "actor_rollout_ref.rollout.n")
     if isinstance(configured, int):
         return configured

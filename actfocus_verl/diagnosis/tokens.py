@@ -1,4 +1,4 @@
-"""Every kept response token, flat, with what each weighting gives it; and shares by role."""
+"""Every kept response token, flat, with its value under each weighting; and shares by role."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from actfocus_verl.diagnosis.samples import StepSample
 from actfocus_verl.reporting.statistics import cluster_interval
 
 AS_TRAINED: Final = "as trained"
-"""The weights and advantages that the run recorded, beside the weightings computed anew."""
+"""The weights and advantages that the run recorded, beside the recomputed weightings."""
 
 ROLE_NAMES: Final = tuple(role.name.lower() for role in RESPONSE_ROLES)
 
@@ -41,9 +41,9 @@ class Tokens:
     role: IntArray
     """(N,): values of TokenRole."""
     cluster: IntArray
-    """(N,): number of the prompt group, unique over steps: what is drawn independently."""
+    """(N,): number of the prompt group, unique over steps: the independent unit."""
     mass: Mapping[str, FloatArray]
-    """Of each weighting, (N,): w |A|, the factor on the norm of the token's score. Empty without advantages."""
+    """Per weighting, (N,): w |A|, the factor on the norm of the token's score. Empty without advantages."""
     left_out: Mapping[str, str]
     """Weightings that cannot be computed, and why."""
 
@@ -107,10 +107,10 @@ def _flat(columns: Sequence[Tensor], responses: Sequence[Tensor]) -> FloatArray:
 
 
 def role_shares(amounts: FloatArray, roles: IntArray, clusters: IntArray) -> dict[str, Any]:
-    """Of each role, its share of the sum of the amounts and a 95 % bootstrap interval over clusters.
+    """Per role: its share of the sum of the amounts and a 95 % bootstrap interval over clusters.
 
     Args:
-        amounts: (N,), at least 0.
+        amounts: (N,), >= 0.
         roles: (N,), values of TokenRole.
         clusters: (N,): tokens of one cluster may depend on each other. Those that sum to 0 have no share and are not
             drawn.
@@ -128,7 +128,7 @@ def role_shares(amounts: FloatArray, roles: IntArray, clusters: IntArray) -> dic
 
 
 def role_means(values: FloatArray, roles: IntArray, clusters: IntArray) -> dict[str, Any]:
-    """Of each role, the mean of its (N,) values and a 95 % bootstrap interval over clusters; None without any."""
+    """Per role: the mean of its (N,) values and a 95 % bootstrap interval over clusters; None without any."""
     means = {}
     for role, name in zip(RESPONSE_ROLES, ROLE_NAMES, strict=True):
         chosen = roles == role
@@ -138,7 +138,7 @@ def role_means(values: FloatArray, roles: IntArray, clusters: IntArray) -> dict[
 
 
 def token_figures(tokens: Tokens) -> dict[str, Any]:
-    """Response tokens an episode, and the share of each role (the paper's Table 1)."""
+    """Response tokens per episode, and the share of each role (the paper's Table 1)."""
     episodes = np.unique(np.stack([tokens.sample, tokens.row]), axis=1, return_index=True)[1]
     played, total = _sums(tokens.cluster[episodes]), _sums(tokens.cluster)
     return {

@@ -21,10 +21,10 @@ from actfocus_verl.run_files import CONFIG_FILE
 PLATFORMS = ("cpu", "gpu")
 SERVER_APIS = ("completions", "chat")
 PAPER_CONTEXT = 3600
-"""Tokens of prompt and response together where neither the command line nor a run says otherwise (paper, App. C.2)."""
+"""Default tokens of prompt and response together, without a value on the command line or from a run (App. C.2)."""
 
 _TAKEN = ("name", "index", "episode_seed")
-"""Arguments of `make_world` that are nobody's to choose here."""
+"""Arguments of `make_world` that cannot be chosen here."""
 
 
 @dataclass(frozen=True)
@@ -32,47 +32,45 @@ class Options:
     """The keys of the command line; any other key is the world's own."""
 
     model: str = option("model's folder, Hugging Face id, or a run's folder: its latest checkpoint")
-    out: Path = option(
-        "new folder for episodes.jsonl and evaluation.json; the same command again goes on where it ended"
-    )
-    step: int | None = option("of a run, the checkpoint of this step", None, low=1)
+    out: Path = option("new folder for episodes.jsonl and evaluation.json; the same command resumes the evaluation")
+    step: int | None = option("training step of the run's checkpoint; default: the latest", None, low=1)
     env: str = option("world; default: the run's", "")
-    preset: str = option("preset of the world; without it the run's in its own world, else the world's first", "")
+    preset: str = option("preset of the world; default: the run's for its own world, else the world's first", "")
     split: str = option("split whose first boards are played", "evaluation")
-    episodes: int = option("episodes in all: the first episodes/repeats boards of the split", 512, low=1)
-    repeats: int = option("times each board is played", 1, low=1)
-    temperature: float = option("sampling temperature; 0 takes the likeliest token", 0.5, low=0.0, high=100.0)
-    seed: int = option("seed of the worlds' randomness and of the sampling", 0, low=0)
+    episodes: int = option("total episodes, on the first episodes/repeats boards of the split", 512, low=1)
+    repeats: int = option("episodes per board", 1, low=1)
+    temperature: float = option("sampling temperature; 0 is greedy", 0.5, low=0.0, high=100.0)
+    seed: int = option("random seed of worlds and sampling", 0, low=0)
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
-    platform: str = option("how vLLM is set up here: cpu or gpu", "cpu", choices=PLATFORMS)
+    platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=PLATFORMS)
     engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
     server: str | None = option(
-        "OpenAI-compatible server to use instead, http://host:port/v1; model is then the one whose tokenizer it has",
+        "OpenAI-compatible server to use instead, http://host:port/v1; model then gives the tokenizer",
         None,
     )
-    server_model: str | None = option("which of the server's models; default: its only one", None)
+    server_model: str | None = option("name of the model on the server; default: its only one", None)
     server_api: str = option(
-        "completions: token ids in and out, which needs a vLLM server; chat: messages, which any server takes",
+        "completions: token ids in and out, needs a vLLM server; chat: messages, works with any server",
         "completions",
         choices=SERVER_APIS,
     )
     request: dict[str, Any] = option("field of every request to a server; null leaves a field out", {})
-    timeout: float = option("seconds a server may take for a reply", 600.0, low=1.0, high=86_400.0)
-    concurrency: int = option("episodes played at the same time", 128, low=1)
+    timeout: float = option("timeout of a reply from a server, in seconds", 600.0, low=1.0, high=86_400.0)
+    concurrency: int = option("episodes played concurrently", 128, low=1)
     max_context_tokens: int | None = option(
-        f"tokens of prompt and response; default: the run's, or {PAPER_CONTEXT}, and never more than the model's",
+        f"tokens of prompt and response; default: the run's, or {PAPER_CONTEXT}, capped at the model's",
         None,
         low=1,
     )
     max_response_tokens: int | None = option(
-        "tokens after the first prompt; default: the run's, or no limit of its own", None, low=1
+        "tokens after the first prompt; default: the run's, else unlimited", None, low=1
     )
     texts: bool = option("also write states and replies", False)
     rollouts: bool = option("also write token ids and roles, for `diagnose evaluation=<out>`", False)
 
     @property
     def boards(self) -> int:
-        """Boards played, each `repeats` times."""
+        """Number of boards, each played `repeats` times."""
         return self.episodes // self.repeats
 
 
@@ -88,7 +86,7 @@ KEYS = tuple(Options.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class RunDefaults:
-    """What a run's `config.yaml` says of the episodes it was trained on.
+    """Settings of a run's training episodes, from its `config.yaml`.
 
     world: the keys that were set. template: the run's `data.apply_chat_template_kwargs`.
     """
@@ -123,7 +121,7 @@ class RunDefaults:
 
 
 def evaluation_options(words: Sequence[str]) -> dict[str, Any]:
-    """The `key=value` words, those of KEYS with the types they have there. Raises ConfigurationError."""
+    """The `key=value` words, with the types of KEYS for those keys. Raises ConfigurationError."""
     options = read_options(words)
     own = {key: value for key, value in options.items() if key in KEYS}
     checked = build_arguments(Options, own)
@@ -131,9 +129,9 @@ def evaluation_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
-    """The arguments, where they are not given those of the run, if there is one, or else the defaults.
+    """The arguments; those not given come from the run, if any, or else from the defaults.
 
-    A run's own world keys hold for its own world only. Raises ConfigurationError for invalid values.
+    A run's world keys apply to its own world only. Raises ConfigurationError for invalid values.
     """
     given = {key: value for key, value in options.items() if key in KEYS and value is not None}
     world = {key: value for key, value in options.items() if key not in KEYS}
@@ -157,7 +155,7 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
 
 def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:
     if arguments.episodes % arguments.repeats:
-        remedy = f"Set episodes to a multiple of {arguments.repeats}: every board is played that often"
+        remedy = f"Set episodes to a multiple of {arguments.repeats}"
         raise ConfigurationError("episodes", arguments.episodes, "must be a multiple of repeats", remedy)
     if arguments.server is None:
         for key in ("server_model", "server_api", "request", "timeout"):
@@ -167,15 +165,15 @@ def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:
         raise ConfigurationError("server", arguments.server, "must be an address", "Write server=http://host:port/v1")
     elif arguments.engine:
         first = next(iter(arguments.engine))
-        remedy = "Start the server with it, or leave server= out"
+        remedy = "Start the server with it, or remove server="
         raise ConfigurationError(f"engine.{first}", arguments.engine[first], "cannot be set on a server", remedy)
 
 
 def _check_world(arguments: Arguments) -> None:
-    """Make the first and the last board: an unknown world, key or value, or a split that is too small, shows here."""
+    """Create the first and the last board, which fails for an unknown world, key or value, or too small a split."""
     for key in _TAKEN:
         if key in arguments.world:
-            raise ConfigurationError(key, arguments.world[key], "unknown key", f"Known: {', '.join(KEYS)}")
+            raise ConfigurationError(key, arguments.world[key], "is not a known key", f"Known: {', '.join(KEYS)}")
     for index in (0, arguments.boards - 1):
         make_world(
             arguments.env,

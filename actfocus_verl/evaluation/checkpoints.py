@@ -1,4 +1,4 @@
-"""A run's checkpoint as a Hugging Face folder: shards merged, an adapter folded in (integration/merger.py)."""
+"""A run's checkpoint as a Hugging Face folder: shards and adapter merged (integration/merger.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, STEP_FOLDER
 _FSDP_CONFIG = "fsdp_config.json"
 _MERGER = "actfocus_verl.integration.merger"
 _REFUSED = 2
-"""The merger's exit status where it says why in one line."""
+"""The merger's exit status when it prints a one-line reason."""
 _ERROR_LINES = 5
 
 
@@ -53,14 +53,14 @@ class Checkpoint:
 
     @property
     def is_merged(self) -> bool:
-        """Whether `merged` is this checkpoint's model: not older, nor a LoRA run's base with its adapter beside it."""
+        """Whether `merged` is this checkpoint's model: not older, nor a LoRA run's base beside its adapter."""
         if not self.merged.is_dir() or (self.merged / "lora_adapter").exists():
             return False
         return self.merged.stat().st_mtime_ns >= (self.actor / _FSDP_CONFIG).stat().st_mtime_ns
 
 
 def find_checkpoint(run: Path, step: int | None, key: str = "model") -> Checkpoint:
-    """The checkpoint of a step, or the latest. Raises ConfigurationError where the run has none such, or half of it.
+    """The checkpoint of a step, or the latest. Raises ConfigurationError if it is missing or incomplete.
 
     key: the setting that named the run.
     """
@@ -69,8 +69,8 @@ def find_checkpoint(run: Path, step: int | None, key: str = "model") -> Checkpoi
     missing = {each: _missing(Checkpoint(run, each).actor) for each in steps}
     whole = [each for each in steps if not missing[each]]
     if not whole:
-        halves = "".join(f", only a part of step {each} ({missing[each]})" for each in steps[:1])
-        remedy = "Let it reach one (trainer.save_freq), or name a model's folder"
+        halves = "".join(f", only an incomplete one of step {each} ({missing[each]})" for each in steps[:1])
+        remedy = "Train until a checkpoint is saved (trainer.save_freq), or name a model's folder"
         raise ConfigurationError(key, str(run), f"the run has no checkpoint{halves}", remedy)
     if step is None:
         step = _latest(folder, whole)
@@ -78,15 +78,15 @@ def find_checkpoint(run: Path, step: int | None, key: str = "model") -> Checkpoi
     if step not in missing:
         raise ConfigurationError("step", step, f"{run} has no checkpoint of it", others)
     if missing[step]:
-        raise ConfigurationError("step", step, f"its checkpoint is half written ({missing[step]})", others)
+        raise ConfigurationError("step", step, f"its checkpoint is incomplete ({missing[step]})", others)
     return Checkpoint(run, step)
 
 
 def merge(checkpoint: Checkpoint, environment: Mapping[str, str]) -> Path:
-    """Merge the checkpoint in bfloat16 unless that was done before; returns the Hugging Face folder.
+    """Merge the checkpoint in bfloat16 unless it is merged already; returns the Hugging Face folder.
 
-    The folder appears complete or not at all, whatever ends the merger. environment: variables for the merger's
-    process. Raises EvaluationError when it fails, or cannot fold an adapter in.
+    The folder appears complete or not at all, even if the merger is killed. environment: variables for the merger's
+    process. Raises EvaluationError when it fails, or cannot merge an adapter.
     """
     target = checkpoint.merged
     if checkpoint.is_merged:
@@ -103,7 +103,7 @@ def merge(checkpoint: Checkpoint, environment: Mapping[str, str]) -> Path:
 def appears_whole(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target`, which takes its place, and that of what was there, once the block has ended.
 
-    Whoever calls it holds a lock: what an earlier one left unfinished is removed.
+    The caller holds a lock: unfinished folders of earlier calls are removed.
     """
     _remove_unfinished(target)
     unfinished, old = (target.with_name(f".{target.name}.{word}.unfinished") for word in (os.getpid(), "old"))
@@ -123,9 +123,9 @@ def _remove_unfinished(target: Path) -> None:
 
 
 def write_model(checkpoint: Checkpoint, target: Path, dtype: str, environment: Mapping[str, str]) -> None:
-    """Write the trained model into `target`, in a process of its own. dtype: bf16 or fp32.
+    """Write the trained model into `target`, in a separate process. dtype: bf16 or fp32.
 
-    Raises EvaluationError when that fails, and for a checkpoint of which nobody can say what was trained.
+    Raises EvaluationError when that fails, and for a checkpoint whose trained weights cannot be determined.
     """
     _require_own_adapter(checkpoint)
     result = subprocess.run(
@@ -145,7 +145,7 @@ def write_model(checkpoint: Checkpoint, target: Path, dtype: str, environment: M
 
 
 def _require_own_adapter(checkpoint: Checkpoint) -> None:
-    """Refuse an adapter that the run was given and whose kind nobody noted: rank and alpha do not tell it."""
+    """Refuse an adapter that the run started from and whose kind was not saved: rank and alpha do not tell it."""
     actor = checkpoint.actor
     if not (actor / "lora_train_meta.json").is_file() or (actor / "adapter_config.json").is_file():
         return
@@ -155,19 +155,19 @@ def _require_own_adapter(checkpoint: Checkpoint) -> None:
     except (OSError, yaml.YAMLError, OmegaConfBaseException):
         return  # a run without a configuration: what verl itself wrote down holds
     if given is not None:
-        problem = "the run went on from this adapter, and its checkpoint does not say of which kind that is"
+        problem = "the run started from this adapter, and its checkpoint does not record the adapter's kind"
         raise ConfigurationError(key, given, problem, f"Copy its adapter_config.json to {actor}")
 
 
 def _missing(actor: Path) -> str:
-    """What a checkpoint lacks that verl would have written; nothing where it is whole."""
+    """The missing part of a checkpoint; empty when it is complete."""
     try:
         ranks = int(json.loads((actor / _FSDP_CONFIG).read_bytes())["world_size"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"no {_FSDP_CONFIG}"
     for name in (f"model_world_size_{ranks}_rank_{rank}.pt" for rank in range(ranks)):
         if not zipfile.is_zipfile(actor / name):  # torch writes a zip archive, whose table of contents comes last
-            return f"{name} is cut short" if (actor / name).exists() else f"no {name}"
+            return f"{name} is truncated" if (actor / name).exists() else f"no {name}"
     return "" if (actor / "huggingface" / "config.json").is_file() else "no huggingface/config.json"
 
 

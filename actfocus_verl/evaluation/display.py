@@ -1,4 +1,4 @@
-"""What an evaluation shows: its progress, and its figures as tables."""
+"""Display of an evaluation: its progress, and its metrics as tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from actfocus_verl.launch.progress import noted_progress
 
 _PRINTED_PARTS = 10
-"""Lines a progress bar becomes where there is no terminal."""
+"""Number of progress lines without a terminal."""
 
 
 class EpisodeProgress:
@@ -44,7 +44,7 @@ class EpisodeProgress:
 
 
 def summary_tables(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Group:
-    """The figures, and those by stratum where there is more than one."""
+    """The metrics, also by stratum if there is more than one."""
     tables = [_whole(settings, summary)]
     if len(summary["strata"]) > 1:
         tables.append(_strata(summary["strata"]))
@@ -65,7 +65,7 @@ def _whole(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Table:
     rest = {"turns": summary["turns"], "actions": summary["actions"]}
     rest |= {f"{name} tokens": value for name, value in summary["tokens"].items()} | summary["outcome"]
     for label, value in rest.items():
-        table.add_row(label, _number(value), "", "mean an episode")
+        table.add_row(label, _number(value), "", "mean per episode")
     for reason, count in summary["stop_reasons"].items():
         table.add_row(f"stopped by {reason}", str(count), "", "")
     return table

@@ -22,7 +22,7 @@ from actfocus_verl.rollout import Reply
 _CPU_KEYS = ("dtype", "enforce_eager", "max_num_seqs")
 """Keys of verl's rollout section that are arguments of vLLM's engine."""
 _STEP_TOKENS = 2048
-"""Tokens that one step of the engine may take in on a CPU: vLLM's default there."""
+"""Tokens per step of the engine on a CPU: vLLM's default there."""
 
 
 def platform_environment(platform: str) -> dict[str, str]:
@@ -33,8 +33,8 @@ def platform_environment(platform: str) -> dict[str, str]:
 def engine_arguments(platform: str, max_context_tokens: int, overrides: Mapping[str, object]) -> dict[str, Any]:
     """Arguments of vLLM's engine: on a CPU those a training run has there, on a GPU vLLM's defaults in bfloat16.
 
-    On a CPU a prompt is never read in pieces: after a piece vLLM 0.28 takes a draw of a seeded request back, which its
-    CPU generators cannot do ("CPU Generator does not use offset"), and the engine dies.
+    On a CPU chunked prefill is off: after a chunk vLLM 0.28 rewinds the generator of a seeded request, which CPU
+    generators cannot do ("CPU Generator does not use offset"), and the engine dies.
     """
     common = {"max_model_len": max_context_tokens, "disable_log_stats": True, "use_tqdm_on_load": False}
     if platform == "gpu":
@@ -51,7 +51,7 @@ def _platform(name: str) -> Any:
 
 @contextmanager
 def no_processes_left() -> Iterator[None]:
-    """End the processes that were started inside, however that ends: a start that is broken off leaves some behind.
+    """Always end the processes that were started inside: an interrupted start leaves some behind.
 
     While it does, signals are ignored. Python's own resource tracker is left alone: it ends with this process.
     """

@@ -1,4 +1,4 @@
-"""The episodes of an evaluation: which there are, playing many at once, and what is kept of each.
+"""The episodes of an evaluation: listing them, playing many at once, and the record of each.
 
 Episode (board, repeat) has the same board, randomness and sampling seed for every model, so two models are compared in
 pairs.
@@ -35,7 +35,7 @@ def plan(boards: int, repeats: int) -> list[EpisodeKey]:
 
 
 def episode_seed(seed: int, key: EpisodeKey) -> int:
-    """The seed of an episode's randomness and of its sampling, in [0, 2**63)."""
+    """The random seed of an episode and its sampling, in [0, 2**63)."""
     return stable_hash(f"evaluation/{seed}/{key.board}/{key.repeat}")
 
 
@@ -43,7 +43,7 @@ def episode_seed(seed: int, key: EpisodeKey) -> int:
 class EpisodeRecord:
     """One line of `episodes.jsonl`.
 
-    board: index in the split. repeat: which rollout on it. optimal_return: None where nobody knows it. turns: replies.
+    board: index in the split. repeat: which rollout on it. optimal_return: None if unknown. turns: replies.
     parsed_turns: replies of the required form. valid_turns: of these, the ones that held valid actions only, and at
     least one. tokens: in the first prompt (`prompt`) and in the response by role. texts: (state, reply, valid) a turn.
     rollout: `ROLLOUT_COLUMNS` of the episode, by the names that a run's rollouts give them.
@@ -97,7 +97,7 @@ _JSON_NAMES = {"episode_return": "return"}
 
 @dataclass(frozen=True)
 class EpisodeSettings:
-    """What the episodes of one evaluation share.
+    """Settings shared by the episodes of one evaluation.
 
     overrides: of the world. max_context_tokens, max_response_tokens: as `Episode` reads them.
     """

@@ -1,7 +1,7 @@
-"""The folder of one evaluation, and taking it up again.
+"""The folder of one evaluation, and resuming it.
 
 `evaluation.json` has the settings, where and when they were used, and the summary once all episodes are done;
-`episodes.jsonl` an episode a line, appended as it ends. A line is complete or absent, whatever ends the process.
+`episodes.jsonl` one episode per line, appended as it ends. A line is complete or absent, even after a kill.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from actfocus_verl.run_files import kept_lines
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"
 _NOT_OF_OTHERS = (CLAIM_FILE, LOCK_FILE, ".lock")
-"""What an evaluation leaves in a folder that holds none yet; the last is that of earlier versions."""
+"""Files that may exist in a folder without an evaluation; the last is from earlier versions."""
 
 
 def read_finished(path: Path) -> tuple[dict[str, Any], list[EpisodeRecord]]:
@@ -62,7 +62,7 @@ def _record(folder: Path, number: int, line: bytes) -> EpisodeRecord:
 
 
 class EvaluationFolder:
-    """A context manager, so that no second process writes to the folder.
+    """A context manager that keeps a second process from writing to the folder.
 
     Raises ConfigurationError for a folder that holds something else, or an evaluation with other settings.
     """
@@ -76,7 +76,7 @@ class EvaluationFolder:
         self.is_finished = False
         """Whether the summary of all episodes is written."""
         self.records: list[EpisodeRecord] = []
-        """Episodes that have ended, in the order in which they did."""
+        """Finished episodes, in the order in which they ended."""
 
     def __enter__(self) -> EvaluationFolder:
         if self.path.exists() and not self.path.is_dir():
@@ -111,9 +111,9 @@ class EvaluationFolder:
         append_json(self.path / EPISODES_FILE, record.to_json())
 
     def end(self, status: str, summary: Mapping[str, Any] | None = None) -> None:
-        """Write down how it ended: `finished` with a summary; `interrupted` or `failed: ...` without.
+        """Write how it ended: `finished` with a summary; `interrupted` or `failed: ...` without.
 
-        The episodes that end first are the short ones: figures of a part would be biased.
+        Short episodes end first, so metrics of a part would be biased.
         """
         self._write(status, summary)
 

@@ -46,7 +46,7 @@ class NamedModel:
 
 
 def find_model(name: str, step: int | None) -> NamedModel:
-    """What `name` is. Raises ConfigurationError when it is nothing of the three, or `step` does not fit it."""
+    """The model called `name`. Raises ConfigurationError when it is none of the three, or `step` does not fit it."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         folder = folder.absolute()
@@ -67,7 +67,7 @@ def find_model(name: str, step: int | None) -> NamedModel:
 
 def _require_no_step(step: int | None) -> None:
     if step is not None:
-        raise ConfigurationError("step", step, "the model is not a run with checkpoints", "Leave it out, or name a run")
+        raise ConfigurationError("step", step, "the model is not a run with checkpoints", "Remove it, or name a run")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_model(path: str, template_options: Mapping[str, object] | None = None) 
 
 
 def _codec(path: str, tokenizer: Any, options: Mapping[str, object]) -> ChatCodec:
-    """The codec; what is wrong with it is said with the keys of `evaluate`, not those of a training run."""
+    """The codec; errors name the keys of `evaluate`, not those of a training run."""
     try:
         return ChatCodec(tokenizer, **options)
     except ConfigurationError as error:
@@ -118,7 +118,7 @@ def _codec(path: str, tokenizer: Any, options: Mapping[str, object]) -> ChatCode
 
 
 def weights_digest(path: str) -> str:
-    """Hexadecimal hash of a folder's weight files, so that two evaluations can tell whether they had one model."""
+    """Hexadecimal hash of a folder's weight files, which identifies the model of an evaluation."""
     digest, folder = blake2b(digest_size=16), Path(path)
     for file in sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)}):
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())

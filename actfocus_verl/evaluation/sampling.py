@@ -1,4 +1,4 @@
-"""What an episode asks of whatever samples its replies."""
+"""Sampling requests of an episode, and the interface of samplers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from actfocus_verl.rollout import Episode, Reply
 
 
 class EvaluationError(CommandFailed):
-    """The engine or the server could not go on; the message is one line and says why."""
+    """The engine or the server failed; the message is one line and says why."""
 
 
 @dataclass(frozen=True)
 class ReplyRequest:
-    """What one reply answers, as token ids and as messages: a sampler reads the one or the other.
+    """The context of one reply, as token ids and as messages: a sampler reads one of them.
 
     prompt_ids: the whole context. messages: the same conversation, {"role", "content"}. max_new_tokens: of the reply.
     seed: equal seeds draw equal random numbers.
@@ -36,7 +36,7 @@ class Sampler(Protocol):
 
 
 class SeededPolicy:
-    """One episode's policy: every reply of it has a seed of its own, made from the episode's."""
+    """One episode's policy: every reply has its own seed, derived from the episode's."""
 
     def __init__(self, sampler: Sampler, episode: Episode, episode_seed: int) -> None:
         self._sampler = sampler
@@ -45,10 +45,10 @@ class SeededPolicy:
         self._turn = 0
 
     async def generate(self, prompt_ids: list[int], *, max_new_tokens: int) -> Reply:
-        """Raises EvaluationError for a reply that was broken off: it says nothing about the policy."""
+        """Raises EvaluationError for a reply that was aborted: it says nothing about the policy."""
         seed = stable_hash(f"sampling/{self._seed}/{self._turn}", bits=31)
         self._turn += 1
         reply = await self._sampler.sample(ReplyRequest(prompt_ids, self._episode.messages, max_new_tokens, seed))
         if reply.finish_reason not in ("stop", "length"):
-            raise EvaluationError(f"a reply was broken off (finish reason {reply.finish_reason!r})")
+            raise EvaluationError(f"a reply was aborted (finish reason {reply.finish_reason!r})")
         return reply

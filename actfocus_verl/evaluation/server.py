@@ -1,4 +1,4 @@
-"""A server over HTTP that speaks OpenAI's API, asked in one of two ways.
+"""An HTTP server with OpenAI's API, used in one of two ways.
 
 - `CompletionServer`: token ids in, sampled ids out. Exact, but only vLLM returns ids (`return_token_ids`).
 - `ChatServer`: messages in, text out, which every such server can. The server's own chat template holds, and the text
@@ -21,11 +21,11 @@ from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.rollout import ChatCodec, Reply
 
 ATTEMPTS = 6
-"""Of one request, before the evaluation ends; the pauses between them grow, or are those the server asks for."""
+"""Attempts per request before the evaluation ends; pauses grow, or follow the server's Retry-After."""
 _CONNECT_SECONDS = 10.0
 _SHOWN_CHARACTERS = 300
 _NO_KEY = "none"
-"""The client wants a key, a server of one's own seldom does."""
+"""The client requires a key; a private server rarely does."""
 
 
 class _Server(ABC):
@@ -33,7 +33,7 @@ class _Server(ABC):
 
     address: with its path, `http://host:port/v1`. The key is that of the environment's OPENAI_API_KEY.
     codec: of the policy's tokenizer. model: by the server's name for it; None: the only one it serves.
-    timeout: seconds one reply may take. fields: of a request's body, instead of ours or besides; None leaves one out.
+    timeout: seconds one reply may take. fields: of a request's body, replacing ours or added; None removes one.
     Entering it asks the server for its models, and raises ConfigurationError when they do not fit the request.
     """
 
@@ -76,10 +76,10 @@ class _Server(ABC):
 
     @abstractmethod
     async def sample(self, request: ReplyRequest) -> Reply:
-        """See `Sampler`. Raises EvaluationError when the server does not answer, or not as it should."""
+        """See `Sampler`. Raises EvaluationError when the server does not answer, or answers incorrectly."""
 
     async def _choice(self, path: str, request: ReplyRequest, body: Mapping[str, object]) -> dict[str, Any]:
-        """The one choice of the answer to `body`, with what every request says."""
+        """The single choice in the answer to `body`, completed by the fields of every request."""
         common = {
             "model": self.model,
             "max_tokens": request.max_new_tokens,
@@ -94,7 +94,7 @@ class _Server(ABC):
             (choice,) = answer["choices"]
             return {**choice, "finish_reason": str(choice["finish_reason"])}
         except (KeyError, TypeError, ValueError) as error:
-            raise EvaluationError(f"{self.address} sent no completion: {_shown(answer)}") from error
+            raise EvaluationError(f"{self.address} did not send a completion: {_shown(answer)}") from error
 
     async def _answer(self, request: Awaitable[object]) -> Any:
         try:
@@ -107,29 +107,29 @@ class _Server(ABC):
             problem = f"{type(cause).__name__}: {cause}".rstrip(": ")
             raise EvaluationError(f"{error.request.url} was not reached in {ATTEMPTS} attempts ({problem})") from error
         except ValueError as error:
-            raise EvaluationError(f"{self.address} sent no JSON ({error})") from error
+            raise EvaluationError(f"{self.address} did not send JSON ({error})") from error
 
     def _choose_model(self, answer: Any) -> None:
         try:
             limits = {str(card["id"]): card.get("max_model_len") for card in answer["data"]}
         except (AttributeError, KeyError, TypeError) as error:
-            raise EvaluationError(f"{self.address}/models sent no list of models: {_shown(answer)}") from error
+            raise EvaluationError(f"{self.address}/models did not send a list of models: {_shown(answer)}") from error
         if self.model is None and len(limits) == 1:
             self.model = next(iter(limits))
         if self.model not in limits:
-            problem = "is not served" if self.model else "the server has not exactly one model"
+            problem = "is not served" if self.model else "the server has several models or none"
             raise ConfigurationError("server_model", self.model, problem, f"Use one of: {_shown(', '.join(limits))}")
         longest = limits[self.model]
         if longest is not None and longest < self._max_context:
             problem = f"the server's context is shorter: {longest}"
-            raise ConfigurationError("max_context_tokens", self._max_context, problem, f"Set it to {longest} at most")
+            raise ConfigurationError("max_context_tokens", self._max_context, problem, f"Set it to at most {longest}")
 
 
 class CompletionServer(_Server):
     """A `Sampler` on a vLLM server: completions with the prompt as token ids, and `return_token_ids`."""
 
     async def sample(self, request: ReplyRequest) -> Reply:
-        """See `Sampler`. Raises EvaluationError also for an answer without ids, or with another prompt's."""
+        """See `Sampler`. Raises EvaluationError also for an answer without ids, or for another prompt."""
         # a server takes what is left out from the model's generation_config: everything is said
         neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
         ids = {"prompt": request.prompt_ids, "stop_token_ids": [self._codec.end_of_turn_id], "return_token_ids": True}
@@ -137,8 +137,8 @@ class CompletionServer(_Server):
         token_ids = choice.get("token_ids")
         if token_ids is None:
             raise EvaluationError(
-                f"{self.address} returns no token ids: its text would have to be encoded again, which may give other "
-                "tokens. Use a vLLM server that knows return_token_ids, or allow it with server_api=chat"
+                f"{self.address} returns no token ids: its text would have to be re-encoded, which may give other "
+                "tokens. Use a vLLM server that supports return_token_ids, or allow it with server_api=chat"
             )
         if choice.get("prompt_token_ids") not in (None, request.prompt_ids):
             raise EvaluationError(
@@ -148,12 +148,12 @@ class CompletionServer(_Server):
 
 
 class ChatServer(_Server):
-    """A `Sampler` on any server with chat completions. What a request leaves out is as the server has it."""
+    """A `Sampler` on any server with chat completions. Fields missing in a request take the server's values."""
 
     async def sample(self, request: ReplyRequest) -> Reply:
-        """See `Sampler`. Raises EvaluationError also for a text that the tokenizer at hand cannot write.
+        """See `Sampler`. Raises EvaluationError also for a text that the local tokenizer cannot represent.
 
-        A reply that has more tokens here than were asked for, by the server's own count, is cut.
+        A reply that has more tokens here than requested, although the server counted fewer, is truncated.
         """
         choice = await self._choice("/chat/completions", request, {"messages": request.messages})
         text = self._text(choice)
@@ -172,17 +172,17 @@ class ChatServer(_Server):
                 return text
             case {"content": None}:  # nothing was said but reasoning that the server hides
                 return ""
-        raise EvaluationError(f"{self.address} sent no text: {_shown(choice)}")
+        raise EvaluationError(f"{self.address} did not send text: {_shown(choice)}")
 
     def _require_same_text(self, text: str, encoded: str) -> None:
-        """Compared in NFC, which Qwen's tokenizers write."""
+        """Compared in NFC, to which Qwen's tokenizers normalise."""
         if unicodedata.normalize("NFC", text) != unicodedata.normalize("NFC", encoded):
             raise EvaluationError(
-                f"the tokenizer of model= cannot write this reply of {self.address}: {_shown(text)}. "
-                "Name the served model, or another one with a tokenizer that has every byte"
+                f"the tokenizer of model= cannot encode this reply of {self.address}: {_shown(text)}. "
+                "Name the served model, or one whose tokenizer covers every byte"
             )
 
 
 def _shown(answer: object) -> str:
-    """On one line, its beginning."""
+    """Its beginning, on one line."""
     return " ".join(str(answer).split())[:_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The figures of an evaluation, from its episodes. Pure; a figure nobody knows is None."""
+"""The metrics of an evaluation, from its episodes. Pure; an unknown value is None."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def _amount(records: Sequence[EpisodeRecord], amount: Amount) -> Figure:
 
 
 def _rate_of_turns(records: Sequence[EpisodeRecord], amount: Amount) -> Figure:
-    """A share of all turns: those of one board depend on each other, however often it is played."""
+    """A share of all turns: those of one board depend on each other."""
     return _rate(records, amount, lambda record: record.turns)
 
 
 def _rate(records: Sequence[EpisodeRecord], successes: Amount, trials: Amount) -> Figure:
-    """A rate of trials, of which each board has several."""
+    """A rate over trials, with several per board."""
     hits, tries = _by_board(records, successes), _by_board(records, trials)
     method = WILSON_BOARDS if hits.sum() in (0.0, tries.sum()) else BOOTSTRAP
     return _figure("rate", float(hits.sum() / tries.sum()), cluster_rate_interval(hits, tries), method)

@@ -69,7 +69,7 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     @cached_property
     def asks_answers(self) -> bool:
-        """Whether the run's methods have the policy probed for known answers: reading that off builds their specs."""
+        """Whether the run's methods need probes for known answers; cached, since finding out builds their specs."""
         return needs_answers(self.config)
 
     @cached_property
@@ -79,12 +79,12 @@ class EpisodeAgentLoop(AgentLoopBase):
         return _codec(self.tokenizer, str(self.tokenizer.chat_template), options)
 
     def policy(self, sampling_params: dict[str, Any]) -> ServerPolicy:
-        """A policy whose replies end where the chat template ends a turn, whatever else the model calls its end."""
+        """A policy whose replies end where the chat template ends a turn, whatever other end tokens the model has."""
         stops = sorted({*(sampling_params.get("stop_token_ids") or ()), self.codec.end_of_turn_id})
         return ServerPolicy(self.server_manager, {**sampling_params, "stop_token_ids": stops})
 
     def _probes(self, trajectory: Trajectory, max_turn_tokens: int) -> dict[str, list[int]]:
-        """What the policy is to be asked before each turn, where an estimator needs that."""
+        """Columns of the probes before each turn, where an estimator needs them."""
         probes = probe_columns(self.codec, trajectory.known_answers, trajectory.turn_starts)
         require_room(max(probes["probe_lengths"]), max_turn_tokens)
         return probes
@@ -114,7 +114,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         )
 
     def episode_seed(self, row: Mapping[str, Any]) -> int:
-        """The seed of the row's own randomness."""
+        """The random seed of the row's episode."""
         session, step = int(row.get("session_id", 0)), int(row.get("global_steps", 0))
         return episode_seed(int(self.config.env.seed), row["split"], step, session)
 
@@ -141,7 +141,7 @@ class EpisodeAgentLoop(AgentLoopBase):
 
 @lru_cache(maxsize=1)
 def _codec(tokenizer: Any, template: str, options: str) -> ChatCodec:
-    """One for all episodes of a worker: with a vocabulary of 150,000 tokens it takes a third of a second to make.
+    """One for all episodes of a worker: with a vocabulary of 150,000 tokens it takes a third of a second to build.
 
     template: the tokenizer's, which may be replaced. options: a JSON object.
     """
@@ -149,19 +149,19 @@ def _codec(tokenizer: Any, template: str, options: str) -> ChatCodec:
 
 
 def episode_seed(seed: int, split: str, step: int, session: int) -> int:
-    """Seed of an episode's own randomness: members of a group differ, training steps differ, evaluations repeat."""
+    """Random seed of an episode: different for each group member and training step, the same in every evaluation."""
     step_part = step if split == "train" else 0
     return int(np.random.SeedSequence([seed, step_part, session]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def require_room(longest: int, max_turn_tokens: int) -> None:
-    """Raise ConfigurationError unless a forced answer is no longer than a reply, for which the context has room."""
+    """Raise ConfigurationError if a forced answer is longer than a reply, for which the context has room."""
     if longest > max_turn_tokens:
         raise ConfigurationError(
             "env.max_turn_tokens",
             max_turn_tokens,
             f"the known answer takes {longest} tokens with its opening, more than a reply may have",
-            f"Raise it to {longest} at least",
+            f"Raise it to at least {longest}",
         )
 
 

@@ -1,7 +1,7 @@
-"""How likely the policy finds the world's known answer before each turn: one more log-prob pass of the actor.
+"""The policy's log-prob of the world's known answer before each turn: one more log-prob pass of the actor.
 
 A probe is a row of its own: the context of a turn and the opening of a reply as its prompt, the answer as its response.
-Probes live in a partition of their own for the time of the pass. The policy is the one that sampled, not yet updated.
+Probes live in their own partition during the pass. The policy is the one that sampled, not yet updated.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from actfocus_verl.integration.columns import PROBE_COLUMNS, require_columns, va
 PARTITION: Final = "answer_probes"
 
 Pass = Callable[[KVBatchMeta], KVBatchMeta]
-"""Pads and balances a batch, and has the actor write `log_probs` to its rows; returns what it ran on."""
+"""Pads and balances a batch, and has the actor write `log_probs` to its rows; returns the batch it ran on."""
 
 
 def score_answers(batch: KVBatchMeta, key: str, reader: str, log_prob_pass: Pass) -> KVBatchMeta:
     """Write `answer_scores` to the rows of a batch: the answer's mean log-prob before each turn, NaN without an answer.
 
-    key, reader: the setting that asks for them, `key=reader`.
+    key, reader: the setting that needs them, `key=reader`.
 
     Returns the batch, which names the new column. Raises ConfigurationError when the agent loop writes no probes.
     """
@@ -88,5 +88,5 @@ def _means(keys: list[str], rows: list[dict[str, torch.Tensor]], log_prob_pass: 
     log_probs = response_from_nested(data["log_probs"], data["response_mask"])
     means = {key: float(row.double().mean()) for key, row in zip(keys, log_probs.unbind(), strict=True)}
     if not bool(torch.isfinite(torch.tensor(list(means.values()))).all()):
-        raise ValueError("the log-prob of a known answer is NaN or infinite; look at the actor")
+        raise ValueError("the log-prob of a known answer is NaN or infinite; check the actor")
     return means

@@ -1,4 +1,4 @@
-"""What an engine's checkpoints say of the model, so that others can load it: nothing of how this run computed it."""
+"""Engine checkpoints that others can load: they describe the model, not how this run computed it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, Final
 from torch import nn
 
 ADAPTER_CONFIG: Final = "adapter_config.json"
-"""peft's own file; beside verl's shards it says how an adapter is folded in."""
+"""peft's file; beside verl's shards it says how to merge an adapter."""
 
 _ATTENTION: Final = "attn_implementation"
 
 
 class PortableCheckpointMixin:
-    """Saves a configuration that names no attention, and with a LoRA adapter peft's whole configuration of it.
+    """Saves a configuration without the attention's name, and for a LoRA adapter peft's full configuration.
 
     verl writes `override_config.attn_implementation` into the model's configuration and that into the checkpoint. The
-    name may be known to this process alone (`packed_sdpa`), or need a package that the reader does not have. Of an
-    adapter verl keeps rank and alpha, which do not tell rsLoRA, DoRA or ranks by layer.
+    name may exist in this process only (`packed_sdpa`), or need a package that the reader does not have. Of an adapter
+    verl saves rank and alpha only, which lose rsLoRA, DoRA and per-layer ranks.
     """
 
     module: Any
@@ -37,7 +37,7 @@ class PortableCheckpointMixin:
 
 
 def forget_attention(config: Any) -> None:
-    """Take the attention's name out of what a transformers configuration saves; the model keeps using it."""
+    """Remove the attention's name from what a transformers configuration saves; the model keeps using it."""
     vars(config).pop(_ATTENTION, None)
     for name in config.sub_configs:
         part = getattr(config, name, None)

@@ -1,4 +1,4 @@
-"""Token columns: what a trajectory says about each of its response tokens, in the form verl's TransferQueue carries."""
+"""Token columns: per-token data of a trajectory, in the form that verl's TransferQueue carries."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
 """What the agent loop writes where the policy is probed for a known answer (`rollout.probe_columns`)."""
 
 OUTCOME_PREFIX = "outcome/"
-"""Before the names of a world's further figures (`World.outcome`) in verl's `reward_extra_info`."""
+"""Prefix of a world's additional metrics (`World.outcome`) in verl's `reward_extra_info`."""
 
 _OF_TOKENS = tuple(given_by(ANY_LOOP, COLUMNS))
-"""Columns with one entry a response token that an agent loop may give."""
+"""Columns with one entry per response token that an agent loop may give."""
 
 NO_NUMBER = "no_number"
-"""In `reward_extra_info` of an episode whose reward is NaN because it was no number at all: what it was."""
+"""In `reward_extra_info` of an episode whose reward was not a number and became NaN: the original value."""
 
 FORK = "fork"
 """In `reward_extra_info` of forked rollouts: turns replayed, 0 for an episode from the beginning, or MISMATCH."""
@@ -81,14 +81,14 @@ def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
 
 
 def plain(value: Any) -> Any:
-    """Return what is inside a Python object that TransferQueue has wrapped."""
+    """Return the Python object that TransferQueue has wrapped."""
     return getattr(value, "data", value)
 
 
 def require_lengths(batch: KVBatchMeta, data: TensorDict) -> None:
-    """Raise ValueError, naming it and both lengths, for a column of tokens that is not as long as its row's response.
+    """Raise ValueError, naming column and lengths, for a token column that is not as long as its row's response.
 
-    Log-probs and energies are cut out by the mask's length: beside a shorter one, each token has its neighbour's.
+    Log-probs and energies are sliced by the mask's length: with a shorter mask, each token gets its neighbour's.
     """
     for name in _OF_TOKENS:
         if name not in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
@@ -97,7 +97,7 @@ def require_lengths(batch: KVBatchMeta, data: TensorDict) -> None:
             if row.numel() != tag["response_len"]:
                 raise ValueError(
                     f"{name} has {row.numel()} entries, the response has {tag['response_len']} tokens (row {key}); "
-                    "the agent loop must give one for each token"
+                    "the agent loop must give one per token"
                 )
 
 
@@ -135,7 +135,7 @@ def padded_columns(data: TensorDict) -> dict[str, torch.Tensor]:
 
 
 def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the columns of turns as (B, K) tensors, K the most turns, and `turn_counts` (B,); padding rows have none.
+    """Return the turn columns as (B, K) tensors, K the most turns, and `turn_counts` (B,); padding rows have none.
 
     Raises ValueError when an episode's columns differ in length.
     """
@@ -147,7 +147,9 @@ def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.
     counts = next(iter(lengths.values()))
     for name, found in lengths.items():
         if found != counts:
-            raise ValueError(f"{name} and {next(iter(lengths))} of an episode differ in length; both have one a turn")
+            raise ValueError(
+                f"{name} and {next(iter(lengths))} of an episode differ in length; both need one entry per turn"
+            )
     columns = {"turn_counts": torch.tensor(counts, dtype=torch.int64)}
     for name, column in rows.items():
         columns[name] = column[0].new_zeros((len(counts), max(counts, default=0)))
@@ -157,7 +159,7 @@ def padded_turns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.
 
 
 def method_columns(data: TensorDict, valid_rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the columns of tokens as (B, T) tensors and those of turns, with `turn_counts`, as `padded_turns` does."""
+    """Return the token columns as (B, T) tensors, and the turn columns with `turn_counts` as `padded_turns` does."""
     turns = of_turns(data.keys())
     columns = padded_columns(data.select(*(name for name in data.keys() if name not in turns)))  # noqa: SIM118
     return columns | padded_turns(data.select(*turns), valid_rows) if turns else columns

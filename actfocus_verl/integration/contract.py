@@ -27,7 +27,7 @@ SUPPORTED_VERL: Final = ">=0.9.1,<0.10"
 
 @dataclass(frozen=True)
 class Symbol:
-    """One name of somebody else's, and what is relied on about it."""
+    """One external name, and what is relied on about it."""
 
     path: str
     """`package.module:attribute`, as `pkgutil.resolve_name` reads it; a bare module has no colon."""
@@ -36,7 +36,7 @@ class Symbol:
     keywords: tuple[str, ...] = ()
     """Parameters passed by name."""
     exact: bool = False
-    """It is overridden without passing on what it does not know: any new parameter is a problem, optional or not."""
+    """It is overridden without forwarding unknown arguments: any new parameter is a problem, optional or not."""
     attributes: tuple[str, ...] = ()
     """Names read from an instance: set as `self.<name>` somewhere in the class, or members of it."""
 
@@ -269,10 +269,10 @@ CPU_ROLLOUT_SYMBOLS: Final = (
 
 
 def check_contract(symbols: Iterable[Symbol] | None = None) -> list[str]:
-    """Return what is wrong with the installed verl, one line a problem; empty when nothing is.
+    """Return the problems of the installed verl, one line per problem; empty when there are none.
 
     Args:
-        symbols: what to look at; by default `SYMBOLS`, and on the CPU platform (`VERL_PLATFORM=cpu`) also
+        symbols: what to check; by default `SYMBOLS`, and on the CPU platform (`VERL_PLATFORM=cpu`) also
             `CPU_ROLLOUT_SYMBOLS`.
     """
     if symbols is None:
@@ -296,12 +296,12 @@ def check_version(supported: str = SUPPORTED_VERL) -> list[str]:
 
 
 def check_symbol(symbol: Symbol) -> list[str]:
-    """Return what is wrong with one symbol."""
+    """Return the problems of one symbol."""
     try:
         found = pkgutil.resolve_name(symbol.path)
     except AttributeError as error:
         return [f"{symbol.path} is gone: {error}"]
-    except Exception as error:  # noqa: BLE001  (whatever a module raises while it is imported is the finding)
+    except Exception as error:  # noqa: BLE001  (any error while a module is imported is the finding)
         return [f"{symbol.path} cannot be imported: {type(error).__name__}: {error}"]
     return _check_parameters(symbol, found) + _check_attributes(symbol, found)
 
@@ -344,7 +344,7 @@ def _check_attributes(symbol: Symbol, found: Any) -> list[str]:
 
 
 def _instance_attributes(cls: type) -> set[str]:
-    """Names an instance has: members, annotated fields, and whatever its classes' source assigns to `self`."""
+    """Names an instance has: members, annotated fields, and those its classes' source assigns to `self`."""
     names = set(dir(cls))
     for base in cls.__mro__[:-1]:
         names |= set(getattr(base, "__annotations__", {}))

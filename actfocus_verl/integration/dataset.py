@@ -26,7 +26,7 @@ class BoardDataset(Dataset):  # type: ignore[type-arg]
         boards = config.boards
         sizes = {"train": boards.train_size, "evaluation": boards.evaluation_size, "test": boards.evaluation_size}
         if self.split not in sizes:
-            raise ConfigurationError("data.*_files", self.split, "not a split", f"Use one of {sorted(sizes)}.")
+            raise ConfigurationError("data.*_files", self.split, "is not a known split", f"Use one of {sorted(sizes)}.")
         self.env, self.preset = boards.env, boards.preset
         self.agent_name = boards.get("train_loop", AGENT_NAME) if self.split == "train" else AGENT_NAME
         self.size = sizes[self.split] if max_samples < 0 else min(max_samples, sizes[self.split])

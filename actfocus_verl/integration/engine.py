@@ -1,4 +1,4 @@
-"""verl's FSDP engine with more per-token outputs: the energy, and the like, of the logits it computes anyway.
+"""verl's FSDP engine with more per-token outputs: energy and related signals of the logits it computes anyway.
 
 verl looks an engine up by (device, vendor) before the plain device, so registering a subclass under that key takes over
 without touching verl. The subclass behaves like its parent until a batch asks for one of `CALCULATE`.
@@ -54,7 +54,7 @@ class EnergyMixin:
         if tu.get_non_tensor_data(data=micro_batch, key="use_fused_kernels", default=False):
             raise ValueError(
                 "actor_rollout_ref.model.use_fused_kernels=True: fused kernels never form the logits that the "
-                f"{' and '.join(names)} needs. Set it to False, or choose a credit that needs none (credit=uniform)."
+                f"{' and '.join(names)} needs. Set it to False, or choose a credit without it (credit=uniform)."
             )
         logits = output.logits  # packed: (1, N, V); padded: (B, L, V)
         if isinstance(logits, DTensor):

@@ -1,4 +1,4 @@
-"""What a step's episodes report of themselves, as metrics."""
+"""Metrics that a step's episodes report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from actfocus_verl.integration.forked_loop import fork_metrics
 
 
 def episode_metrics(extra_fields: list[dict[str, Any]], token_roles: torch.Tensor) -> dict[str, float]:
-    """Return means over the episodes of a step: success, turns, valid actions, what the world adds, stops, roles.
+    """Return means over the episodes of a step: success, turns, valid actions, the world's own, stops, roles.
 
-    What only our agent loop reports is left out for another loop's episodes.
+    Metrics that only our agent loop reports are left out for another loop's episodes.
 
     Args:
         extra_fields: of each episode's last output.

@@ -1,4 +1,4 @@
-"""verl's agent loop for forked rollouts: the episodes of a prompt wait for each other, and start where one was unsure.
+"""verl's agent loop for forked rollouts: a prompt's episodes wait for each other, and start where one was uncertain.
 
 verl hands all rows of a prompt to one agent-loop worker, which runs them side by side in one event loop. So they can
 meet in that process, and each stays an ordinary row with its own session number.
@@ -23,7 +23,7 @@ from actfocus_verl.rollout import ForkedGroup, ForkPoint, PlayedEpisode, ReplayM
 logger = logging.getLogger(__name__)
 
 _groups: dict[str, ForkedGroup] = {}
-"""By uid: the prompts this worker is playing."""
+"""The prompts this worker is playing, by uid."""
 
 
 @register(FORKED_AGENT_NAME)
@@ -51,7 +51,7 @@ class ForkedAgentLoop(EpisodeAgentLoop):
     async def _play(
         self, policy: ServerPolicy, point: ForkPoint | None, row: Mapping[str, Any]
     ) -> tuple[PlayedEpisode, int]:
-        """The episode and its entry FORK. Where a replay fails, it is played from the beginning: the row is needed."""
+        """The episode and its entry FORK. If the replay fails, it is played from the beginning: the row is needed."""
         seed, mismatch = self.episode_seed(row), False
         if point is not None:
             try:
@@ -60,13 +60,13 @@ class ForkedAgentLoop(EpisodeAgentLoop):
                 return PlayedEpisode(trajectory, point.seeds(seed), forked=True), point.turn
             except ReplayMismatchError as error:
                 mismatch = True
-                logger.warning("a fork of %s/%s starts from the beginning: %s", row["split"], row["index"], error)
+                logger.warning("a fork of %s/%s is played from the beginning: %s", row["split"], row["index"], error)
         trajectory = await self.episode(row, seed).play(policy)
         return PlayedEpisode(trajectory, ((0, seed),)), MISMATCH if mismatch else 0
 
 
 def fork_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the `reward_extra_info` of a step's episodes: the share of replaying ones, turns replayed, failed replays."""
+    """Metrics of a step's forks, from `reward_extra_info`: their share, turns replayed, failed replays."""
     turns = np.array([info[FORK] for info in infos if FORK in info])
     if not len(turns):
         return {}

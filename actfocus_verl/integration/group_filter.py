@@ -1,4 +1,4 @@
-"""The group filter on verl's rows: which rows of a step stay, and what that says as metrics."""
+"""The group filter on verl's rows: which rows of a step stay, and metrics of that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def apply_filter(
 
     Args:
         keys: verl's row keys; rows of one uid are a group, and rows of one session in it a conversation.
-        returns: of each row; a conversation counts once, with that of its last output.
+        returns: one per row; a conversation counts once, with its last output's return.
     """
     by_group: dict[str, list[float]] = defaultdict(list)
     for position in conversation_rows(keys):
@@ -30,7 +30,7 @@ def apply_filter(
 
 
 def row_factors(keys: Sequence[str], factors: Mapping[str, float]) -> torch.Tensor:
-    """Return the factor of each row's group, float32 (B, 1); 1 for verl's rows of padding, whose weights are 0."""
+    """Return the factor of each row's group, float32 (B, 1); 1 for verl's padding rows, whose weights are 0."""
     return torch.tensor([[factors.get(group_and_session(key)[0], 1.0)] for key in keys], dtype=torch.float32)
 
 

@@ -1,7 +1,7 @@
-"""Settings of ours beside a trainer of verl's own, which would ignore them: an error before Ray starts.
+"""Settings of ours with a trainer of verl's own, which would ignore them: an error before Ray starts.
 
 `train` makes this check itself. A command of verl's own meets it in verl's `validate_config`, which every one of its
-commands calls first. verl 0.9.1 offers no setting for a check of one's own, so the function is wrapped here. Drop the
+commands calls first. verl 0.9.1 offers no hook for such a check, so the function is wrapped here. Drop the
 wrapper when verl has one, or refuses sections that nothing reads.
 """
 
@@ -30,7 +30,7 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "early_stop.name": (None, "none"),
     "run.diagnose": (None, False),
 }
-"""What only our trainer reads, and the values that ask nothing of it; None: an absent key."""
+"""Settings that only our trainer reads, and their values without effect; None: an absent key."""
 
 
 def require_our_trainer(config: Any) -> None:
@@ -46,7 +46,7 @@ def require_our_trainer(config: Any) -> None:
 
 
 def _ignored(config: Any) -> str | None:
-    """What a trainer of verl's own does with the first setting that is meant for ours."""
+    """What verl's own trainer does with the first setting that is meant for ours; None without such a setting."""
     loss = OmegaConf.select(config, LOSS)
     if loss in _OUR_LOSSES:
         return f"ignores {LOSS}={loss}"
@@ -65,7 +65,7 @@ def _remedy(config: Any, *, is_v1: bool) -> str:
 
 
 def install(module: Any) -> None:
-    """Have `validate_config` of the module `verl.utils.config` make this check first, once.
+    """Make `validate_config` of the module `verl.utils.config` run this check first; installed once.
 
     Must run before the module of a command is imported, because that takes the function by name.
     """

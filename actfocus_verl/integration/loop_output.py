@@ -1,6 +1,6 @@
-"""What our agent loops hand to verl: its own output, and the token columns.
+"""The output of our agent loops: verl's own, plus the token columns.
 
-Apart from `columns`, for verl's agent loops are costly to import, and the training workers need none.
+Separate from `columns`: verl's agent loops are costly to import, and training workers do not need them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from actfocus_verl.integration.columns import NO_NUMBER, PROBE_COLUMNS
 _OF_TOKENS = ("response_mask", "response_logprobs", TOKEN_ROLES, TURN_IDS)
 _OF_TURNS = given_by(OWN_LOOP, COLUMNS)
 _MASKED = {"response_mask": 0, "response_logprobs": 0.0, TOKEN_ROLES: int(TokenRole.ENVIRONMENT), TURN_IDS: -1}
-"""What the columns of tokens say of a token that nobody sampled."""
+"""Values of the token columns at a token that was not sampled."""
 
 
 class TokenColumnsOutput(AgentLoopOutput):
     """verl's output of an agent loop plus our columns, which travel as tensors beside `response_mask`.
 
-    A loop gives those it has. A column of turns has one entry a turn of `turn_ids`.
+    A loop gives those it has. A turn column has one entry per turn of `turn_ids`.
     """
 
     token_roles: list[int] | None = None
-    """Role of each response token (credit.tokens.TokenRole), int64 (T,). None: `credit.action_span` says."""
+    """Role of each response token (credit.tokens.TokenRole), int64 (T,). None: set by `credit.action_span`."""
     turn_ids: list[int] | None = None
     """Turn each response token was sampled in, -1 outside, int64 (T,). None: runs of sampled tokens."""
     turn_rewards: list[float] | None = None
@@ -46,9 +46,9 @@ class TokenColumnsOutput(AgentLoopOutput):
 
     @model_validator(mode="after")
     def _has_a_token(self) -> TokenColumnsOutput:
-        """Give a response without tokens a masked one, any: an episode broken off before its first keeps its reward.
+        """Give a response without tokens an arbitrary masked one, so that the episode keeps its reward.
 
-        verl has no row without a response token. This one is read by nobody and trained by nothing.
+        verl has no row without a response token. This one is never read and never trained on.
         """
         if not self.response_ids and self.prompt_ids:
             for name, value in {"response_ids": self.prompt_ids[-1], **_MASKED}.items():
@@ -59,9 +59,9 @@ class TokenColumnsOutput(AgentLoopOutput):
     def as_dict(self) -> dict[str, Any]:
         """Return verl's columns and ours as tensors.
 
-        A score that is no number becomes NaN, with its text beside it, so that the trainer can say whose it was.
+        A score that is not a number becomes NaN, with its text beside it, so that the trainer can report the source.
 
-        Raises ValueError when a column of tokens, or of turns, has another length than the others.
+        Raises ValueError when the token columns, or the turn columns, differ in length.
         """
         self._check_lengths()
         score = self.reward_score
@@ -91,10 +91,10 @@ class TokenColumnsOutput(AgentLoopOutput):
         for name, length in lengths.items():
             first, turns = next(iter(lengths.items()))
             if length != turns:
-                raise ValueError(f"{name} has {length} entries, {first} has {turns}; both have one a turn")
+                raise ValueError(f"{name} has {length} entries, {first} has {turns}; both need one entry per turn")
 
 
 def name_no_number(extra_fields: Mapping[str, Any], given: object) -> dict[str, Any]:
-    """Return an output's extra fields with what it was given in place of a reward, unless they say so already."""
+    """Return an output's extra fields with the value given in place of a reward, unless it is there already."""
     info = dict(extra_fields.get("reward_extra_info") or {})
     return {**extra_fields, "reward_extra_info": {NO_NUMBER: repr(given)[:100]} | info}

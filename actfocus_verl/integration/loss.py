@@ -35,24 +35,24 @@ WEIGHTED_LOSSES: Final = (
     *OUR_LOSSES,
     *("vanilla", "dppo_tv", "dppo_kl", "gspo", "gpg", "clip_cov", "kl_cov", "dro", "cispo"),
 )
-"""Losses whose gradient at a token is the token's weight times the gradient without weights: a test proves each."""
+"""Losses whose gradient at a token is the token's weight times the unweighted gradient, as a test proves."""
 UNWEIGHTED_LOSSES: Final = {
     "geo_mean": "it takes the geometric mean of an episode's weights, one factor for all its tokens",
-    "bypass_mode": "it computes its factors itself, and ignores others",
-    "sapo": "it averages within each episode, whatever loss_agg_mode says, so no sum of the weights is its divisor",
+    "bypass_mode": "it computes its own factors, and ignores others",
+    "sapo": "it averages within each episode, whatever loss_agg_mode is, so it never divides by the sum of the weights",
 }
-"""The others that are known, and what becomes of token weights there. They get none: their weights must be 1."""
+"""The other known losses, and what they do with token weights. They get none: their weights must be 1."""
 _IMPORTANCE_COLUMN = "rollout_is_weights"
 _LARGEST_LOG_RATIO = 10.0
 
 
 @dataclass(frozen=True)
 class TurnColumns:
-    """What the turn-level ratio needs of a micro-batch beyond what verl hands a policy loss."""
+    """What the turn-level ratio needs of a micro-batch besides what verl passes to a policy loss."""
 
     turns: Turns
     clip_scales: torch.Tensor | None
-    """(B, T): factor on the clip range of each token; None: 1."""
+    """(B, T): factor of each token's clip range; None: 1."""
 
 
 _TURNS: ContextVar[TurnColumns | None] = ContextVar("actfocus_verl_turn_columns", default=None)
@@ -68,9 +68,9 @@ def token_weighted_policy_loss(
     config: ActorConfig | None = None,
     rollout_is_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """verl's clipped surrogate times a weight a token; all tensors (B, T).
+    """verl's clipped surrogate times a per-token weight; all tensors (B, T).
 
-    The weights arrive as `rollout_is_weights`, the one per-token factor verl hands to a policy loss. Raises ValueError
+    The weights arrive as `rollout_is_weights`, the one per-token factor verl passes to a policy loss. Raises ValueError
     when none arrive: then the trainer is not ours and the loss would silently be unweighted.
     """
     if rollout_is_weights is None:
@@ -90,12 +90,12 @@ def turn_ratio_policy_loss(
     config: ActorConfig | None = None,
     rollout_is_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """A2TGPO's surrogate times a weight a token; all tensors (B, T).
+    """A2TGPO's surrogate times a per-token weight; all tensors (B, T).
 
         rho_t = sg(exp(mean over t's turn of log pi - log pi_old)) * pi(t) / sg(pi(t)), its log at most 10
         -w_t * min(rho_t A_t, clip(rho_t, 1 - c_t eps_low, 1 + c_t eps_high) A_t)
 
-    sg: no gradient; the one of a token's own log-probability is what GSPO (arXiv 2507.18071) leaves it. c is the column
+    sg: stop-gradient; only the token's own log-probability has a gradient, as in GSPO (arXiv 2507.18071). c: the column
     `clip_scales`, 1 without one. Raises ValueError when the trainer is not ours.
     """
     columns = _TURNS.get()
@@ -171,9 +171,9 @@ def _turn_columns(data: TensorDict) -> TurnColumns:
 
 
 def _per_token_factor(data: TensorDict) -> torch.Tensor:
-    """Return token weights times importance weights, jagged (B, T), and 0 on masked tokens: NaN there reaches nothing.
+    """Return token weights times importance weights, jagged (B, T), and 0 on masked tokens: NaN there has no effect.
 
-    Row by row, because torch multiplies no two jagged tensors that were built apart, whatever their lengths.
+    Row by row, because torch does not multiply jagged tensors that were built separately.
     """
     factors = data[TOKEN_WEIGHTS].unbind()
     if _IMPORTANCE_COLUMN in data:

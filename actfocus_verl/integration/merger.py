@@ -1,10 +1,10 @@
-"""A checkpoint's shards as a Hugging Face folder: verl's merger, without its rounding, and with adapters folded in.
+"""A checkpoint's shards as a Hugging Face folder: verl's merger, without its rounding, and with adapters merged.
 
     python -m actfocus_verl.integration.merger <actor's folder> <new folder> <bf16 or fp32>
 
-verl's own writes bfloat16 whatever was trained, and of a LoRA run the untrained base model with an adapter beside it
-that no reader of the folder looks at. Here weights are rounded once, at the end, and peft folds an adapter in.
-Exit status: 0, or 2 for a checkpoint that cannot be merged, whose reason is then the last line of stdout.
+verl's own always writes bfloat16, and for a LoRA run the untrained base model with an adapter beside it that no reader
+of the folder loads. Here weights are rounded once, at the end, and peft merges the adapter.
+Exit status: 0, or 2 for a checkpoint that cannot be merged; the last line of stdout is then the reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from actfocus_verl.integration.checkpoints import ADAPTER_CONFIG
 DTYPES: Final = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _EXIT_MISTAKE: Final = 2
 _ADAPTER: Final = ("lora_", ".modules_to_save.")
-"""What the name of a weight of an adapter holds."""
+"""Part of every adapter weight's name."""
 _REWRITTEN: Final = ("config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS: Final = (".safetensors", ".bin")
 
@@ -37,7 +37,7 @@ _WEIGHTS: Final = (".safetensors", ".bin")
 class FoldingMerger(FSDPModelMerger):
     """verl's merger of FSDP shards, whose result is the model that was trained.
 
-    Raises ConfigurationError, in one line, for a checkpoint of which that cannot be said.
+    Raises ConfigurationError, in one line, when it cannot guarantee that.
     """
 
     def __init__(self, actor: Path, target: Path, dtype: torch.dtype) -> None:
@@ -58,7 +58,7 @@ class FoldingMerger(FSDPModelMerger):
     def _load_and_merge_state_dicts(
         self, world_size: int, total_shards: int, mesh_shape: tuple[int, ...], mesh_dim_names: tuple[str, ...]
     ) -> dict[str, torch.Tensor]:
-        """The whole weights by name, in the precision of the shards."""
+        """The full weights by name, in the precision of the shards."""
         shards = [
             torch.load(
                 self._actor / f"model_world_size_{world_size}_rank_{rank}.pt",
@@ -81,7 +81,7 @@ class FoldingMerger(FSDPModelMerger):
         return state
 
     def save_hf_model_and_tokenizer(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Write the folder: weights, configuration, and whatever else the checkpoint has for a reader."""
+        """Write the folder: weights, configuration, and the checkpoint's other files for a reader."""
         model = self._empty_model()
         adapter = self._adapter(state_dict) if any(map(_is_of_adapter, state_dict)) else None
         if adapter is not None and not _embeddings(model).isdisjoint(map(_layer, filter(_is_of_adapter, state_dict))):
@@ -110,7 +110,7 @@ class FoldingMerger(FSDPModelMerger):
             return self.get_transformers_auto_model_class().from_config(self.model_config, dtype=self._dtype)
 
     def _adapter(self, state_dict: dict[str, torch.Tensor]) -> LoraConfig:
-        """How the adapter is folded in: as our engine noted it, or, of verl's own, from rank, alpha and names."""
+        """The adapter's configuration: as our engine saved it, or, for verl's own, from rank, alpha and names."""
         if not any(name.endswith("weight") and not _is_of_adapter(name) for name in state_dict):
             problem = "holds the adapter alone, without the model it belongs to"
             self._refuse(problem, "Train without save_lora_only in actor_rollout_ref.actor.checkpoint")
@@ -119,7 +119,7 @@ class FoldingMerger(FSDPModelMerger):
         else:
             meta = self._load_lora_train_meta() or {}
             if not meta.get("r") or not meta.get("lora_alpha"):
-                problem = "has a LoRA adapter, and nothing says its rank and alpha"
+                problem = "has a LoRA adapter of unknown rank and alpha"
                 self._refuse(problem, f"Put the adapter's own {ADAPTER_CONFIG} there")
             targets = sorted({_layer(name) for name in state_dict if ".lora_" in name})
             adapter = LoraConfig(r=meta["r"], lora_alpha=meta["lora_alpha"], target_modules=targets)
@@ -134,7 +134,7 @@ class FoldingMerger(FSDPModelMerger):
         return weight.to(self._dtype) if weight.is_floating_point() else weight
 
     def _copy_the_rest(self) -> None:
-        """Tokenizer, chat template, generation config, processor: as they are."""
+        """Tokenizer, chat template, generation config, processor: unchanged."""
         for path in sorted((self._actor / "huggingface").iterdir()):
             if path.is_file() and path.name not in _REWRITTEN and path.suffix not in _WEIGHTS:
                 shutil.copyfile(path, self._target / path.name)
@@ -152,7 +152,7 @@ def _layer(name: str) -> str:
 
 
 def _embeddings(model: Any) -> set[str]:
-    """Names of the layers whose weight is one where embeddings are tied; none where they are not."""
+    """Names of the layers that share one weight where embeddings are tied; none where they are not."""
     if not model.config.get_text_config().tie_word_embeddings:
         return set()
     layers = (model.get_input_embeddings(), model.get_output_embeddings())

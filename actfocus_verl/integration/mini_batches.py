@@ -13,7 +13,7 @@ def mini_batch_ids(rows: int, config: Any, actor_worker_group: Any) -> torch.Ten
     """Return the mini-batch index of each row, int64 (rows,), as verl's workers will cut them.
 
     verl gives each data-parallel rank a contiguous chunk and cuts it in order; mini-batch m is the union of all ranks'
-    m-th pieces. With shuffling the cut is made inside the workers and cannot be known here.
+    m-th pieces. With shuffling the workers make the cut, which cannot be known here.
 
     Raises:
         ConfigurationError: `actor.shuffle` is on.

@@ -1,6 +1,6 @@
-"""What a configuration must be for token weights to do in the update what their method says.
+"""Requirements on a configuration for token weights to act in the update as their method defines.
 
-Read by the checks before a run and by the trainer, so that a command of verl's own meets them as well.
+Used by the checks before a run and by the trainer, so that verl's own commands are checked as well.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _INSTEAD_OF_EQUATION_6: Final = {
     "mini-batch's episodes, which is a larger learning rate where they are longer",
     "seq-mean-token-sum-norm": "the weighted sum is divided by the number of episodes and by actor.loss_scale_factor: "
     "Eq. 6 times a factor; without that key each micro-batch is divided by its own longest response",
-    "token-sum": "the weighted sum is divided by nothing: Eq. 6 times the number of the mini-batch's tokens",
+    "token-sum": "the weighted sum is not divided: Eq. 6 times the number of the mini-batch's tokens",
 }
-"""What a `loss_agg_mode` other than token-mean makes of the division by the sum of the weights."""
+"""What other values of `loss_agg_mode` than token-mean do instead of dividing by the sum of the weights."""
 
 
 def require_weights_in_effect(
     config: Any, weighting: WeightingSpec, group_filter: GroupFilter, *, diagnosed: bool
 ) -> None:
-    """Raise ConfigurationError for weights that would reach no token, or that nothing could be computed from.
+    """Raise ConfigurationError for weights that would have no effect, or whose signals cannot be computed.
 
     A divisor other than Eq. 6's is logged as a warning.
     """
@@ -73,7 +73,7 @@ def require_weighted_loss(config: Any, weighting: WeightingSpec, group_filter: G
 
 
 def require_correction(config: Any) -> None:
-    """Raise ConfigurationError for a rollout correction that verl would leave out without a word."""
+    """Raise ConfigurationError for a rollout correction that verl would silently leave out."""
     correction = OmegaConf.select(config, _CORRECTION) or {}
     asked = [name for name in ("rollout_is", "rollout_rs") if correction.get(name) is not None]
     if not asked:
@@ -96,7 +96,7 @@ def require_correction(config: Any) -> None:
 
 
 def rejects_tokens(config: Any) -> bool:
-    """Whether a rollout correction takes tokens out of the response mask (`rollout_rs`)."""
+    """Whether a rollout correction removes tokens from the response mask (`rollout_rs`)."""
     return OmegaConf.select(config, f"{_CORRECTION}.rollout_rs") is not None
 
 
@@ -116,7 +116,7 @@ def logit_signals(columns: Iterable[str], *, diagnosed: bool) -> list[str]:
 
 
 def require_signals(config: Any, weighting: WeightingSpec, *, diagnosed: bool) -> None:
-    """Raise ConfigurationError when a signal of the reference's logits is wanted and its engine returns none.
+    """Raise ConfigurationError when a signal of the reference's logits is needed and its engine returns none.
 
     On a machine without accelerators verl looks for the engine of an NVIDIA GPU; what the workers have shows in the
     first pass (`no_signals`).

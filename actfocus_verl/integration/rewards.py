@@ -1,7 +1,7 @@
-"""Rewards that are no numbers: from a reward function, a judge, a world or an agent loop, in training and validation.
+"""Non-finite rewards: from a reward function, a judge, a world or an agent loop, in training and validation.
 
-One NaN makes the advantages of its whole prompt group NaN, the loss with them, and verl then leaves out the update
-without a word. So the step ends here, with how many there are, where and whose; or, with `run.drop_nonfinite=true`,
+One NaN makes the advantages of its whole prompt group NaN, and the loss with them, and verl then silently skips the
+update. So the step ends here with an error that counts and locates them; or, with `run.drop_nonfinite=true`, goes on
 without their groups.
 """
 
@@ -26,11 +26,11 @@ from actfocus_verl.integration.columns import NO_NUMBER, conversation_rows, grou
 from actfocus_verl.integration.loop_output import name_no_number
 
 _SHOWN = 3
-"""Rows, data sources and values that a message names."""
+"""Rows, data sources and values listed in a message."""
 
 
 class CheckedRewards:
-    """A reward worker's handle, as verl's agent loops use it: what is no number comes back as NaN, and is named.
+    """A reward worker's handle, as verl's agent loops use it: what is not a number comes back as NaN, and is named.
 
     verl puts the score into a float tensor where the episode ends. A text is an error there, in a worker's log, and
     None makes a row without a score.
@@ -54,7 +54,7 @@ class CheckedRewards:
 
 
 def unusable_rewards(data: TensorDict) -> dict[int, str]:
-    """Return the rows whose score, or the reward of a turn, is no finite number, each with what was given."""
+    """Return the rows with a non-finite score or turn reward, each with the value given."""
     scores = [row.sum() for row in data["rm_scores"].unbind()]
     found = {row: f"{float(score)}" for row, score in enumerate(scores) if not bool(torch.isfinite(score))}
     if TURN_REWARDS in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
@@ -70,18 +70,18 @@ def unusable_rewards(data: TensorDict) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class Validation:
-    """The episodes of an evaluation as verl collects them; a list has one entry an episode."""
+    """The episodes of an evaluation as verl collects them; lists have one entry per episode."""
 
     data_sources: list[str]
     uids: list[str]
     infos: Mapping[str, list[Any]]
-    """`reward`, and what else the episodes report."""
+    """`reward`, and the other values that episodes report."""
     turns: list[int]
     expected: dict[tuple[str, str], int] | None
-    """(data source, uid) -> episodes; verl counts one that is missing as a failure."""
+    """(data source, uid) -> episodes; verl counts a missing one as a failure."""
 
     def only(self, rows: Sequence[int]) -> Validation:
-        """These episodes, and what is expected of their prompts."""
+        """These episodes, and the expected counts of their prompts."""
         sources, uids = ([names[row] for row in rows] for names in (self.data_sources, self.uids))
         infos = {key: [values[row] for row in rows] for key, values in self.infos.items() if key != NO_NUMBER}
         expected = self.expected and {key: count for key, count in self.expected.items() if key[1] in set(uids)}
@@ -89,14 +89,14 @@ class Validation:
 
 
 class RewardCheck:
-    """Ends a step, or takes prompt groups out of it. drops: `run.drop_nonfinite`."""
+    """Ends a step, or drops prompt groups from it. drops: `run.drop_nonfinite`."""
 
     def __init__(self, config: Any, *, drops: bool) -> None:
         self.drops = drops
         self._source = _source(config)
 
     def training(self, batch: KVBatchMeta, data: TensorDict, step: int) -> tuple[KVBatchMeta, dict[str, float]]:
-        """Return the batch without the groups that hold an unusable reward, which leave the queue, and how many.
+        """Return the batch without the groups with a non-finite reward (removed from the queue), and their count.
 
         Args:
             data: `rm_scores`, `extra_fields` and, where there are some, `turn_rewards` of the batch's rows.
@@ -127,7 +127,7 @@ class RewardCheck:
         return batch, metrics
 
     def validation(self, played: Validation, step: int) -> tuple[Validation, dict[str, float]]:
-        """Return the evaluation without the prompts that hold an unusable reward, and how many episodes they were.
+        """Return the evaluation without the prompts with a non-finite reward, and the number of episodes left out.
 
         Raises ConfigurationError as `training`.
         """
@@ -160,14 +160,14 @@ class RewardCheck:
         )
         remedy = "Let it give a finite number for every episode"
         if self.drops:
-            problem += "; they are of every prompt group, so nothing is left"
+            problem += "; every prompt group has one, so nothing is left"
         elif not nothing_left:
-            remedy += f", or set {DROP_NONFINITE}=true to leave out the prompt groups that hold such an episode"
+            remedy += f", or set {DROP_NONFINITE}=true to drop the prompt groups of such episodes"
         raise ConfigurationError(DROP_NONFINITE, self.drops, problem, remedy)
 
 
 def _source(config: Any) -> str:
-    """Whose the rewards of a run are, as far as the configuration knows."""
+    """Where a run's rewards come from, as far as the configuration tells."""
     path = OmegaConf.select(config, "reward.custom_reward_function.path")
     if path:
         name = OmegaConf.select(config, "reward.custom_reward_function.name", default="compute_score")

@@ -1,8 +1,8 @@
-"""Rotary frequencies in float32, whatever the dtype of the weights.
+"""Rotary frequencies in float32 for every dtype of the weights.
 
 verl casts a whole model to `fsdp_config.model_dtype` once it is loaded. With bf16 that rounds the frequencies of the
 rotary embedding by up to 0.4 %, which at position 2,500 is an angle of several radians: log-probs and energies are then
-those of another model than the one that sampled. transformers itself keeps them in float32, and so do we.
+of another model than the one that sampled. transformers itself keeps them in float32, and so do we.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 _LOGGER = logging.getLogger(__name__)
 _FREQUENCIES = "inv_freq"
-"""What transformers calls these buffers, with the kind of layer before it where there are several."""
+"""transformers' name of these buffers, prefixed by the kind of layer where there are several."""
 
 
 class RotaryMixin:
@@ -28,9 +28,9 @@ class RotaryMixin:
 
 
 def restore_frequencies(module: nn.Module) -> None:
-    """Compute the rotary frequencies of a transformers model anew, in float32, where they are in another dtype.
+    """Recompute the rotary frequencies of a transformers model in float32, where they are in another dtype.
 
-    A model whose code does not say how is left with rounded ones, and a warning.
+    A model whose code does not allow it keeps the rounded ones, with a warning.
     """
     _restore(module, owner=module)
 

@@ -22,7 +22,7 @@ from actfocus_verl.run_files import EVALUATIONS_FILE, METRICS_FILE, complete_lin
 
 
 class RunLog:
-    """Appends to the files of `config.run.dir`; a line is complete or absent, whatever kills the run.
+    """Appends to the files of `config.run.dir`; a line is complete or absent, even if the run is killed.
 
     Without a `run` section, in a command of verl's own, nothing is written.
     """
@@ -39,9 +39,9 @@ class RunLog:
         self.history = History()
 
     def continue_from(self, step: int) -> None:
-        """Forget what an earlier, interrupted start recorded after the checkpoint of `step`: those steps are run again.
+        """Drop what an earlier, interrupted start recorded after the checkpoint of `step`: those steps run again.
 
-        The evaluation at `step` itself is forgotten too where verl evaluates again before it trains on.
+        The evaluation at `step` itself is dropped too if verl evaluates again before training on.
         """
         if self.folder is None:
             return
@@ -61,10 +61,10 @@ class RunLog:
     def evaluations(
         self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int
     ) -> None:
-        """Append one object a data source (`env/preset/split`) with its success rate and 95 % Wilson interval.
+        """Append one object per data source (`env/preset/split`) with its success rate and 95 % Wilson interval.
 
-        The interval treats episodes as independent, so it holds for one rollout a board; `boards` counts the boards.
-        Episodes of no world have no such rate: then nothing is written, and verl's own validation metrics say it all.
+        The interval treats episodes as independent, so it holds for one rollout per board; `boards` counts the boards.
+        Without a world there is no such rate: then nothing is written; see verl's own validation metrics.
         """
         if not self.has_world:
             return
@@ -113,7 +113,7 @@ class RunLog:
     def rollouts(self, batch: KVBatchMeta, keys: Sequence[str], step: int, tokenizer: Any) -> None:
         """Write the first `run.rollouts_a_step` conversations of every `run.rollouts_every`-th step.
 
-        A JSON object a row: the outputs of one conversation follow each other, each with the conversation's return.
+        One JSON object per row: the outputs of one conversation follow each other, each with the conversation's return.
         """
         if self.folder is None or self.rollouts_a_step <= 0 or step % self.rollouts_every:
             return
@@ -141,10 +141,10 @@ def _place(key: str) -> tuple[str, int]:
 
 
 def failed_episodes(present: int, expected: int, where: str) -> str:
-    """Return the message for episodes that ended in an error: a rate or a group without them would be biased."""
+    """Return the error text for episodes that failed: a rate or a group without them would be biased."""
     return (
-        f"{expected - present} of {expected} episodes of {where} ended in an error, which stands in the log of an "
-        "agent-loop worker (run.verbose=true prints it)"
+        f"{expected - present} of {expected} episodes of {where} ended in an error; see the logs of the "
+        "agent-loop workers (run.verbose=true prints them)"
     )
 
 

@@ -1,6 +1,6 @@
-"""The columns `token_roles` and `turn_ids` of rows whose agent loop gives none: verl's own loops, a user's loop.
+"""The columns `token_roles` and `turn_ids` of rows whose agent loop gives none: verl's own loops or a user's.
 
-They are made on the driver, once a step, from what every loop gives: the response's ids and its mask. So they need no
+They are made on the driver, once per step, from what every loop gives: the response's ids and mask. So they need no
 hook in the loop, its worker or its manager.
 """
 
@@ -20,7 +20,7 @@ from actfocus_verl.rollout import ActionSpan, TokenDecoder, span_roles
 
 
 class SpanColumns:
-    """Completes a batch. span: what counts as an action; None leaves that to the agent loop's own `token_roles`."""
+    """Completes a batch. span: what counts as an action; None: the agent loop's own `token_roles` say."""
 
     def __init__(self, span: ActionSpan | None, tokenizer: Any) -> None:
         self._span = span
@@ -33,16 +33,16 @@ class SpanColumns:
         tokens, numbered from 0 within the row.
 
         Args:
-            data: of the batch's rows, those of the two columns that are in the queue among them.
+            data: columns of the batch's rows, including those of the two that are in the queue.
 
         Raises:
-            ConfigurationError: neither a span nor the loop says which tokens act.
+            ConfigurationError: neither a span nor the loop says which tokens are actions.
         """
         if self._span is None and TOKEN_ROLES not in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
             raise ConfigurationError(
                 ACTION_SPAN,
                 "column",
-                "the agent loop of this run gives no column token_roles, so nothing says which tokens act",
+                "the agent loop of this run gives no column token_roles, so it is unknown which tokens are actions",
                 "Set it to tool_call, answer, a pair of tags or {regex: ...} "
                 "(docs/use_with_your_verl_run.md), or use a loop whose output is a TokenColumnsOutput",
             )

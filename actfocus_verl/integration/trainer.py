@@ -78,7 +78,7 @@ from actfocus_verl.integration.span_columns import SpanColumns
 from actfocus_verl.integration.update_set import keep_only
 
 POLL_SECONDS = 0.1
-"""verl polls the replay buffer every 2 s, which no generation can then be shorter than."""
+"""verl polls the replay buffer every 2 s, which puts a lower bound on generation time."""
 
 _ADVANTAGES = "advantages"
 _SCORES = "rm_scores"
@@ -90,7 +90,7 @@ class TokenCreditMixin:
 
     config: Any
     verl_mode: ClassVar[str]
-    """verl's name of what the trainer class does."""
+    """verl's mode name for the trainer class."""
 
     def __init__(self, config: Any) -> None:
         self.is_diagnosed = is_diagnosed(config)
@@ -103,7 +103,7 @@ class TokenCreditMixin:
         super().__init__(config)  # type: ignore[call-arg]
 
     def _choose_credit(self, config: Any) -> None:
-        """Build the weighting, the filter, the estimator and the rules for an early end that a configuration names."""
+        """Build the weighting, the filter, the estimator and the early-stop rules that a configuration names."""
         self.weighting = build_weighting(section(config, "credit"))
         self.group_filter = build_filter(section(config, "filter") or {"name": "none"})
         self.estimator = require_estimator(config)
@@ -124,7 +124,7 @@ class TokenCreditMixin:
 
     @property
     def reference_signals(self) -> list[str]:
-        """What the methods and the diagnostic want of the reference's logits."""
+        """Signals of the reference's logits that the methods and the diagnostic need."""
         return logit_signals(self._columns_read, diagnosed=self.is_diagnosed)
 
     @property
@@ -162,18 +162,18 @@ class TokenCreditMixin:
         super().on_init_end()  # type: ignore[misc]
 
     def get_reward_handles(self) -> list[CheckedRewards] | None:
-        """verl's reward workers for the agent loops, whose results are looked at on their way."""
+        """verl's reward workers for the agent loops, with their results checked."""
         handles = super().get_reward_handles()  # type: ignore[misc]
         return None if handles is None else [CheckedRewards(handle) for handle in handles]
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         """Log what was played, drop the filtered groups, then let verl pad and balance what is left.
 
-        Success and the like are those of all episodes: the groups that a filter keeps are no fair sample of the boards.
+        Success and the like are over all episodes: the groups that a filter keeps are a biased sample of the boards.
 
         Raises RuntimeError when episodes are missing (verl would train on what is left of their groups), or when none
         has a token to train; ValueError when the columns of a row differ in length; ConfigurationError for rewards that
-        are no numbers.
+        are not finite numbers.
         """
         self._require_all_episodes(batch)
         require_single_outputs(str(self.config.algorithm.adv_estimator), batch.keys)
@@ -192,7 +192,7 @@ class TokenCreditMixin:
         if not any(bool(masks[position].any()) for position in positions):
             raise RuntimeError(
                 f"no episode of step {self.global_steps} has a token to train: "  # type: ignore[attr-defined]
-                "every reply was empty, or broken off before its first token"
+                "every reply was empty, or cut off before its first token"
             )
         self._group_factors = selection.factors
         metrics.update(filter_metrics(selection))
@@ -214,7 +214,7 @@ class TokenCreditMixin:
             )
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's pass of the policy that sampled; where a method wants them, one more over known answers."""
+        """verl's log-prob pass of the sampling policy; where a method needs it, one more over known answers."""
         batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
         if ANSWER_SCORES not in self._columns_read:
             return batch
@@ -234,7 +234,7 @@ class TokenCreditMixin:
         return batch
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's reference pass; when the weighting wants energy or the like, the same pass returns it."""
+        """verl's reference pass; when energy or another signal is needed, the same pass returns it."""
         names = self.reference_signals
         if not names:
             return super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
@@ -255,7 +255,7 @@ class TokenCreditMixin:
         return batch
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's advantages and beside them the token weights; EMPG alone adds to the advantages.
+        """verl's advantages, and the token weights; EMPG alone adds to the advantages.
 
         Tokens outside an estimator's update set are dropped in between, so that no weighting sees them. Those that a
         rollout correction rejects are out of verl's response mask already; they leave its count of tokens here.
@@ -277,7 +277,7 @@ class TokenCreditMixin:
         return self._write_token_weights(batch, metrics)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's update; none at all, the optimizer's momentum included, in a step without a token to train on."""
+        """verl's update; skipped, optimizer momentum included, in a step without a token to train on."""
         if self._nothing_to_update:
             return batch
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
@@ -323,7 +323,7 @@ class TokenCreditMixin:
         self.run_log.metrics(metrics | self._end_early(step), step)
 
     def _end_early(self, step: int) -> dict[str, str]:
-        """Where a rule holds, make the next step the last: verl saves and evaluates the step it knows to be the last.
+        """If an early-stop rule holds, make the next step the last, so that verl saves and evaluates it.
 
         Returns the reason, for the log.
         """
@@ -362,7 +362,7 @@ class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
 
 
 def _fetch(batch: KVBatchMeta) -> TensorDict:
-    """What a step's checks and metrics read of its rows, as far as their agent loop gives it."""
+    """The columns that a step's checks and metrics read, as far as the agent loop gives them."""
     fields = [
         *("response_mask", "rollout_log_probs", _SCORES),
         *(TOKEN_ROLES, TURN_IDS, TURN_REWARDS, "extra_fields"),

@@ -18,10 +18,10 @@ _MASKS = ("response_mask", "loss_mask")
 def keep_only(batch: KVBatchMeta, update_set: torch.Tensor | None) -> tuple[KVBatchMeta, int]:
     """Make both masks 0 outside `update_set`, (B, T), bool; return the batch and the tokens that are left.
 
-    None keeps what the response mask has: a rollout correction rejects tokens there and leaves the other mask alone,
+    None keeps the response mask: a rollout correction rejects tokens there and leaves the other mask alone,
     by which the loss would be divided by more tokens than it sums over.
 
-    With none left nothing is written: the caller leaves out the update, which would divide by their number.
+    With none left nothing is written: the caller skips the update, which would divide by zero.
     """
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"])
     mask = padded_columns(data)["response_mask"]

@@ -1,10 +1,10 @@
-"""The right to write to a folder: one process has it at a time, and the file that says so says which.
+"""The right to write to a folder: one process at a time has it, and a file names that process.
 
 While a process writes to a folder, `claim.json` in it names host, process and since when. It is created exclusively,
-touched every few seconds, and removed at the end, whatever the end is; only a process that is killed leaves it behind.
+touched every few seconds, and always removed at the end; only a process that is killed leaves it behind.
 
-- Of a process of this machine's present boot it is known whether it still runs: its id and the time it started at are
-  looked up, so a reused id is not taken for it. The claim of a dead one is taken over.
+- A process of this machine's current boot can be looked up by its id and start time, so a reused id is not mistaken for
+  it. The claim of a dead process is taken over.
 - A process elsewhere cannot be looked up: on another host of a shared file system, in another container, before a
   reboot. Its claim is respected. When it was not touched for five minutes the refusal says that the process is probably
   gone, and the user deletes the file; where the host has this host's name (a reboot, a restarted container), it is
@@ -31,29 +31,29 @@ from actfocus_verl.files import json_text, timestamp
 
 CLAIM_FILE: Final = "claim.json"
 LOCK_FILE: Final = ".claim.lock"
-"""Held for a moment, so that no two processes of a host take over one stale claim. It stays: deleting it would race."""
+"""Held briefly, so that no two processes of a host take over one stale claim. Never deleted: that would race."""
 
 HEARTBEAT_SECONDS = 10.0
 SILENT_SECONDS = 300.0
-"""A claim that was not touched for so long is of a process that is probably gone."""
+"""The process of a claim that was not touched for this long is probably gone."""
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """What tells a process from every other one, also from a later one with its id."""
+    """Identifies a process uniquely, even when its id is reused."""
 
     host: str
     boot: str
-    """The kernel's id of its present boot: host names repeat, in containers above all."""
+    """The kernel's boot id: host names repeat, above all in containers."""
     namespace: str
-    """The namespace that its process id is one of: every container has its own process 1."""
+    """The namespace of its process id: every container has its own process 1."""
     pid: int
     started: int | None
-    """Clock ticks from boot to its start, which no setting of the clock changes."""
+    """Clock ticks from boot to its start, which setting the clock does not change."""
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> ProcessIdentity:
-        """Raises KeyError or TypeError for what is none."""
+        """Raises KeyError or TypeError for an invalid entry."""
         return cls(**{name: entry[name] for name in cls.__dataclass_fields__})
 
     def is_running(self) -> bool | None:
@@ -75,7 +75,7 @@ def this_process() -> ProcessIdentity:
 
 @cache
 def _boot() -> tuple[str, str]:
-    """Boot id and process namespace; without a kernel that tells, the host's name has to do."""
+    """Boot id and process namespace; without them, the host's name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return boot, str(Path("/proc/self/ns/pid").readlink())
@@ -84,9 +84,9 @@ def _boot() -> tuple[str, str]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process started, in ticks after boot; None for one that has ended.
+    """When a process started, in ticks after boot; None if it has ended.
 
-    Raises FileNotFoundError where there is none of this id, or it is hidden.
+    Raises FileNotFoundError if no process has this id, or it is hidden.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -107,7 +107,7 @@ def _may_be_hidden(pid: int) -> bool:
 
 
 class FolderClaim:
-    """Holds the claim of a folder while its `with` block runs; the folder is made where there is none.
+    """Holds the claim of a folder while its `with` block runs; the folder is created if missing.
 
     key: the setting that names the folder, for errors. Entering raises ConfigurationError when another process has the
     claim, or when the folder cannot be written.
@@ -144,7 +144,7 @@ class FolderClaim:
                 self._path.unlink()
 
     def _require_free(self, lock: int) -> None:
-        """Remove a claim that is void; raise for one that is not."""
+        """Remove a stale claim; raise for a valid one."""
         holder = self._read()
         if holder is None:
             return
@@ -157,7 +157,7 @@ class FolderClaim:
         raise self._refusal(process, since, None if running else silence)
 
     def _create(self) -> bool:
-        """Create the claim; False when another host did so in this moment."""
+        """Create the claim; False when another host did so at the same moment."""
         try:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
@@ -175,21 +175,21 @@ class FolderClaim:
             return None
         except (ValueError, KeyError, TypeError) as error:
             problem = f"{self._path} is not a readable claim, so another process may be writing there"
-            remedy = f"Make sure that none is and delete that file, or choose another {self._key}"
+            remedy = f"Make sure that none is, and delete that file; or choose another {self._key}"
             raise ConfigurationError(self._key, str(self._folder), problem, remedy) from error
 
     def _refusal(self, process: ProcessIdentity, since: str, silence: float | None) -> ConfigurationError:
-        """silence: seconds for which one that cannot be looked up gave no sign; None for one that is known to run."""
+        """silence: seconds since the last sign of a process that cannot be looked up; None if it is known to run."""
         name = f"process {process.pid} on host {process.host}"
         if silence is None:
             problem = f"{name} has been writing to it since {since}"
-            remedy = f"Wait for its end, or choose another {self._key}"
+            remedy = f"Wait for it to end, or choose another {self._key}"
         elif silence < SILENT_SECONDS:
             problem = f"{name} has been writing to it since {since} (last sign of life {silence:.0f} s ago)"
-            remedy = f"Wait for its end, or choose another {self._key}; if that process is gone, delete {self._path}"
+            remedy = f"Wait for it to end, or choose another {self._key}; if that process is gone, delete {self._path}"
         else:
             problem = f"{name} began to write to it at {since} and has given no sign of life for {silence / 60:.0f} min"
-            remedy = f"It is probably gone: make sure and delete {self._path}, or choose another {self._key}"
+            remedy = f"It is probably gone: make sure, and delete {self._path}, or choose another {self._key}"
         return ConfigurationError(self._key, str(self._folder), problem, remedy)
 
     def _touch(self) -> None:
@@ -211,7 +211,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _silence(path: Path, lock: int) -> float:
-    """Seconds since a claim was touched, both times by the clock of the file system, which hosts may not agree with."""
+    """Seconds since a claim was touched, by the file system's clock, which may differ from the host's."""
     os.utime(lock)
     try:
         return max(0.0, os.fstat(lock).st_mtime - path.stat().st_mtime)

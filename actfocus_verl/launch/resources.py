@@ -1,4 +1,4 @@
-"""Whether Ray can place what a run asks for: asked before anything is placed, because verl waits for ever."""
+"""Whether Ray can place what a run requests: checked before anything is placed, because verl would wait forever."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from actfocus_verl.launch.cluster import living_nodes
 _WORKER_SLOT_CPUS = 3
 """CPUs verl reserves beside each GPU slot (`ResourcePoolManager.max_colocate_count`)."""
 _PLACEMENT_CPUS = 1
-"""Every other actor (task runner, agent loops, reward workers, servers) names no CPU: Ray then wants one free while it
-places the actor, and gives it back."""
+"""Every other actor (task runner, agent loops, reward workers, servers) requests no CPU: Ray then needs one free CPU
+while it places the actor, and releases it."""
 _KEYS: Final = {"CPU": "ray_kwargs.ray_init.num_cpus", "GPU": "trainer.n_gpus_per_node"}
 _STORAGE: Final = "lower transfer_queue.backend.SimpleStorage.num_data_storage_units"
 _OWN: Final = {
@@ -58,16 +58,16 @@ def check_resources(
     *,
     joined: bool = False,
 ) -> None:
-    """Raise when the cluster is too small, instead of hanging in it.
+    """Raise when the cluster is too small, instead of hanging.
 
     Args:
         config: the whole configuration.
         available: resource -> amount; the connected Ray cluster's by default.
-        nodes: entries of `ray.nodes()`; likewise, those that are alive.
-        joined: whether the cluster ran before this run, so that its nodes' sizes are no settings of the run.
+        nodes: entries of `ray.nodes()`; by default those that are alive.
+        joined: whether the cluster ran before this run, so that its nodes' sizes are not settings of the run.
 
     Raises:
-        ConfigurationError: names the resource that is short, what is asked, what there is, and the key that changes it.
+        ConfigurationError: names the resource, the amount needed, the amount available, and the key to change.
     """
     available = ray.cluster_resources() if available is None else available
     for resource, amount in demanded(config).items():
@@ -76,7 +76,7 @@ def check_resources(
             raise ConfigurationError(
                 _KEYS[resource],
                 OmegaConf.select(config, _KEYS[resource]),
-                f"the run asks Ray for {amount:g} {resource}{_pool(config)}, the cluster has {have:g}",
+                f"the run needs {amount:g} {resource}{_pool(config)}, the cluster has {have:g}",
                 _remedy(config, resource, joined=joined),
             )
     _check_nodes(config, living_nodes() if nodes is None else nodes)
@@ -84,7 +84,7 @@ def check_resources(
 
 def _pool(config: Any) -> str:
     slots = _reward_slots(config)
-    return f" ({slots} GPU slots of them are reward.reward_model's own pool)" if slots else ""
+    return f" ({slots} of the GPU slots are reward.reward_model's own pool)" if slots else ""
 
 
 def _remedy(config: Any, resource: str, *, joined: bool) -> str:
@@ -94,7 +94,7 @@ def _remedy(config: Any, resource: str, *, joined: bool) -> str:
 
 
 def _check_nodes(config: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """verl places the processes of a node together (STRICT_PACK), so the total alone does not say that it can."""
+    """verl places the processes of a node together (STRICT_PACK), so a sufficient total is not enough."""
     size, wanted = config.trainer.n_gpus_per_node, config.trainer.nnodes
     amounts = [node["Resources"] for node in nodes]
     places = sum(
@@ -105,7 +105,7 @@ def _check_nodes(config: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
         raise ConfigurationError(
             "trainer.n_gpus_per_node",
             size,
-            f"the run asks for {wanted} nodes (trainer.nnodes) with {size} GPU and {_WORKER_SLOT_CPUS * size} CPU "
-            f"each, and those of the cluster have {found}",
-            "Set trainer.n_gpus_per_node to what one node has, and trainer.nnodes to the number of such nodes",
+            f"the run needs {wanted} nodes (trainer.nnodes) with {size} GPU and {_WORKER_SLOT_CPUS * size} CPU "
+            f"each, and the cluster's nodes have {found}",
+            "Set trainer.n_gpus_per_node to the GPUs of one node, and trainer.nnodes to the number of such nodes",
         )

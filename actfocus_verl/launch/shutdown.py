@@ -12,12 +12,12 @@ TERMINATE_SECONDS = 5.0
 
 
 def shut_down(others: Iterable[psutil.Process] = ()) -> list[str]:
-    """Disconnect from Ray, stop the local cluster if this process started one, and end every descendant that is left.
+    """Disconnect from Ray, stop the local cluster if this process started one, and end every remaining descendant.
 
     vLLM's engine is a child of a Ray worker; killed workers leave it behind, so descendants are noted before Ray goes.
 
     Args:
-        others: ended as well: parts of the run seen earlier, which are no descendants once their parent was killed.
+        others: ended as well: parts of the run seen earlier, no longer descendants once their parent was killed.
 
     Returns:
         Titles of the processes that had to be killed.
@@ -30,7 +30,7 @@ def shut_down(others: Iterable[psutil.Process] = ()) -> list[str]:
 
 
 def end_processes(processes: list[psutil.Process]) -> list[str]:
-    """Terminate, then kill, what still runs of `processes`; return the titles of the killed."""
+    """Terminate, then kill, the `processes` still running; return the titles of the killed."""
     _, alive = psutil.wait_procs(processes, timeout=0.1)
     for process in alive:
         with contextlib.suppress(psutil.Error):  # ended by itself in this moment

@@ -1,4 +1,4 @@
-"""How far a run's start is: verl says nothing until its first step, but it names its actors one kind after another."""
+"""Stages of a run's start: verl reports nothing until its first step, but creates its actors in a known order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from actfocus_verl.config import ray_address
 
 _ENGINES: Final = {"vllm": "vLLM", "sglang": "SGLang"}
 _SERVER: Final = "server_"
-"""In the names of rollout servers, which are made once the models are loaded."""
+"""In the names of rollout servers, which are created once the models are loaded."""
 _AGENT_LOOP: Final = "agent_loop_worker_"
-"""In those of what plays episodes, which are made once the servers answer."""
+"""In the names of agent-loop workers, which are created once the servers answer."""
 
 
 class StartUp:
-    """Called for the stage that a run's start has reached. config: the whole configuration."""
+    """Returns the stage that a run's start has reached. config: the whole configuration."""
 
     def __init__(self, config: Any) -> None:
         engine = str(config.actor_rollout_ref.rollout.name)
@@ -25,7 +25,7 @@ class StartUp:
         self._before = "starting Ray" if ray_address(config) is None else "connecting to Ray"
 
     def __call__(self) -> str | None:
-        """What the run is doing, as far as the cluster shows it; None when it does not answer."""
+        """The current stage, as far as the cluster shows it; None when it does not answer."""
         if not ray.is_initialized():
             return self._before
         try:

@@ -1,9 +1,9 @@
 """Notice that a part of a run has died, say which, and end the run.
 
-A vLLM engine that dies leaves verl waiting for its rollouts for ever. The watchdog looks at the processes of this
-machine's Ray node every few seconds, and asks each vLLM server anywhere in the cluster for its health. A death that
-does not end the run by itself within a grace period ends it. Whatever else goes wrong while it looks is no death: it is
-logged, and the watchdog goes on.
+A vLLM engine that dies makes verl wait forever for its rollouts. The watchdog looks at the processes of this machine's
+Ray node every few seconds, and asks every vLLM server in the cluster for its health. If a part dies and the run does
+not end by itself within a grace period, the watchdog ends it. Any other error of the watchdog is logged, and it goes
+on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 15.0
-"""How long a run may take to end by itself after a part of it has died: verl often raises the better error."""
+"""Seconds for a run to end by itself after a part has died: verl often raises the better error."""
 HEALTH_TIMEOUT_SECONDS = 5.0
 HEALTH_FAILURES = 3
 """Consecutive failed health checks that count as a death; one may time out on a loaded machine."""
@@ -49,10 +49,10 @@ ESSENTIAL = {
     "TransferQueueController": "TransferQueue's controller",
     "SimpleStorageUnit": "TransferQueue's storage",
 }
-"""What the name in a process title must contain for its end to be the run's end, and what to call it.
+"""Text in the title of a process whose end must end the run, and what to call the process.
 
-Causes stand before their consequences: the end of a part takes parts below it along (Ray ends what a dead worker owns,
-vLLM's engine ends with its worker, and verl closes TransferQueue when anything else fails).
+Causes come before their consequences: a part that ends takes others with it (Ray ends what a dead worker owns, vLLM's
+engine ends with its worker, and verl closes TransferQueue when anything else fails).
 """
 
 _BY_CAUSE = list(ESSENTIAL.values())
@@ -60,7 +60,7 @@ _BY_CAUSE = list(ESSENTIAL.values())
 _CLOSED_BY_VERL = frozenset(
     ESSENTIAL[mark] for mark in ("GlobalRequestLoadBalancer", "TransferQueueController", "SimpleStorageUnit")
 )
-"""What verl ends itself when its own code has raised: their end explains nothing then."""
+"""Parts that verl ends itself after an error in its own code: their end then explains nothing."""
 
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """The servers are nodes of this cluster: a proxy meant for the internet would answer for them, wrongly."""
@@ -94,7 +94,7 @@ class _Watched:
 
 
 def essential_part(title: str) -> str | None:
-    """Return the name of the part a process title belongs to, or None when its end means nothing.
+    """Return the name of the part a process title belongs to, or None for a process whose end does not matter.
 
     Only the program's name counts, the last component of the title's first word: the arguments of every Ray worker that
     has not got its title yet contain `raylet`.
@@ -131,14 +131,14 @@ class Watchdog:
         self._answered: set[str] = set()
         """Servers that have answered once."""
         self._troubles: set[str] = set()
-        """What went wrong in the watchdog itself and is logged already."""
+        """Errors of the watchdog itself that are already logged."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
         self.death: Death | None = None
 
     @property
     def processes(self) -> list[psutil.Process]:
-        """Every essential process seen so far. One whose parent was killed is nobody's descendant any more."""
+        """Every essential process seen so far. If its parent was killed, it is no longer a descendant."""
         return [watched.process for watched in list(self._watched.values())]
 
     def __enter__(self) -> Watchdog:
@@ -150,7 +150,7 @@ class Watchdog:
         self._thread.join(timeout=self._poll_seconds + HEALTH_TIMEOUT_SECONDS)
 
     def look(self) -> Death | None:
-        """Take one look: remember new essential processes, return one that is gone: of several, the likeliest cause."""
+        """Check once: note new essential processes, return one that is gone; of several, the likeliest cause."""
         for process in psutil.Process().children(recursive=True):
             if process.pid not in self._watched:
                 self._remember(process)
@@ -276,10 +276,10 @@ class ServerAddresses:
         self._pending: dict[str, ray.ObjectRef] = {}
         self._known: dict[str, str] = {}
         self._others: set[str] = set()
-        """Actors with such a name that are somebody else's."""
+        """Actors with such a name that are not verl's servers."""
 
     def __call__(self) -> list[str]:
-        """Return the addresses known by now. A Ray that fails to answer adds none: its end is seen by its processes."""
+        """Return the addresses known so far. If Ray does not answer, none are added: its processes show its end."""
         with contextlib.suppress(ray.exceptions.RayError, ValueError):  # ValueError: the actor is gone already
             self._ask()
         return list(self._known.values())

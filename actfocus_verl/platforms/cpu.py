@@ -48,7 +48,7 @@ class CPUDeviceModule(ModuleType):
     memory_allocated = max_memory_reserved = memory_reserved = max_memory_allocated
 
     def reset_peak_memory_stats(self, device: Any = None) -> None:
-        """The kernel keeps one peak a process and cannot forget it."""
+        """The kernel keeps one peak per process and cannot reset it."""
 
     def mem_get_info(self, device: Any = None) -> tuple[int, int]:
         """(available, total) bytes of main memory."""
@@ -65,7 +65,7 @@ class CPUDeviceModule(ModuleType):
 
 
 class PlatformCPU(PlatformBase):
-    """One CPU device a process; gloo; `GPU` as logical Ray slots."""
+    """One CPU device per process; gloo; `GPU` as logical Ray slots."""
 
     def __init__(self) -> None:
         self._device_module = CPUDeviceModule()

@@ -38,7 +38,7 @@ def packed_sdpa_forward(
         attention_mask: None for a packed row; a padded batch has one and goes to transformers' own `sdpa`.
         position_ids: (1, N) long.
 
-    Raises ValueError for a sliding window, which the causal kernel does not know.
+    Raises ValueError for a sliding window, which the causal kernel does not support.
     """
     if attention_mask is not None or position_ids is None or query.size(0) != 1:
         return sdpa_attention_forward(
@@ -67,7 +67,7 @@ def sequence_lengths(position_ids_N: torch.Tensor) -> list[int]:
 
 
 def packed_sdpa_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
-    """Return no mask for a packed row, whose positions say all; transformers' own for a padded batch."""
+    """Return no mask for a packed row, whose positions suffice; transformers' own for a padded batch."""
     return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 

@@ -12,7 +12,7 @@ FLASH_ATTENTION = "flash_attention_2"
 class ConfiguredAttentionMixin:
     """Builds the value model with `model.override_config.attn_implementation`; with verl's own code when that is flash.
 
-    Sequence parallelism needs verl's own way, because it patches flash attention; preflight refuses it for others.
+    Sequence parallelism needs verl's own way, because it patches flash attention; preflight rejects it for others.
     """
 
     engine_config: Any

@@ -38,7 +38,7 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
     def update_weights_from_ipc(
         self, peft_config: dict[str, Any] | None = None, base_sync_done: bool = False, use_shm: bool = False
     ) -> None:
-        """Receive all buckets, then load them in one go.
+        """Receive all buckets, then load them at once.
 
         verl's version loads straight from the shared segment. On a CPU the loaded tensors would be views of it, and a
         segment with views cannot be closed; so each tensor is copied on receipt.
@@ -68,9 +68,9 @@ class CPUWorkerExtension(vLLMColocateWorkerExtension):
 
 
 def _pack_tied_heads_again(model: torch.nn.Module) -> None:
-    """Pack the heads whose weight is an embedding's: nothing is loaded into them, so their packed copy stays stale.
+    """Pack heads tied to an embedding again: nothing is loaded into them, so their packed copy would stay stale.
 
-    Such a layer is told by having packed weights and the originals as well. Drop it when vLLM's reload follows ties.
+    Such a layer has both packed weights and the originals. Drop this when vLLM's reload follows ties.
     """
     for layer in model.modules():
         weight = getattr(layer, "weight", None)

@@ -1,4 +1,4 @@
-"""Policies of our own: the tiny language model that the CPU platform trains, and playing episodes with any model."""
+"""Our policies: the tiny language model that the CPU platform trains, and playing episodes with any model."""
 
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
 from actfocus_verl.policies.playing import PlayStatistics, play_batch, play_statistics

@@ -1,4 +1,4 @@
-"""What a tiny policy is built from, and the key it is cached under."""
+"""A tiny policy's configuration, and its cache key."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from actfocus_verl.policies.demonstrations import conversation
 from actfocus_verl.policies.tokenizer import BPE_TOKENS, CHAT_TEMPLATE
 
 FORMAT_VERSION: Final = 1
-"""Raise it whenever the same config and the same demonstrations give another folder than before."""
+"""Increase it whenever the same config and demonstrations give a different folder than before."""
 
 HEAD_DIMENSIONS: Final = (32, 64)
-"""What vLLM's attention kernel for CPUs takes."""
+"""Head dimensions that vLLM's attention kernel for CPUs supports."""
 
 _FINGERPRINT_EPISODES = 4
 
 
 @dataclass(frozen=True)
 class TinyPolicyConfig:
-    """A tiny policy: the world it learned to play, how, and its size.
+    """A tiny policy: the world it is trained on, how, and its size.
 
     env, preset: the world; its training boards are played. coupling: see `environments.scripted`.
     seed: of demonstrations, initial weights and order of training.
-    skill: of the scripted player; low on purpose, so that reinforcement learning has something to find.
-    episodes: demonstrated, each seen `epochs` times. None is the world's own value, also for `batch_size` and
+    skill: of the scripted player; low on purpose, so that reinforcement learning can improve on it.
+    episodes: demonstrated, each seen `epochs` times. None: the world's own value, also for `batch_size` and
     `learning_rate`.
-    vocab_size: most tokens the tokenizer may have.
+    vocab_size: maximum size of the tokenizer's vocabulary.
     hidden_size, layers, heads, intermediate_size: of the Qwen2-shaped network.
     batch_size (episodes), learning_rate, weight_decay: of its supervised training.
-    evaluation_episodes: played on evaluation boards once it is built, for `tiny_policy.json`; 0 for none.
+    evaluation_episodes: played on evaluation boards after the build, for `tiny_policy.json`; may be 0.
     """
 
     env: str = "frozen_lake"
@@ -73,7 +73,7 @@ class TinyPolicyConfig:
         self._require_head_dimension()
 
     def resolved(self) -> TinyPolicyConfig:
-        """The same policy with the world's own values in the place of None."""
+        """The same policy with the world's own values in place of None."""
         player = scripted_player(self.env)
         own: dict[str, Any] = {
             "skill": player.skill[self.coupling],
@@ -89,16 +89,16 @@ class TinyPolicyConfig:
                 "tiny.hidden_size",
                 self.hidden_size,
                 f"with tiny.heads={self.heads} a head has {self.hidden_size / self.heads:g} dimensions, but vLLM's CPU "
-                f"kernel takes {' or '.join(map(str, HEAD_DIMENSIONS))}",
+                f"kernel supports {' or '.join(map(str, HEAD_DIMENSIONS))}",
                 f"Use {' or '.join(str(self.heads * dimension) for dimension in HEAD_DIMENSIONS)}",
             )
 
 
 def cache_key(config: TinyPolicyConfig) -> str:
-    """A readable, stable name of the folder that `config` gives.
+    """A readable, stable folder name for `config`.
 
     It covers every field, the format version, the chat template, how the world's player is taught and, through a few
-    demonstrated episodes, the words of the prompts and of the player: when those change, the policy is built anew.
+    demonstrated episodes, the words of the prompts and of the player: when those change, the policy is rebuilt.
     """
     config = config.resolved()
     demonstrations = [conversation(config, episode) for episode in range(_FINGERPRINT_EPISODES)]

@@ -1,4 +1,4 @@
-"""Scripted play of whole episodes as conversations: what a tiny policy is first taught.
+"""Scripted play of whole episodes as conversations: a tiny policy's demonstrations.
 
 A conversation holds exactly the messages that `rollout.Episode` would show to a policy that gives the scripted replies.
 """
@@ -32,7 +32,7 @@ class DemonstrationConfig(Protocol):
 def conversation(config: DemonstrationConfig, episode: int) -> list[Message]:
     """Episode number `episode` on a training board: system, user, assistant, user, assistant, ..., assistant.
 
-    Boards are taken in order and begin anew after the last one, with other slips and other moves.
+    Boards are taken in order, starting over after the last one with other slips and other moves.
     """
     boards = split_size(config.env, preset=config.preset, split="train")
     world = make_world(

@@ -1,4 +1,4 @@
-"""Playing episodes with a Hugging Face model, many at a time, and what such play amounts to."""
+"""Playing episodes with a Hugging Face model in batches, and statistics of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def play_batch(
 ) -> list[Trajectory]:
     """Play fresh `worlds` in lock step: every turn of all unfinished episodes is generated in batches.
 
-    temperature: 0 takes the likeliest token. ended: called before every turn with the number of episodes that have
+    temperature: 0 is greedy. ended: called before every turn with the number of episodes that have
     ended, and of all. The random state of torch is left as it was.
     """
     codec = ChatCodec(tokenizer)

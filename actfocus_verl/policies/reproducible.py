@@ -1,4 +1,4 @@
-"""Running a piece of work with fixed random states and a fixed number of threads, and putting both back."""
+"""Running code with fixed random states and a fixed number of threads, restored afterwards."""
 
 from __future__ import annotations
 

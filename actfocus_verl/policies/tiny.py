@@ -1,4 +1,4 @@
-"""Building the tiny policy, and finding it again: demonstrations, tokenizer, training, a Hugging Face folder.
+"""Building and caching the tiny policy: demonstrations, tokenizer, training, a Hugging Face folder.
 
 ensure_tiny_policy -> cached folder, or build_tiny_policy -> conversations -> tokenizer -> examples -> Trainer
 """
@@ -32,22 +32,22 @@ from actfocus_verl.rollout import ChatCodec
 from actfocus_verl.run_files import TINY_POLICY_FILE
 
 _WAITING_SECONDS = 5.0
-"""How often one that waits for another process's build says so."""
+"""Seconds between messages while waiting for another process's build."""
 
 _TOKENIZER_EPISODES = 800
-"""Conversations the tokenizer learns from: their words are few."""
+"""Conversations for training the tokenizer: their vocabulary is small."""
 
 
 Observer = Callable[[str, int, int], None]
-"""Called as a build goes on: what is being done, how many parts of that are done, of how many (0: unknown)."""
+"""Called during a build: the stage, the parts done, and their total (0: unknown)."""
 
 
 def _unobserved(stage: str, done: int, total: int) -> None:
-    """Nobody looks on."""
+    """Ignore progress."""
 
 
 def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path, observe: Observer = _unobserved) -> Path:
-    """The folder of this policy under `cache_root`, built when it is absent.
+    """The folder of this policy under `cache_root`, built if missing.
 
     A folder is complete or not there: it is built elsewhere under `cache_root` and renamed. Processes that ask at the
     same time build it once. `observe` is not called when it was there. Raises ConfigurationError when `cache_root`
@@ -76,7 +76,7 @@ def _locked(path: Path, observe: Observer) -> Iterator[None]:
             lock.acquire(timeout=_WAITING_SECONDS)
             break
         except Timeout:
-            observe("waiting for another process, which builds it", 0, 0)
+            observe("waiting for another process to build it", 0, 0)
     try:
         yield
     finally:
@@ -135,7 +135,7 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer 
 def evaluate_policy(
     config: TinyPolicyConfig, model: Any, tokenizer: Any, ended: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Play `config.evaluation_episodes` evaluation boards at temperature 1: statistics, and how true its reasoning is.
+    """Play `config.evaluation_episodes` evaluation boards at temperature 1: statistics, and its grounding.
 
     ended: called before every turn with the number of episodes that have ended, and of all.
     `grounding` is the share of replies that hold each sentence which the scripted player says of the same state.
@@ -157,7 +157,7 @@ def evaluate_policy(
 
 
 _EVALUATION_TURN_TOKENS: Final = 128
-"""Three times a demonstrated reply: all episodes of the batch wait for one that does not end."""
+"""Three times a demonstrated reply: the whole batch waits for a reply that does not end."""
 
 
 def _evaluation_worlds(config: TinyPolicyConfig) -> list[World]:
@@ -180,7 +180,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _texts(conversations: list[list[Message]]) -> list[str]:
-    """What the tokenizer learns from: every message, and the roles' lines of the chat template."""
+    """The tokenizer's training texts: every message, and the roles' lines of the chat template."""
     messages = [message["content"] for messages in conversations for message in messages]
     return messages + [f"{message['role']}\n" for messages in conversations for message in messages]
 

@@ -48,7 +48,7 @@ _PHRASE: Final = re.compile(
 )
 
 _RARE: Final = 5
-"""Phrases that occur less often are left to BPE."""
+"""Rarer phrases are left to BPE."""
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int, copied: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 In the order a run makes them:
 
 1. `overrides.check_overrides(argv)`: names of group files on the command line, before Hydra composes.
-2. `derived.fill_derived(config)`: what null leaves to be worked out from other keys.
+2. `derived.fill_derived(config)`: null keys, derived from other keys.
 3. `settings.check_config(config)`: everything the configuration itself says.
 4. `machine.check_machine(config)`: whether this machine has what the platform needs.
 5. `output.check_output(config)`: the run's folder, and the checkpoint in it.

@@ -23,12 +23,12 @@ _CRITIC: Final = "critic"
 _ROLLOUT: Final = "actor_rollout_ref.rollout"
 _SERVER_SIZES: Final = ("tensor_model_parallel_size", "data_parallel_size", "pipeline_model_parallel_size")
 _FLASH_ATTENTIONS: Final = "flash_attention"
-"""How the names of flash attention's versions begin; it is verl's default."""
+"""Prefix of the names of flash attention's versions; verl's default."""
 _CRITIC_MINI_BATCH: Final = "critic.ppo_mini_batch_size"
 
 
 def check_batches(config: DictConfig) -> None:
-    """Mini-batches can be cut as configured; warns when rows of padding would fill them."""
+    """Mini-batches can be cut as configured; warns when padding rows would fill them."""
     rollout = config.actor_rollout_ref.rollout
     processes = config.trainer.nnodes * config.trainer.n_gpus_per_node
     _check_servers(rollout, processes, config.trainer.n_gpus_per_node)
@@ -41,8 +41,8 @@ def check_batches(config: DictConfig) -> None:
         _check_mini_batch(_CRITIC_MINI_BATCH, config, kept=kept, ranks=processes // _sequence_parallel(config, _CRITIC))
     if rollout.n == 1 and traits_of(str(config.algorithm.adv_estimator)).compares_groups:
         logger.warning(
-            "actor_rollout_ref.rollout.n=1: a group of one has no mean to compare with, so %s subtracts no baseline. "
-            "Set it to 2 at least.",
+            "actor_rollout_ref.rollout.n=1: a group of one episode has no baseline for %s to subtract. "
+            "Set it to at least 2.",
             config.algorithm.adv_estimator,
         )
 
@@ -67,14 +67,14 @@ def _check_servers(rollout: DictConfig, processes: int, per_node: int) -> None:
         raise ConfigurationError(
             key,
             sizes[key.rpartition(".")[2]],
-            f"a server spans {span} devices ({asked}), which fills no whole number of nodes of {per_node} "
+            f"a server spans {span} devices ({asked}), which is not a whole number of nodes of {per_node} "
             "(trainer.n_gpus_per_node)",
             f"Let the product divide {per_node}, or be a multiple of it",
         )
 
 
 def _check_sequence_parallel(config: DictConfig) -> None:
-    """verl puts its exchange between processes into flash attention alone: any other sees its own part only."""
+    """verl adds the exchange between processes to flash attention only: others see their own part of a sequence."""
     attentions = {_ACTOR: "actor_rollout_ref.model", "actor_rollout_ref.ref": "actor_rollout_ref.model"}
     if config.critic.enable:
         attentions[_CRITIC] = "critic.model"
@@ -99,7 +99,7 @@ def _check_filter(config: DictConfig) -> None:
         raise ConfigurationError(
             "algorithm.filter_groups.enable",
             False,
-            f"filter.name={name} leaves the dropping and refilling to verl, and this is what switches it on",
+            f"filter.name={name} leaves dropping and refilling to verl, which this setting switches on",
             f"Use filter={name}, which sets both, or filter=zero_variance, which does not refill",
         )
     require_deviation(config, group_filter)
@@ -118,8 +118,8 @@ def _check_mini_batch(key: str, config: DictConfig, *, kept: int, ranks: int) ->
         )
     if kept % size:
         logger.warning(
-            "%s=%d: a step trains on %d of data.train_batch_size=%d groups, no multiple of it, so verl adds rows of "
-            "padding. Set it to a divisor of %d.",
+            "%s=%d: a step trains on %d of data.train_batch_size=%d groups, not a multiple of it, so verl adds "
+            "padding rows. Set it to a divisor of %d.",
             *(key, size, kept, config.data.train_batch_size, kept),
         )
 
@@ -134,7 +134,7 @@ def check_lengths(config: DictConfig) -> None:
             rollout.max_model_len,
             f"an episode may have {config.data.max_prompt_length} + {config.data.max_response_length} = {longest} "
             "tokens (data.max_prompt_length + data.max_response_length)",
-            f"Raise it to {longest} at least, or lower those",
+            f"Raise it to at least {longest}, or lower those",
         )
     for key, processes in _token_budgets(config).items():
         budget = OmegaConf.select(config, key)
@@ -144,12 +144,12 @@ def check_lengths(config: DictConfig) -> None:
                 budget,
                 f"a micro-batch cannot hold one episode of up to {longest} tokens (data.max_prompt_length + "
                 "data.max_response_length)",
-                f"Raise it to {-(-longest // processes)} at least",
+                f"Raise it to at least {-(-longest // processes)}",
             )
 
 
 def _token_budgets(config: DictConfig) -> dict[str, int]:
-    """Keys that bound a micro-batch's tokens a process, and how many processes share one, in this run."""
+    """Keys that bound a micro-batch's tokens per process, and how many processes share one, in this run."""
     parts, shared = config.actor_rollout_ref, _sequence_parallel(config, _ACTOR)
     budgets = {}
     if parts.actor.use_dynamic_bsz:
@@ -170,7 +170,7 @@ def _sequence_parallel(config: DictConfig, section: str) -> int:
 
 
 def _sequence_parallel_key(config: DictConfig, section: str) -> tuple[str, int]:
-    """The key that says so, and its value; of several the largest, as verl takes it."""
+    """The key that sets it, and its value; the largest of several, as in verl."""
     keys = [f"{section}.{part}ulysses_sequence_parallel_size" for part in ("", "fsdp_config.", "fsdp.")]
     sizes = {key: int(OmegaConf.select(config, key, default=1)) for key in keys}
     key = max(keys, key=sizes.__getitem__)

@@ -1,6 +1,6 @@
-"""The user's data files, by their first rows: that there are some, and that they hold what verl reads of them.
+"""The user's data files, by their first rows: that there are rows, with the columns that verl reads.
 
-A file is never read whole: of a Parquet file its footer and one row, of JSON lines as many as are asked for.
+A file is never read in full: of Parquet the footer and one row, of JSON lines as many as requested.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Sample:
     columns: tuple[str, ...]
     """Names of its columns; in JSON lines of the first row's."""
     rows: int | None
-    """How many there are, at most as many as were asked for; None where counting would mean reading all of it."""
+    """Number of rows, capped at the number requested; None where counting would mean reading the file."""
 
 
 def read_sample(key: str, path: str, *, rows: int) -> Sample | None:
-    """Return the beginning of a .parquet, .json or .jsonl file; None where its first row is not found that cheaply.
+    """Return the beginning of a .parquet, .json or .jsonl file; None if finding its first row would be costly.
 
     Args:
         key: the configuration key that names the file.
-        path: the file, which is there.
+        path: an existing file.
         rows: up to how many rows to count.
 
     Raises:
@@ -81,9 +81,9 @@ def _json(key: str, path: Path, rows: int) -> Sample | None:
     except ValueError as error:
         if first.rstrip() == "{":  # one object over several lines, whose end may be far
             return None
-        raise _unreadable(key, path, f"no JSON in its first line ({error})") from error
+        raise _unreadable(key, path, f"invalid JSON in its first line ({error})") from error
     if not isinstance(row, dict):
-        raise _unreadable(key, path, f"a {type(row).__name__} in its first line, where an object is a row")
+        raise _unreadable(key, path, f"a {type(row).__name__} in its first line; each row must be an object")
     return Sample(row, tuple(row), count)
 
 

@@ -1,4 +1,4 @@
-"""Keys whose null means "work it out from the others": filled in before anything is checked or handed to verl."""
+"""Keys whose null means "derive from the others": filled in before anything is checked or passed to verl."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 def fill_derived(config: DictConfig) -> None:
     """Replace, in place, the nulls of `env.train_size`, `env.evaluation_size` and the actor's mini-batch size.
 
-    A size becomes the number of boards in the split, or in a split without end as many as the run has prompts. The
-    mini-batch becomes all groups the filter keeps: one update a step. Raises ConfigurationError for an unknown world,
-    preset or filter, and where there is nothing to work a size out from.
+    A size becomes the number of boards in the split, or in an unbounded split the number of the run's prompts. The
+    mini-batch becomes all groups the filter keeps: one update per step. Raises ConfigurationError for an unknown world,
+    preset or filter, and where a size cannot be derived.
     """
     env = config.env
     if has_world(config):
@@ -33,7 +33,7 @@ def fill_derived(config: DictConfig) -> None:
 
 
 def kept_groups(config: DictConfig) -> int:
-    """Prompt groups of a step that are trained on; the most it can be, where that depends on the returns."""
+    """Prompt groups of a step that are trained on; the upper bound where it depends on the returns."""
     groups = config.data.train_batch_size
     require_integer("data.train_batch_size", groups, low=1)
     group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))

@@ -1,6 +1,6 @@
 """The loggers of `trainer.logger`: that verl knows them, their package is installed, and they have the key they need.
 
-verl makes them when the models are loaded, minutes after the start.
+verl creates them when the models are loaded, minutes after the start.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ KEY: Final = "trainer.logger"
 @dataclass(frozen=True)
 class _Logger:
     package: str | None = None
-    """What it imports, when that is not verl's own."""
+    """The package it imports, if not verl's own."""
     missing: Callable[[], str | None] = lambda: None
-    """Returns what it lacks to log in, None when it lacks nothing or cannot be known."""
+    """Returns what is missing to log in; None when nothing is, or it cannot be known."""
     remedy: str = ""
 
 
@@ -77,13 +77,13 @@ LOGGERS: Final = {
     "trackio": _Logger("trackio"),
     "rl_insight": _Logger("rl_insight"),
 }
-"""Names that verl's `Tracking` takes; a test compares them with its own list."""
+"""Names that verl's `Tracking` accepts; a test compares them with its own list."""
 
 
 def check_loggers(config: DictConfig) -> None:
-    """Raise ConfigurationError for a logger that verl does not know, or that cannot be made or log in.
+    """Raise ConfigurationError for a logger that verl does not know, that is not installed, or that cannot log in.
 
-    Whether it has its key is not asked when the run joins a cluster: its processes have an environment of their own.
+    API keys are not checked when the run joins a cluster: its processes have their own environment.
     """
     value = config.trainer.logger
     names = list(value) if isinstance(value, list | ListConfig) else [value]
@@ -91,7 +91,10 @@ def check_loggers(config: DictConfig) -> None:
         logger = LOGGERS.get(name)
         if logger is None:
             raise ConfigurationError(
-                KEY, name, "verl knows no such logger", f"Choose of: {', '.join(sorted(LOGGERS.keys() - {'tracking'}))}"
+                KEY,
+                name,
+                "is not a known logger",
+                f"Choose one of: {', '.join(sorted(LOGGERS.keys() - {'tracking'}))}",
             )
         if logger.package is not None and importlib.util.find_spec(logger.package) is None:
             raise ConfigurationError(

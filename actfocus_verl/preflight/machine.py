@@ -18,16 +18,16 @@ logger = logging.getLogger(__name__)
 GPU: Final = "gpu"
 _TOKENS: Final = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
 _LOGIT_BYTES: Final = 12
-"""A logit's part in an update with an entropy term: in bfloat16, its float32 softmax, and the gradients of both."""
+"""Bytes per logit in an update with an entropy term: bfloat16, its float32 softmax, and the gradients of both."""
 _ACTOR_ATTENTION: Final = "actor_rollout_ref.model.override_config.attn_implementation"
 _CRITIC_ATTENTION: Final = "critic.model.override_config.attn_implementation"
 
 
 def check_machine(config: DictConfig) -> None:
-    """Raise ConfigurationError when `platform=gpu` has fewer GPUs than asked for, or its attention kernels are missing.
+    """Raise ConfigurationError when `platform=gpu` lacks GPUs or its attention kernels.
 
-    GPUs are counted only when Ray will be started on this machine for this machine: a cluster that runs already, named
-    by `ray_kwargs.ray_init.address` or RAY_ADDRESS, may have its GPUs elsewhere.
+    GPUs are counted only when Ray will be started on this machine for this machine: a running cluster, named by
+    `ray_kwargs.ray_init.address` or RAY_ADDRESS, may have its GPUs elsewhere.
     """
     if config.platform.name != GPU:
         return
@@ -42,7 +42,7 @@ def _require_gpus(wanted: int) -> None:
         raise ConfigurationError(
             "trainer.n_gpus_per_node",
             wanted,
-            f"this machine shows {present} NVIDIA GPUs",
+            f"this machine has {present} visible NVIDIA GPUs",
             f"Set trainer.n_gpus_per_node={present}" if present else "Use platform=cpu, or a machine with GPUs",
         )
 
@@ -64,7 +64,7 @@ def _require_flash_attention(config: DictConfig) -> None:
 def warn_of_logits(config: DictConfig, vocabulary: int) -> None:
     """Log a warning when a micro-batch's logits would take more than half of a GPU, by estimate.
 
-    vocabulary: the model's output rows. Says nothing where this machine shows no GPU, and of runs whose actor has
+    vocabulary: the model's output rows. Does nothing where no GPU is visible, and for runs whose actor has
     micro-batches by rows or no entropy term.
     """
     actor = config.actor_rollout_ref.actor
@@ -76,7 +76,7 @@ def warn_of_logits(config: DictConfig, vocabulary: int) -> None:
     needed = actor.ppo_max_token_len_per_gpu * vocabulary * _LOGIT_BYTES
     if memory and needed > memory / 2:
         logger.warning(
-            "%s=%d: the logits of so many tokens, their entropy and the gradients of both take about %.0f GB at a "
+            "%s=%d: the logits of that many tokens, their entropy and the gradients of both take about %.0f GB at a "
             "vocabulary of %d, and a GPU has %.0f GB. "
             "Set actor_rollout_ref.actor.entropy_from_logits_with_chunking=true and "
             "actor_rollout_ref.actor.entropy_checkpointing=true, or lower it.",

@@ -33,14 +33,14 @@ _PARTS: Final = {
     "weights": ("*.safetensors", "*.bin"),
     "tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model"),
 }
-"""What a model folder holds, each under one of these names."""
+"""Parts of a model folder, each under one of these names."""
 _SAMPLED_BOARDS: Final = 256
 """Boards of each split whose first prompt is measured."""
 _UNBOUNDED: Final = 1 << 30
 
 
 def check_model(config: DictConfig) -> None:
-    """Raise ConfigurationError unless the model can be loaded and has room for a turn of this world, if there is one.
+    """Raise ConfigurationError unless the model can be loaded and its context fits a turn of the world, if any.
 
     Reads the tokenizer and the model's config.json, not its weights; a Hugging Face id is looked up, or taken from the
     cache. Logs a warning where the rollout's log-probs may differ from the actor's. A remote path (`hdfs://...`), which
@@ -61,7 +61,7 @@ def check_model(config: DictConfig) -> None:
         codec = _made(partial(ChatCodec, **template_options(config.data)), model.path, tokenizer)
         if codec.no_system is not None:
             logger.warning(
-                "%s=%s: %s. So the world's rules stand at the start of the first user message; another template can be "
+                "%s=%s: %s. So the world's rules go at the start of the first user message; another template can be "
                 "set as actor_rollout_ref.model.custom_chat_template.",
                 *(PATH, model.path, codec.no_system),
             )
@@ -81,7 +81,7 @@ def _require_folder_or_id(model: DictConfig) -> None:
                 continue
             if not any(True for name in names for _ in folder.glob(name)):
                 raise ConfigurationError(
-                    PATH, path, f"the folder holds no {part} ({', '.join(names)})", "Use a complete Hugging Face folder"
+                    PATH, path, f"the folder has no {part} ({', '.join(names)})", "Use a complete Hugging Face folder"
                 )
     elif folder.exists() or not (HUB_ID.match(path) or _REMOTE.match(path)):
         raise ConfigurationError(
@@ -112,8 +112,8 @@ def _require_one_architecture(path: str, network: Any) -> None:
         raise ConfigurationError(
             PATH,
             path,
-            f"config.json names the architectures {architectures}, and verl needs one",
-            'Add "architectures": ["Qwen2ForCausalLM"], or whichever it is, to config.json',
+            f"config.json lists the architectures {architectures}, and verl needs exactly one",
+            'Set "architectures" in config.json to one name, such as ["Qwen2ForCausalLM"]',
         )
 
 
@@ -122,15 +122,15 @@ def _compare_vocabulary(path: str, rows: int, tokens: int) -> None:
         raise ConfigurationError(
             PATH,
             path,
-            f"its tokenizer has {tokens} tokens and its embedding {rows} rows",
+            f"its tokenizer has {tokens} tokens but its embedding only {rows} rows",
             "Use the model's own tokenizer",
         )
     if rows > tokens:
         # verl masks them in vLLM alone: its probabilities are normalised over `tokens`, the actor's over `rows`.
         logger.warning(
             "%s=%s: the model has %d output rows and its tokenizer %d tokens. The rollout never samples the other %d, "
-            "the actor counts them: log-probs differ by their share of the probability, nothing for a trained model "
-            "and ln(%d/%d) = %.3f nat a token for random weights (metric rollout_corr/kl).",
+            "the actor includes them: log-probs differ by their share of the probability, about 0 for a trained model "
+            "and ln(%d/%d) = %.3f nats per token for random weights (metric rollout_corr/kl).",
             *(PATH, path, rows, tokens, rows - tokens, rows, tokens, math.log(rows / tokens)),
         )
 
@@ -143,7 +143,7 @@ def _require_positions(config: DictConfig, positions: int) -> None:
             "actor_rollout_ref.rollout.max_model_len",
             server,
             f"the model has {positions} positions (max_position_embeddings)",
-            f"Lower it to {positions} at most",
+            f"Lower it to at most {positions}",
         )
     if wanted > positions:
         raise ConfigurationError(
@@ -175,14 +175,14 @@ def _require_room_for_a_turn(config: DictConfig, codec: ChatCodec) -> None:
     )
     if prompt > data.max_prompt_length:
         raise ConfigurationError(
-            "data.max_prompt_length", data.max_prompt_length, numbers, f"Raise it to {prompt} at least"
+            "data.max_prompt_length", data.max_prompt_length, numbers, f"Raise it to at least {prompt}"
         )
     if reply > data.max_response_length:
         raise ConfigurationError(
             "data.max_response_length",
             data.max_response_length,
             numbers,
-            f"Raise it to {reply} at least, or lower env.max_turn_tokens",
+            f"Raise it to at least {reply}, or lower env.max_turn_tokens",
         )
 
 

@@ -31,11 +31,11 @@ _IDENTITY: Final = (
     *("env", "data.train_files", "rollout", "algorithm_name", "estimator", "credit", "filter"),
     *("model.path", "tiny_policy", "run.seed"),
 )
-"""Sections and keys that make it another run when they differ."""
+"""Sections and keys whose difference makes it another run."""
 _NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
 _FSDP: Final = ("fsdp", "fsdp2")
 _FILES: Final = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
-"""verl's name of a part of a checkpoint -> the start of its files' names."""
+"""verl's name of a checkpoint part -> prefix of its file names."""
 
 
 def check_output(config: DictConfig) -> None:
@@ -43,11 +43,11 @@ def check_output(config: DictConfig) -> None:
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
     credit, filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or
-    damaged. With several nodes, each of which may keep its part on its own disk, what is not seen is only a warning.
+    damaged. With several nodes, each of which may keep its part on its own disk, missing files are only a warning.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)
-    _check_checkpoint(config)  # before its folder is created: a folder given by mistake is no checkpoint
+    _check_checkpoint(config)  # before its folder is created: a folder given by mistake is not a checkpoint
     _require_writable("trainer.default_local_dir", Path(config.trainer.default_local_dir))
 
 
@@ -132,7 +132,7 @@ def _check_checkpoint(config: DictConfig) -> None:
         return
     for file in files:
         if not _is_whole(file):
-            size = f"{file.stat().st_size} bytes, no complete torch file" if file.exists() else ""
+            size = f"{file.stat().st_size} bytes, not a complete torch file" if file.exists() else ""
             raise _damaged(file, f"is damaged ({size})" if size else "is missing", folder)
 
 
@@ -145,7 +145,7 @@ def _latest(checkpoints: Path) -> Path | None:
         raise _misled(checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not the number of a step")
     folder = checkpoints / f"{STEP_FOLDER}{int(content)}"
     if not folder.is_dir():
-        raise _misled(checkpoints, f"{TRACKER_FILE} names step {content}, and there is no {folder.name}")
+        raise _misled(checkpoints, f"{TRACKER_FILE} names step {content}, but {folder.name} does not exist")
     return folder
 
 
@@ -154,7 +154,7 @@ def _misled(checkpoints: Path, problem: str) -> ConfigurationError:
         "trainer.default_local_dir",
         str(checkpoints),
         problem,
-        f"Write a step that is saved there into {TRACKER_FILE} ({_saved_steps(checkpoints)}), or set "
+        f"Write a saved step into {TRACKER_FILE} ({_saved_steps(checkpoints)}), or set "
         "trainer.resume_mode=disable to start over",
     )
 
@@ -172,7 +172,7 @@ def _given(path: Any) -> Path:
 
 
 def _expected_files(config: DictConfig, folder: Path) -> Iterator[Path]:
-    """The files verl will load, for the strategies that keep one of each part a process."""
+    """The files verl will load, for the strategies that keep one file per part and process."""
     sections = {"actor": config.actor_rollout_ref.actor}
     if config.critic.enable:
         sections["critic"] = config.critic
@@ -191,7 +191,7 @@ def _is_whole(file: Path) -> bool:
 
 
 def _require_same_world(file: Path, folder: Path, world_size: int) -> None:
-    """The part that is missing was not saved by another number of processes. world_size: that of this run."""
+    """Raise if the missing part was saved by another number of processes. world_size: this run's."""
     part = file.name.partition("_world_size_")[0]
     if any(file.parent.glob(f"{part}_world_size_{world_size}_rank_*.pt")):
         return
@@ -202,19 +202,19 @@ def _require_same_world(file: Path, folder: Path, world_size: int) -> None:
             "trainer.n_gpus_per_node",
             world_size,
             f"the checkpoint {folder} was saved by {saved} processes, and this run has {world_size} (nodes times GPUs)",
-            "Use as many as it was saved by, or set trainer.resume_mode=disable",
+            "Use the same number, or set trainer.resume_mode=disable",
         )
 
 
 def _warn_of_nodes(folder: Path, files: list[Path]) -> None:
-    """Each process loads its own files from the disk of its node, of which this machine sees one."""
+    """Each process loads its files from its own node's disk, and this machine sees only one node."""
     missing = [file for file in files if not file.exists()]
     cut = [file for file in files if file.exists() and not _is_whole(file)]
     for found, what in ((missing, "are not on this machine"), (cut, "are not complete torch files here")):
         if found:
             logger.warning(
-                "trainer.default_local_dir=%s: %d of the %d files of %s %s (the first: %s). That is right where each "
-                "node keeps its own; otherwise loading it will fail, and trainer.resume_mode=disable starts over.",
+                "trainer.default_local_dir=%s: %d of the %d files of %s %s (the first: %s). That is fine if each "
+                "node keeps its own; otherwise loading will fail, and trainer.resume_mode=disable starts over.",
                 *(folder.parent, len(found), len(files), folder.name, what, found[0].relative_to(folder)),
             )
 

@@ -1,4 +1,4 @@
-"""Group files named on the command line, checked before Hydra composes: one line instead of Hydra's page."""
+"""Group files named on the command line, checked before Hydra composes, for a one-line error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_overrides(argv: Sequence[str]) -> None:
 
 
 def _remedy(group: str, name: str, known: Sequence[str]) -> str:
-    """List the names, or say how a cell of recipes/matrices, which is no file, is written out."""
+    """List the names, or say how to write out a cell of recipes/matrices, which has no file."""
     start = max((each for each in known if name.startswith(f"{each}_")), key=len, default=None)
     if group != "experiment" or start is None:
         return f"Choose one of: {', '.join(known)}"

@@ -19,11 +19,11 @@ from actfocus_verl.preflight.data_files import Sample, is_remote, read_sample
 from actfocus_verl.preflight.user_code import require_file, require_object
 
 AGENT_LOOP: Final = "actor_rollout_ref.rollout.agent.default_agent_loop"
-"""Rows that hold an `agent_name` choose for themselves."""
+"""Rows may choose their own loop in `agent_name`."""
 
 _OURS: Final = "actfocus"
 _VERLS: Final = ("tool_agent", "single_turn_agent")
-"""verl's own loops, which give no columns but the response's ids and mask."""
+"""verl's own loops, which give no columns except the response's ids and mask."""
 _FORMATS: Final = (".parquet", ".json", ".jsonl")
 _LOOP_FILE: Final = "actor_rollout_ref.rollout.agent.agent_loop_config_path"
 _TOOLS: Final = "actor_rollout_ref.rollout.multi_turn"
@@ -35,8 +35,8 @@ _MANAGER: Final = "reward.reward_manager"
 def check_own_data(config: DictConfig) -> None:
     """Raise ConfigurationError unless there are data files and an agent loop that gives what the methods read.
 
-    The files are looked into as far as verl's own dataset, loops and reward managers will read them; the user's code is
-    looked for, and not run.
+    The files are checked as far as verl's own dataset, loops and reward managers will read them; the user's code must
+    exist, and is not run.
     """
     _check_code(config)
     for key in ("train_files", "val_files"):
@@ -46,7 +46,7 @@ def check_own_data(config: DictConfig) -> None:
         raise ConfigurationError(
             "model.path",
             None,
-            "the tiny policy is taught by playing a world, and env=none has none",
+            "the tiny policy is trained on a world, and env=none has none",
             "Set model.path, or tiny_policy.env=frozen_lake tiny_policy.preset=clean",
         )
 
@@ -61,7 +61,7 @@ def _check_files(key: str, value: Any, config: DictConfig) -> None:
         return
     for file in files:
         if not file.endswith(_FORMATS):
-            raise ConfigurationError(key, file, "verl reads no such format", f"Use one of {', '.join(_FORMATS)}")
+            raise ConfigurationError(key, file, "is not a format that verl reads", f"Use one of {', '.join(_FORMATS)}")
         if is_remote(file):
             continue
         if not Path(file).expanduser().is_file():
@@ -74,15 +74,15 @@ def _check_files(key: str, value: Any, config: DictConfig) -> None:
 
 
 def _check_number(key: str, file: str, sample: Sample, config: DictConfig) -> None:
-    """verl leaves out a last batch that is not full."""
+    """verl drops a last batch that is not full."""
     groups = config.data.get("gen_batch_size") or config.data.train_batch_size
     if sample.rows is not None and sample.rows < groups:
-        problem = f"the file has {sample.rows} rows, fewer than a step has prompts (data.train_batch_size={groups})"
-        raise ConfigurationError(key, file, problem, f"Set data.train_batch_size to {sample.rows} at most")
+        problem = f"the file has {sample.rows} rows, fewer than the prompts per step (data.train_batch_size={groups})"
+        raise ConfigurationError(key, file, problem, f"Set data.train_batch_size to at most {sample.rows}")
 
 
 def _check_rows(key: str, file: str, sample: Sample, config: DictConfig) -> None:
-    """The first row has a conversation, and what verl's reward managers read."""
+    """The first row has a conversation, and the columns that verl's reward managers read."""
     name = config.data.prompt_key
     if name not in sample.columns:
         columns = ", ".join(sample.columns)
@@ -90,14 +90,14 @@ def _check_rows(key: str, file: str, sample: Sample, config: DictConfig) -> None
             _PROMPT,
             name,
             f"{key}={file} has no such column",
-            f"Set it to the column of the conversation, of: {columns}",
+            f"Set it to the column with the conversation, one of: {columns}",
         )
     prompt = sample.row[name]
     if not (isinstance(prompt, list) and prompt and all(isinstance(turn, dict) and "role" in turn for turn in prompt)):
         raise ConfigurationError(
             _PROMPT,
             name,
-            f"{key}={file} holds a {type(prompt).__name__} there, and verl reads a list of messages",
+            f"{key}={file} has a {type(prompt).__name__} there, not a list of messages",
             'Write it as [{"role": "user", "content": "..."}]',
         )
     if not _is_rewarded_by_row(config, sample):
@@ -121,9 +121,9 @@ def _check_rows(key: str, file: str, sample: Sample, config: DictConfig) -> None
 
 
 def _is_rewarded_by_row(config: DictConfig, sample: Sample) -> bool:
-    """Whether the reward is surely worked out by a manager of verl's from columns of the row.
+    """Whether the reward is certainly computed by verl's own manager from columns of the row.
 
-    It may not be where the row names its own loop, or the run a loop or manager that is not verl's, or a reward model.
+    It may not be if the row names its own loop, or if the run uses another loop or manager, or a reward model.
     """
     return (
         config.actor_rollout_ref.rollout.agent.default_agent_loop in _VERLS
@@ -135,7 +135,7 @@ def _is_rewarded_by_row(config: DictConfig, sample: Sample) -> bool:
 
 @functools.cache
 def _scored_by_verl() -> tuple[str, ...]:
-    """How the data sources begin that verl has a reward function for: the text constants of the module that chooses."""
+    """Prefixes of data sources with a verl reward function: the string constants of verl's dispatching module."""
     text = (_verl_folder() / "utils" / "reward_score" / "__init__.py").read_text()
     constants = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
     return tuple(value for value in constants if isinstance(value, str) and value and "\n" not in value)
@@ -150,7 +150,7 @@ def _verl_folder() -> Path:
 
 
 def _check_code(config: DictConfig) -> None:
-    """Files and names of the user's code are there."""
+    """Check that files and names of the user's code exist."""
     for key in (f"{_TOOLS}.function_tool_path", f"{_TOOLS}.tool_config_path"):
         require_file(key, OmegaConf.select(config, key))
     require_file(_LOOP_FILE, OmegaConf.select(config, _LOOP_FILE), beside=_verl_folder().parent)
@@ -164,7 +164,7 @@ def _check_code(config: DictConfig) -> None:
 def _check_agent_loop(config: DictConfig, name: Any) -> None:
     if name == _OURS or not name:
         raise ConfigurationError(
-            AGENT_LOOP, name, "plays worlds, and env=none has none", f"Use {_VERLS[0]} or a loop of your own"
+            AGENT_LOOP, name, "plays worlds, and env=none has none", f"Use {_VERLS[0]} or your own loop"
         )
     _require_in_loop_file(config, name)
     if name not in _VERLS:
@@ -188,7 +188,7 @@ def _check_agent_loop(config: DictConfig, name: Any) -> None:
                 key,
                 method,
                 f"reads {' and '.join(missing)}, and {AGENT_LOOP}={name} gives none",
-                f"Use {otherwise}, or name a loop of your own that gives them",
+                f"Use {otherwise}, or name your own loop that gives them",
             )
 
 
@@ -211,6 +211,6 @@ def _require_in_loop_file(config: DictConfig, name: str) -> None:
         raise ConfigurationError(
             AGENT_LOOP,
             name,
-            f"{_LOOP_FILE}={path} names no such loop",
+            f"is not a loop of {_LOOP_FILE}={path}",
             f"Choose one of: {', '.join([*names, *_VERLS])}",
         )

@@ -31,7 +31,7 @@ _REFUSALS: Final = (AssertionError, TypeError, ValueError, NotImplementedError, 
 
 
 def check_registered(config: DictConfig) -> None:
-    """Raise ConfigurationError for an estimator, loss or trainer that is not registered, and for what verl refuses.
+    """Raise ConfigurationError for an estimator, loss or trainer that is not registered, and for what verl rejects.
 
     Call it with `platform.env_vars` in the environment, after `check_model`: verl's critic section loads the tokenizer.
     """
@@ -54,7 +54,7 @@ def _require_known(config: DictConfig, key: str, registry: Iterable[str]) -> Non
 
 
 def _require_choices(config: DictConfig) -> None:
-    """What the trainer asks of a configuration when it is built, asked before Ray starts."""
+    """The trainer's own requirements on a configuration, checked before Ray starts."""
     require_our_trainer(config)
     weighting = build_weighting(settings.section(config, "credit"))
     group_filter = build_filter(settings.section(config, "filter"))
@@ -72,22 +72,22 @@ def _require_accepted_by_verl(config: DictConfig) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # it reports success by printing
             validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except _REFUSALS as error:
-        raise ConfigurationError("config", "as composed", f"verl refuses it: {_reason(error)}", "Correct it") from error
+        raise ConfigurationError("config", "as composed", f"verl rejects it: {_reason(error)}", "Correct it") from error
 
 
 def _refused(config: DictConfig, section: str, error: Exception) -> ConfigurationError:
-    """Names the key, when verl's dataclass does not know it; else the section."""
+    """The error for a key that verl's dataclass does not know, or else for the section."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if unknown is None:
         return ConfigurationError(
-            section, "...", f"verl refuses it: {_reason(error)}", f"Correct the keys of {section}"
+            section, "...", f"verl rejects it: {_reason(error)}", f"Correct the keys of {section}"
         )
     place = re.search(r"full_key: ([\w.]+)", str(error))
     path = place[1] if place else ""
     if not path.startswith(section):  # Hydra names it from the section on, or from the root
         path = f"{section}.{path}" if path else section
     key = f"{path}.{unknown[1]}"
-    return ConfigurationError(key, OmegaConf.select(config, key), "verl has no such key", f"Remove {key}")
+    return ConfigurationError(key, OmegaConf.select(config, key), "is not a key of verl", f"Remove {key}")
 
 
 def _reason(error: BaseException) -> str:

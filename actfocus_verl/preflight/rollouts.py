@@ -19,7 +19,7 @@ _STRATEGIES = ("independent", "forked")
 
 
 def check_rollouts(config: DictConfig) -> None:
-    """Raise ConfigurationError for a strategy that cannot work; warn where an estimator over trees gets no tree."""
+    """Raise ConfigurationError for an invalid strategy; warn where a tree estimator gets no tree."""
     name = config.rollout.name
     require_choice("rollout.name", name, choices=_STRATEGIES)
     spec = require_estimator(config)
@@ -28,7 +28,7 @@ def check_rollouts(config: DictConfig) -> None:
         _check_forked(config, by_tree=by_tree)
     elif by_tree:
         logger.warning(
-            "rollout.name=independent: episodes part at their first turn, so algorithm %s trains first turns only. "
+            "rollout.name=independent: episodes diverge at their first turn, so algorithm %s trains first turns only. "
             "rollout=forked gives it more.",
             config.algorithm_name,
         )
@@ -40,13 +40,13 @@ def _check_forked(config: DictConfig, *, by_tree: bool) -> None:
         raise ConfigurationError(
             "rollout.name",
             "forked",
-            f"algorithm.adv_estimator={config.algorithm.adv_estimator} takes the episodes of a prompt for independent "
-            "ones, and forks share their beginnings",
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator} assumes independent episodes of a prompt, and "
+            "forks share their first turns",
             f"Use algorithm={' or '.join(trees)}, or rollout=independent",
         )
     n = config.actor_rollout_ref.rollout.n
     if n < 2:
-        raise ConfigurationError(_N, n, "leaves no episode to be a fork", f"Set {_N} to rollout.roots + 1 at least")
+        raise ConfigurationError(_N, n, "leaves no episode for a fork", f"Set {_N} to at least rollout.roots + 1")
     require_integer("rollout.roots", config.rollout.roots, low=1, high=n - 1)
     require_integer("rollout.wave", config.rollout.wave, low=1)
     if not config.actor_rollout_ref.rollout.calculate_log_probs:

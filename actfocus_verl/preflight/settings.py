@@ -1,4 +1,4 @@
-"""Everything the configuration itself says: names, ranges, boards; `batches` has the sizes that must fit each other."""
+"""Checks of the configuration itself: names, ranges, boards; `batches` checks sizes that must fit each other."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ _INTEGERS: Final = {
     "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
     "actor_rollout_ref.rollout.agent.num_workers": 1,
 }
-"""Keys that must be integers of at least this much."""
+"""Keys that must be integers >= this."""
 
 _BOARDS: Final = {"env.train_size": 1, "env.evaluation_size": 1}
-"""Likewise, in a world."""
+"""The same, in a world."""
 
 _OPTIONAL_INTEGERS: Final = {"trainer.total_training_steps": 1, "actor_rollout_ref.rollout.max_model_len": 1}
-"""Likewise, unless null."""
+"""The same, unless null."""
 
 _TEMPERATURE: Final = "actor_rollout_ref.rollout.temperature"
 _NUMBERS: Final = {
@@ -65,15 +65,15 @@ _NUMBERS: Final = {
     "algorithm.lam": 1.0,
     "actor_rollout_ref.actor.optim.lr": 1.0,
 }
-"""Keys that must be numbers from 0 to this much."""
+"""Keys that must be numbers from 0 to this."""
 
 _RESUME_MODES: Final = ("auto", "disable", "resume_path")
 _LAST_BOARDS: Final = 16
-"""At least one board of every difficulty class a world deals its boards by."""
+"""At least one board of each of a world's difficulty classes."""
 
 
 def check_config(config: DictConfig) -> None:
-    """Raise ConfigurationError, naming key, value and remedy, for what cannot run; log a warning for what is a waste.
+    """Raise ConfigurationError, naming key, value and remedy, for invalid settings; warn of wasteful ones.
 
     `fill_derived` comes first. Nothing is written, and neither Ray nor verl is imported.
     """
@@ -109,20 +109,20 @@ def _check_numbers(config: DictConfig) -> None:
         require_number(key, OmegaConf.select(config, key), low=0.0, high=high)
     if config.actor_rollout_ref.rollout.temperature == 0:
         raise ConfigurationError(
-            _TEMPERATURE, 0, "training divides logits by it, and needs samples that differ", "Set it to 1.0"
+            _TEMPERATURE, 0, "training divides logits by it, and needs diverse samples", "Set it to 1.0"
         )
 
 
 def _check_boards(config: DictConfig) -> None:
-    """The world can be made as configured, and has the boards the run will ask for."""
+    """The world can be created as configured, and has the boards that the run needs."""
     for key, size_key in (("data.train_files", "env.train_size"), ("data.val_files", "env.evaluation_size")):
         _check_split(config.env, _split_name(key, OmegaConf.select(config, key)), size_key)
     if config.env.train_size < config.data.train_batch_size:
         raise ConfigurationError(
             "env.train_size",
             config.env.train_size,
-            f"fewer boards than a step has prompt groups (data.train_batch_size={config.data.train_batch_size})",
-            f"Set env.train_size to {config.data.train_batch_size} at least",
+            f"fewer boards than prompt groups per step (data.train_batch_size={config.data.train_batch_size})",
+            f"Set env.train_size to at least {config.data.train_batch_size}",
         )
 
 
@@ -142,7 +142,7 @@ def _check_split(env: Any, split: str, size_key: str) -> None:
             size_key,
             wanted,
             f"board index out of range: split {split!r} of {env.name}/{env.preset} has {present} boards",
-            f"Set {size_key} to {present} at most",
+            f"Set {size_key} to at most {present}",
         )
     if not overrides:
         return  # as many boards as split_size says are a promise of the preset
@@ -156,7 +156,7 @@ def _check_split(env: Any, split: str, size_key: str) -> None:
 
 
 def _check_answers(config: DictConfig, reader: str, *, first_turn: bool) -> None:
-    """The world knows what the policy is probed for, and episodes can be long enough for a turn to gain something."""
+    """The world knows the answer to probe for, and episodes can be long enough for a turn to have a gain."""
     env, world = config.env, None
     if has_world(config):
         split = _split_name("data.train_files", config.data.train_files)
@@ -174,7 +174,7 @@ def _check_answers(config: DictConfig, reader: str, *, first_turn: bool) -> None
             "env.max_turns",
             world.limits.max_turns,
             f"{without} no information gain, so {reader} would learn nothing from the answer",
-            f"Set it to {shortest} at least, or algorithm=grpo",
+            f"Set it to at least {shortest}, or algorithm=grpo",
         )
 
 
@@ -219,7 +219,7 @@ def _check_diagnose(config: DictConfig) -> None:
             "run.diagnose",
             True,
             "correlates energy with the spread of returns in a prompt group, and groups have one episode each",
-            "Set actor_rollout_ref.rollout.n to 2 at least, or run.diagnose=false",
+            "Set actor_rollout_ref.rollout.n to at least 2, or run.diagnose=false",
         )
 
 

@@ -1,4 +1,4 @@
-"""Files and names of the user's own code. A file is parsed and not run: running it is left to the run."""
+"""Files and names of the user's own code. Files are parsed, not run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILE: Final = "file://"
 
 
 def require_file(key: str, path: Any, *, beside: Path | None = None) -> None:
-    """Raise ConfigurationError unless `path` is null or a file that is there, or in the folder `beside`."""
+    """Raise ConfigurationError unless `path` is null or an existing file, also looked for in the folder `beside`."""
     if path is None:
         return
     candidates = [Path(path), *([beside / path] if beside is not None else [])] if isinstance(path, str) else []
@@ -24,11 +24,11 @@ def require_file(key: str, path: Any, *, beside: Path | None = None) -> None:
 
 
 def require_object(key: str, path: Any, name_key: str, name: Any) -> None:
-    """Raise ConfigurationError unless the Python file `path` defines `name`, as far as its text says.
+    """Raise ConfigurationError unless the Python file `path` defines `name`, judging by its source.
 
     Args:
         key, path: the configuration key and its value: a file, `file://...` or `pkg://package.module`; null passes.
-        name_key, name: likewise of a function's or class's name.
+        name_key, name: the same for a function's or class's name.
     """
     if path is None:
         return
@@ -44,12 +44,12 @@ def require_object(key: str, path: Any, name_key: str, name: Any) -> None:
     if name not in names and "*" not in names:
         known = ", ".join(each for each in names if not each.startswith("_"))
         raise ConfigurationError(
-            name_key, name, f"{key}={path} defines no such name", f"Use one of: {known}" if known else f"Correct {key}"
+            name_key, name, f"is not defined in {key}={path}", f"Use one of: {known}" if known else f"Correct {key}"
         )
 
 
 def _module_file(key: str, path: Any) -> Path | None:
-    """The file of the code; None for a module without a Python file, of which nothing can be said."""
+    """The file of the code; None for a module without a Python file, which cannot be checked."""
     if isinstance(path, str) and path.startswith(_PACKAGE):
         module = path.removeprefix(_PACKAGE).replace("/", ".")
         try:
@@ -65,7 +65,7 @@ def _module_file(key: str, path: Any) -> Path | None:
 
 
 def _names(statements: list[ast.stmt]) -> Iterator[str]:
-    """Names that the statements bind in their module, whatever branch they stand in; `*` when there may be others."""
+    """Names that the statements bind in their module, in any branch; `*` when there may be others."""
     for statement in statements:
         match statement:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):

@@ -1,4 +1,4 @@
-"""The curves of a run's page: which series a run folder holds, and which of them stand together in a panel."""
+"""The curves of a run's page: which series a run folder has, and which share a panel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 from actfocus_verl.reporting.run_folder import RunFolder
 
 Series = dict[str, list[float | None]]
-"""`x` (steps) and `y`, of one length; with an interval also `low` and `high`. None where the file has no number."""
+"""`x` (steps) and `y`, of one length; with an interval also `low` and `high`. None where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ PANELS: Final[tuple[Panel, ...]] = (
         (0.0, 1.0),
     ),
     Panel("Return", "mean", (("{}", "evaluation/(.+)/return"), ("training batch", "critic/score/mean"))),
-    Panel("Response length by role", "tokens an episode", (("{}", f"response_tokens/{_ROLE}"),), (0.0, None)),
+    Panel("Response length by role", "tokens per episode", (("{}", f"response_tokens/{_ROLE}"),), (0.0, None)),
     Panel(
         "Valid turns",
         "share of turns",
         (("{}", "val-aux/(.+)/valid_action_rate/mean@.+"), ("training batch", "episode/valid_action_rate")),
         (0.0, 1.0),
     ),
-    Panel("Entropy of the policy", "nats a token", (("policy", "actor/entropy"),), (0.0, None)),
+    Panel("Entropy of the policy", "nats per token", (("policy", "actor/entropy"),), (0.0, None)),
     Panel(
         "KL divergence",
-        "nats a token",
+        "nats per token",
         (
             ("to the reference, in the loss", "actor/kl_loss"),
             ("to the reference, in the reward", "actor/reward_kl_penalty"),
@@ -72,7 +72,7 @@ PANELS: Final[tuple[Panel, ...]] = (
         band=("p10", "p90"),
     ),
     Panel("Why episodes end", "share of episodes", (("{}", "stop/(.+)"),), (0.0, 1.0)),
-    Panel("Turns", "an episode", (("training batch", "episode/turns"),), (0.0, None)),
+    Panel("Turns", "per episode", (("training batch", "episode/turns"),), (0.0, None)),
     Panel("Gradient norm", "before clipping", (("actor", "actor/grad_norm"), ("critic", "critic/grad_norm"))),
     Panel("Policy loss", "loss", (("policy", "actor/pg_loss"),)),
     Panel("Value loss", "loss", (("critic", "critic/vf_loss"),)),
@@ -142,7 +142,7 @@ def _series(label: str, match: re.Match[str], band: tuple[str, str] | None) -> d
 
 
 def finite(value: Any) -> float | None:
-    """The number for JSON: at most 6 significant digits; None for what is no finite number, a truth value included."""
+    """The number for JSON: at most 6 significant digits; None if not a finite number, or a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value if isinstance(value, int) else float(f"{value:.6g}")

@@ -20,11 +20,11 @@ from actfocus_verl.reporting.run_folder import Record, RunFolder
 from actfocus_verl.run_files import rollouts_file
 
 ROLE_NAMES: Final[tuple[str, ...]] = ("environment", "reasoning", "action", "format")
-"""The token roles by their number in `token_roles`."""
+"""Names of the token roles, by their number in `token_roles`."""
 
 _COLUMNS: Final[tuple[str, ...]] = ("token_texts", "token_roles", "turn_ids", *(column.name for column in COLOURED))
 _PERCENTILES: Final[tuple[int, int]] = (2, 98)
-"""Ends of a colour scale: a few outliers must not make all other tokens look alike."""
+"""Percentiles at the ends of a colour scale, so that outliers do not make all other tokens look alike."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def read_episodes(run: RunFolder, limit: int) -> tuple[list[Episode], int]:
 
 
 def colourings(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
-    """What tokens can be coloured by: key, label, kind; and low and high, the values at the ends of the scale.
+    """The values to colour tokens by: key, label, kind; and low and high, the ends of the scale.
 
     The ends are the 2nd and 98th percentile over all sampled tokens, symmetric about 0 for a diverging scale.
     """
@@ -86,7 +86,7 @@ def _episode(run: RunFolder, step: int, row: int, record: Record) -> Episode:
             raise _damaged(run, step, row, f"{name} has {len(column)} entries, the response has {length} tokens")
     roles, turn_ids = columns.get("token_roles"), columns.get("turn_ids")
     if roles is not None and not set(roles) <= set(range(len(ROLE_NAMES))):
-        raise _damaged(run, step, row, f"token_roles holds other numbers than 0 to {len(ROLE_NAMES) - 1}")
+        raise _damaged(run, step, row, f"token_roles has values outside 0 to {len(ROLE_NAMES) - 1}")
     texts: Sequence[Mapping[str, Any]] = record.get("texts") or []
     sampled = Counter(roles) if roles is not None else None
     turns = max(len(texts), max(turn_ids or [-1]) + 1)

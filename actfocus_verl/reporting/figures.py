@@ -15,7 +15,7 @@ from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reporting.run_folder import Evaluation, RunFolder
 
 OKABE_ITO: Final[tuple[str, ...]] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-"""Colours that people with any colour vision tell apart (Okabe and Ito 2008), the strongest on white first."""
+"""A colour-blind safe palette (Okabe and Ito 2008), the strongest on white first."""
 
 PANEL_SIZE: Final[tuple[float, float]] = (6.4, 4.0)
 """Inches."""
@@ -26,7 +26,7 @@ def plot_success(run: RunFolder, path: str | Path) -> Path:
 
     Args:
         run: a run with at least one evaluation.
-        path: the file to write; its ending says the format (png, svg, pdf). Folders are made as needed.
+        path: the file to write; its suffix gives the format (png, svg, pdf). Folders are created as needed.
 
     Returns:
         ``path``.
@@ -36,7 +36,9 @@ def plot_success(run: RunFolder, path: str | Path) -> Path:
     """
     curves = run.curves()
     if not curves:
-        raise ConfigurationError("run", str(run.path), "has no evaluation to draw", "Evaluate it, or let it reach one")
+        raise ConfigurationError(
+            "run", str(run.path), "has no evaluation to draw", "Train until an evaluation (trainer.test_freq)"
+        )
 
     width, height = PANEL_SIZE
     figure = Figure(figsize=(width * len(curves), height), layout="constrained")
@@ -56,7 +58,7 @@ def plot_success(run: RunFolder, path: str | Path) -> Path:
 
 
 def _draw_success(axes: Axes, curve: list[Evaluation], colour: str) -> None:
-    """One world: a line with its band, and error bars, which also show a curve of a single evaluation."""
+    """One world: a line with its band, and error bars, so that a single evaluation shows too."""
     steps = [evaluation.step for evaluation in curve]
     rates = [evaluation.rate for evaluation in curve]
     lows = [evaluation.ci_low for evaluation in curve]

@@ -21,7 +21,7 @@ from actfocus_verl.reporting.episodes import ROLE_NAMES, Episode, colourings, re
 from actfocus_verl.reporting.run_folder import RunFolder
 
 SCRIPTS: Final[tuple[str, ...]] = ("base.js", "colours.js", "charts.js", "tokens.js", "episodes.js", "main.js")
-"""In the order in which they stand in the page."""
+"""In the order of the page."""
 
 _MISSING: Final = "(not set)"
 _FACTS: Final[tuple[tuple[str, str], ...]] = (
@@ -70,7 +70,7 @@ def build_page(runs: Sequence[RunFolder], *, episodes: int) -> str:
 
 
 def safe_json(value: Any) -> str:
-    """JSON that may stand in a script element: ASCII, without `<`, `>` and `&`.
+    """JSON that is safe in a script element: ASCII, without `<`, `>` and `&`.
 
     So it holds neither `</script>` nor `<!--`, and U+2028 and lone surrogates are escaped.
     """
@@ -79,7 +79,7 @@ def safe_json(value: Any) -> str:
 
 
 def config_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The dotted keys in which two configurations differ, with both values; a key that is not there is said so."""
+    """The dotted keys in which two configurations differ, with both values; missing keys are marked."""
     left, right = _flat(first), _flat(second)
     keys = dict.fromkeys([*left, *right])
     rows = [(key, left.get(key, _MISSING), right.get(key, _MISSING)) for key in keys]
@@ -121,7 +121,7 @@ def _name(run: RunFolder) -> str:
 
 
 def _facts(run: RunFolder) -> list[tuple[str, str]]:
-    """What a reader wants to know first: label and value."""
+    """The key facts of a run: label and value."""
     facts = [(label, _text(_at(run.config, key))) for label, key in _FACTS]
     versions = run.info.get("versions")
     facts += [

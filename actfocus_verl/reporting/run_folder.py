@@ -2,7 +2,7 @@
 
 A run that is still going, or was killed, is readable: files that do not exist yet are empty, and a line cut short at
 the end of a file is left out. A run that was resumed from a checkpoint repeats steps: the last record of a step counts.
-Whatever was left out is told in ``RunFolder.notes``, so that no report hides it.
+``RunFolder.notes`` lists what was left out, so that no report hides it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Evaluation:
     temperature: float
     """Sampling temperature."""
     more: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What else the line says: valid actions, figures of the world."""
+    """The line's other values: valid actions, the world's own metrics."""
 
     @property
     def world(self) -> str:
@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def series(self) -> tuple[str, float, int]:
-        """Evaluations that agree in it differ in the policy only, and form one curve over steps."""
+        """Key of a curve: evaluations with the same key differ in the policy only."""
         return self.world, self.temperature, self.seed
 
 
@@ -70,11 +70,11 @@ class RunFolder:
     info: Mapping[str, Any]
     """``run.json``; empty when the run stopped before writing it."""
     metrics: Sequence[Record]
-    """One flat object a step, in the order of steps."""
+    """One flat object per step, in the order of steps."""
     evaluations: Sequence[Evaluation]
     """In the order of steps."""
     notes: Sequence[str] = field(default=())
-    """What was left out of the above, a line each; empty for a run that was never killed or resumed."""
+    """What was left out of the above, one line each; empty for a run that was never killed or resumed."""
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -108,7 +108,7 @@ class RunFolder:
     def curves(self) -> dict[str, list[Evaluation]]:
         """The evaluations of each series, in the order of steps, under a name for the reader.
 
-        The name is ``env/preset/split``, followed by temperature and seed where only they tell two series apart.
+        The name is ``env/preset/split``, followed by temperature and seed if only these distinguish two series.
         """
         by_series: dict[tuple[str, float, int], list[Evaluation]] = {}
         for evaluation in self.evaluations:
@@ -127,7 +127,7 @@ class RunFolder:
         """The sampled episodes of a step; a line cut short at the end is left out.
 
         Raises:
-            ConfigurationError: no sample was kept of that step (lists those that were), or the file is damaged.
+            ConfigurationError: the step has no sample (lists the steps that have one), or the file is damaged.
         """
         files = rollout_files(self.path)
         if step not in files:
@@ -151,7 +151,7 @@ class _Line:
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ConfigurationError(
-            "run", str(folder), "is not a folder", "Give a run's folder: outputs/<experiment>/<run>"
+            "run", str(folder), "is not a folder", "Name a run's folder: outputs/<experiment>/<run>"
         )
     if any((folder / name).exists() for name in _MARKERS):
         return
@@ -175,7 +175,7 @@ def _read_config(file: Path) -> Mapping[str, Any]:
 
 
 def _read_info(file: Path, notes: list[str]) -> Mapping[str, Any]:
-    """A killed run can leave half of run.json: nothing that is counted depends on it, so it is noted and left out."""
+    """A killed run can leave half of run.json: no result depends on it, so it is noted and left out."""
     if not file.exists():
         return {}
     try:

@@ -22,11 +22,11 @@ from actfocus_verl.reproduction.runner import TRAINING, Options, finished_summar
 from actfocus_verl.reproduction.submission import submit
 
 _FILE_WIDTH = 140
-"""Columns of a table that goes to a file."""
+"""Width of a table that is redirected to a file."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 0 when all is well, 1 when a run failed, 2 for a mistake, 130 after Ctrl-C or SIGTERM."""
+    """Return the exit status: 0 for success, 1 when a run failed, 2 for a mistake, 130 after Ctrl-C or SIGTERM."""
     given = _parser().parse_args(arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
+        console.print("interrupted; run the same command again to resume")
         return EXIT_INTERRUPTED
 
 
@@ -46,10 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="plan|show|run|status|table|report")
     for name, action, text in (
         ("plan", _plan, "list cells, steps and estimated cost"),
-        ("show", _show, "print the settings of each cell, one a line"),
-        ("run", _run, "run what is missing; the same command again goes on from there"),
-        ("status", _status, "say what is done, running and missing"),
-        ("table", _table, "print final success and differences, a row a section, in Markdown"),
+        ("show", _show, "print the settings of each cell, one per line"),
+        ("run", _run, "run what is missing; repeat the command to resume"),
+        ("status", _status, "show what is done, running and missing"),
+        ("table", _table, "print final success and differences, one row per section, in Markdown"),
         ("report", _report, "write tables and figures from the committed summaries"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -60,25 +60,31 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("matrices", type=Path, nargs="+", metavar="matrix", help="files of recipes/matrices")
         else:
             command.add_argument("matrix", type=Path, help="a file of recipes/matrices")
-            command.add_argument("--only", action="append", default=[], metavar="PATTERN", help="of <cell>/seed<k>")
+            command.add_argument(
+                "--only",
+                action="append",
+                default=[],
+                metavar="PATTERN",
+                help="run only these: pattern for <cell>/seed<k>",
+            )
         if name == "report":
             command.add_argument("--out", type=Path, help="default: <results>/<matrix>/report")
-            command.add_argument("--html", action="store_true", help="write report.html, one page without links, too")
+            command.add_argument("--html", action="store_true", help="also write report.html, one self-contained page")
         if name == "show":
-            command.add_argument("--config", action="store_true", help="print the whole configuration, too")
+            command.add_argument("--config", action="store_true", help="also print the whole configuration")
         if name == "run":
             _add_run_options(command)
     return parser
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--minutes", type=float, help="start no run that is expected to end later than that")
+    command.add_argument("--minutes", type=float, help="start no run that is expected to end after this many minutes")
     command.add_argument("--mix-versions", action="store_true", help="allow runs of other code or settings in a cell")
     command.add_argument(
-        "--training", default=shlex.join(TRAINING), help="the command a run's settings are appended to"
+        "--training", default=shlex.join(TRAINING), help="training command, to which a run's settings are appended"
     )
     command.add_argument(
-        "--submit", type=Path, metavar="TEMPLATE", help="give the runs to a cluster: recipes/templates"
+        "--submit", type=Path, metavar="TEMPLATE", help="submit the runs to a cluster: recipes/templates"
     )
     command.add_argument("--dry-run", action="store_true", help="with --submit: only write the scripts")
 
@@ -91,7 +97,7 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
     workspace = _workspace(given.matrix, given)
     matrix, summaries = workspace.matrix, finished_summaries(workspace)
     runs = matrix.runs(given.only)
-    table = Table("experiment", "runs", "done", "steps", "episodes a step", "evaluations", "min a run", "from")
+    table = Table("experiment", "runs", "done", "steps", "episodes per step", "evaluations", "min per run", "from")
     left: list[cost.Estimate | None] = []
     for experiment in dict.fromkeys(run.experiment for run in runs):
         composition = compose_experiment(experiment)
@@ -111,19 +117,19 @@ def _plan(given: argparse.Namespace, console: Console) -> int:
         )
     console.print(table)
     seconds = cost.total(left)
-    console.print(f"{len(left)} of {len(runs)} runs are left: {_hours(seconds)} one after the other")
+    console.print(f"{len(left)} of {len(runs)} runs are left; time in sequence: {_hours(seconds)}")
     return 0
 
 
 def _done(workspace: Workspace, runs: Sequence[Run], digest: str) -> str:
-    """How many are, and how many of them with other settings than the experiment has now."""
+    """The number of finished runs, and how many of them have other settings than the experiment now."""
     summaries = [summary for run in runs if (summary := read_json(workspace.places(run).summary))]
     other = sum(summary["settings_digest"] != digest for summary in summaries)
-    return f"{len(summaries)} ({other} of other settings)" if other else str(len(summaries))
+    return f"{len(summaries)} ({other} with other settings)" if other else str(len(summaries))
 
 
 def _hours(seconds: float | None) -> str:
-    return "of unknown cost" if seconds is None else f"about {seconds / 3600:.1f} hours"
+    return "unknown" if seconds is None else f"about {seconds / 3600:.1f} hours"
 
 
 def _show(given: argparse.Namespace, console: Console) -> int:
@@ -147,7 +153,7 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     options_here = Options(training, minutes=given.minutes, mix_versions=given.mix_versions)
     outcome = run_missing(workspace, runs, options_here, console.print)
     console.print(
-        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.left)} left to others or to later"
+        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.left)} left to others or for later"
     )
     return 1 if outcome.failed else 0
 
@@ -190,8 +196,8 @@ def _report(given: argparse.Namespace, console: Console) -> int:
     from actfocus_verl.reproduction.report import write_report  # matplotlib, which the other commands do without
 
     if given.out and len(given.matrices) > 1:
-        problem = "is one folder for several reports"
-        raise ConfigurationError("--out", str(given.out), problem, "Leave it out, or name one matrix")
+        problem = "is a single folder, but several matrices are given"
+        raise ConfigurationError("--out", str(given.out), problem, "Remove it, or name one matrix")
     for matrix in given.matrices:
         workspace = _workspace(matrix, given)
         out = given.out or workspace.results / workspace.matrix.name / "report"

@@ -1,4 +1,4 @@
-"""What an experiment's configuration says before it runs: its size, and a digest of all of it."""
+"""An experiment's configuration before it runs: its size, and a digest of all of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Composition:
 
     @property
     def digest(self) -> str:
-        """Of the whole configuration: equal for all seeds of a cell, another one when any setting is another one."""
+        """Digest of the whole configuration: equal for all seeds of a cell, different when any setting differs."""
         content = json_text(self.config, sort_keys=True, default=str)
         return blake2b(content.encode(), digest_size=12).hexdigest()
 
@@ -46,12 +46,12 @@ class Composition:
 
     @property
     def episodes_a_step(self) -> int:
-        """Played, before a filter drops any."""
+        """Episodes played per step, before a filter drops any."""
         return int(self.config["data"]["train_batch_size"] * self.config["actor_rollout_ref"]["rollout"]["n"])
 
     @property
     def evaluations(self) -> int:
-        """Before training if at all, every `test_freq` steps, and after the last one."""
+        """Number of evaluations: before training if configured, every `test_freq` steps, and after the last one."""
         trainer, steps = self.config["trainer"], self.steps
         frequency = trainer["test_freq"]
         first = 1 if trainer["val_before_train"] else 0
@@ -59,17 +59,17 @@ class Composition:
 
     @property
     def evaluation_episodes(self) -> int:
-        """Of one evaluation."""
+        """Episodes of one evaluation."""
         rollout = self.config["actor_rollout_ref"]["rollout"]
         return int(self.config["env"]["evaluation_size"] * rollout["val_kwargs"]["n"])
 
 
 @cache
 def compose_experiment(experiment: Experiment) -> Composition:
-    """Compose as `python -m actfocus_verl.train` would of the cell's settings.
+    """Compose the cell's settings as `python -m actfocus_verl.train` would.
 
     Raises:
-        ConfigurationError: Hydra refuses the experiment's file or its overrides.
+        ConfigurationError: Hydra rejects the experiment's file or its overrides.
     """
     os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
     try:

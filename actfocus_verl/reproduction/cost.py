@@ -1,4 +1,4 @@
-"""What a run will take: from finished runs of its cell, else of its world, else from the matrix's guess."""
+"""A run's estimated time: from finished runs of its cell, else of its world, else from the matrix's guess."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actfocus_verl.reproduction.summary import Summary
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a run, and what they rest on."""
+    """Estimated seconds of a run, and their source."""
 
     seconds: float
     basis: str
@@ -23,10 +23,10 @@ class Estimate:
 def estimate(
     experiment: Experiment, composition: Composition, finished: Sequence[Summary], guess: CostGuess
 ) -> Estimate | None:
-    """Estimate a run's seconds from start to end; None where nothing is known of its world.
+    """Estimate a run's seconds from start to end; None if nothing is known about its world.
 
     The mean of the cell's finished runs; else that of the runs of the same world, algorithm and platform, in proportion
-    to the episodes played; else the matrix's guess. Runs that were broken off count in none: they lost work.
+    to the episodes played; else the matrix's guess. Interrupted runs are ignored: they repeated work.
     """
     whole = [each for each in finished if each["cost"]["starts"] == 1 and each["cost"]["starts_without_end"] == 0]
     own = [each["cost"]["seconds"] for each in whole if each["experiment"] == experiment.name]
@@ -46,7 +46,7 @@ def estimate(
 
 
 def total(estimates: Iterable[Estimate | None]) -> float | None:
-    """Seconds of all; None where one is unknown."""
+    """Total seconds; None if one is unknown."""
     known = list(estimates)
     seconds = [each.seconds for each in known if each is not None]
     return sum(seconds) if len(seconds) == len(known) else None
@@ -62,7 +62,7 @@ def _kind_of(composition: Composition) -> tuple[Any, ...]:
 
 
 def _episodes(summary: Summary) -> float:
-    """Played: in training, and in all evaluations."""
+    """Episodes played, in training and in all evaluations."""
     settings = summary["settings"]
     a_step = settings["data.train_batch_size"] * settings["actor_rollout_ref.rollout.n"]
     return float(len(summary["metrics"]["step"]) * a_step + sum(each["episodes"] for each in summary["evaluations"]))

@@ -1,16 +1,16 @@
-"""Where a run's files are, whose they are, and how far the run is.
+"""A run's files, its lock, and its state.
 
 ==============================================  ====================================================================
-``results/<matrix>/<experiment>/seed<k>.json``  the summary of a finished run, which is committed; there is none else
+``results/<matrix>/<experiment>/seed<k>.json``  the summary of a finished run, which is committed
 ``outputs/<matrix>/<experiment>/seed<k>/``      the run's folder, as ``actfocus_verl.train`` writes it
 ``.../seed<k>.lock``                            held by the runner and by the training it started
 ``.../seed<k>.start.json``                      the last start: code, settings, which runner, how the command ended
 ``.../seed<k>.log``                             what the training printed
 ==============================================  ====================================================================
 
-The lock is a `flock` on a descriptor that the training inherits, so it lasts as long as any of the two lives: a runner
-that was killed leaves a run that is still locked while its training goes on, and free as soon as that has ended. The
-training claims its folder for itself as well (launch/claim.py), which also keeps out one that is started by hand.
+The lock is a `flock` on a descriptor that the training inherits, so it is held while either process lives: after a
+runner is killed, the run stays locked until its training has ended. The training also claims its folder itself
+(launch/claim.py), which keeps out a training that is started by hand.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from actfocus_verl.run_files import RUN_FILE
 
 
 class State(Enum):
-    """How far a run is."""
+    """A run's state."""
 
     DONE = "done"
     """Its summary is written."""
     RUNNING = "running"
     """A training, or the runner about to start it, holds its lock."""
     FINISHED = "finished"
-    """The training ended as it should, and the summary is still to be written."""
+    """The training finished, but its summary is not yet written."""
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """It was started and broken off; it resumes from its last checkpoint."""
+    """It was started and interrupted; it resumes from its last checkpoint."""
     SUBMITTED = "submitted"
-    """Handed to a cluster that has not started it yet."""
+    """Submitted to a cluster that has not started it yet."""
     MISSING = "missing"
 
 
@@ -69,7 +69,7 @@ class Places:
 
     @property
     def job(self) -> Path:
-        """The script a cluster was given."""
+        """The script submitted to a cluster."""
         return self.folder.with_suffix(".sh")
 
     @property
@@ -91,7 +91,7 @@ class Workspace:
     outputs: Path
 
     def places(self, run: Run) -> Places:
-        """Absolute, because the training may be started elsewhere."""
+        """The run's files, as absolute paths: the training may start in another folder."""
         within = Path(self.matrix.name) / run.experiment.name
         return Places(
             summary=(self.results / within / f"seed{run.seed}.json").absolute(),
@@ -99,7 +99,7 @@ class Workspace:
         )
 
     def state(self, run: Run) -> State:
-        """How far a run is now."""
+        """A run's current state."""
         places = self.places(run)
         if places.summary.exists():
             return State.DONE
@@ -125,12 +125,12 @@ class RunLock:
 
     @property
     def descriptor(self) -> int:
-        """To be inherited by the training."""
+        """The descriptor that the training inherits."""
         assert self._descriptor is not None
         return self._descriptor
 
     def acquire(self) -> bool:
-        """Try once; False when somebody else holds it."""
+        """Try once; False when another process holds it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -142,7 +142,7 @@ class RunLock:
         return True
 
     def release(self) -> None:
-        """Let go of this process's share: closing leaves it with a training that still lives, unlocking would not."""
+        """Release this process's share: closing leaves the lock with a living training, unlocking would not."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -155,7 +155,7 @@ class RunLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody works on the run."""
+    """Whether another process holds the run's lock."""
     if not path.exists():
         return False
     with RunLock(path) as lock:
@@ -163,7 +163,7 @@ def is_locked(path: Path) -> bool:
 
 
 def is_orphan(start: Mapping[str, Any]) -> bool:
-    """Whether the runner that made this start was one of this machine and is dead."""
+    """Whether the runner of this start was on this machine and is dead."""
     try:
         return ProcessIdentity.from_json(start["runner"]).is_running() is False
     except (KeyError, TypeError):  # no start, or that of an earlier version, which named it in another way
@@ -174,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty where there is no file.
 
     Raises:
-        ConfigurationError: the file is damaged, which none of ours can be: they are replaced in one go.
+        ConfigurationError: the file is damaged; ours cannot be, since they are replaced atomically.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -183,5 +183,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigurationError("file", str(path), f"is damaged ({error})", "Delete it") from error
     if not isinstance(content, dict):
-        raise ConfigurationError("file", str(path), "holds no JSON object", "Delete it")
+        raise ConfigurationError("file", str(path), "is not a JSON object", "Delete it")
     return content

@@ -17,14 +17,14 @@ from actfocus_verl.preflight.overrides import known_names
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _CELL = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*", re.ASCII)
-"""Of a cell: part of a path, and of an override, where no other character needs quoting."""
+"""Names of cells: part of a path and of an override, so no character may need quoting."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One cell: `name` is that of its results, `label` what tables call it.
+    """One cell: `name` names its results, `label` is its name in tables.
 
-    overrides: of the configuration, `key=value`. paper: cells of report/paper.json that stand beside it. file: the file
+    overrides: of the configuration, `key=value`. paper: cells of report/paper.json shown beside it. file: the file
     of configs/experiment that it starts from; None: the one with the cell's name.
     """
 
@@ -36,7 +36,7 @@ class Experiment:
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """What `python -m actfocus_verl.train` is given for it. A cell that is no file of its own names its runs."""
+        """Its arguments for `python -m actfocus_verl.train`. A cell without its own file names its runs."""
         if self.file in (None, self.name):
             return (f"experiment={self.name}", *self.overrides)
         run = f"run.name={self.name.rpartition('/')[2]}-seed${{run.seed}}"
@@ -56,7 +56,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells whose runs are paired by seed: the difference is `arm` minus `base`. question: what it answers."""
+    """Two cells whose runs are paired by seed: the difference is `arm` minus `base`. question: the one it answers."""
 
     arm: str
     base: str
@@ -65,9 +65,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Cells that differ in one number. arms: name of a curve -> its cells, each with the number as `key` says it.
+    """Cells that differ in one number. arms: name of a curve -> its cells, each with its value of `key`.
 
-    choose_best: compare the arms each at its best cell as well.
+    choose_best: also compare the arms at their best cells.
     """
 
     title: str
@@ -78,9 +78,9 @@ class Sweep:
 
 @dataclass(frozen=True)
 class CostGuess:
-    """Seconds, for cells of which no run is finished: of a start, an episode played and trained on, a board evaluated.
+    """Seconds per start, per episode played and trained on, and per board evaluated, for cells without finished runs.
 
-    `episode` and `board` are by world; a world that is not there cannot be guessed.
+    `episode` and `board` are by world; there is no estimate for a missing world.
     """
 
     start: float = math.nan
@@ -110,9 +110,9 @@ class Matrix:
         return {each.name: each for section in self.sections.values() for each in section}
 
     def runs(self, patterns: Sequence[str] = ()) -> list[Run]:
-        """All runs, first seeds first, so that a matrix broken off has seen every cell.
+        """All runs, ordered by seed, so that an interrupted matrix has covered every cell.
 
-        patterns: of `<experiment>/seed<k>`, with `*` as in a shell; a run that matches any is taken. None: all.
+        patterns: for `<experiment>/seed<k>`, with `*` as in a shell; a run must match one of them. Empty: all.
 
         Raises:
             ConfigurationError: a pattern that matches no run.
@@ -137,7 +137,7 @@ def read_matrix(path: Path) -> Matrix:
     """Read and check a matrix.
 
     Raises:
-        ConfigurationError: the file cannot be read, has another form, or names an experiment that there is not.
+        ConfigurationError: the file cannot be read, is malformed, or names a missing experiment.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -197,9 +197,9 @@ def _check(matrix: Matrix) -> None:
     if not _NAME.fullmatch(str(matrix.name)):
         raise ConfigurationError("name", matrix.name, "is not a valid folder name", "Use letters, digits, _, . and -")
     if not matrix.seeds or any(not isinstance(seed, int) or seed < 0 for seed in matrix.seeds):
-        raise ConfigurationError("seeds", list(matrix.seeds), "must be whole numbers of at least 0", "Write [0, 1, 2]")
+        raise ConfigurationError("seeds", list(matrix.seeds), "must be a list of integers >= 0", "Write [0, 1, 2]")
     if len(set(matrix.seeds)) < len(matrix.seeds):
-        raise ConfigurationError("seeds", list(matrix.seeds), "names a seed twice", "Name each once")
+        raise ConfigurationError("seeds", list(matrix.seeds), "has a duplicate seed", "List each seed once")
     listed = [each.name for section in matrix.sections.values() for each in section]
     for name in listed:
         if listed.count(name) > 1:
@@ -216,14 +216,16 @@ def _check(matrix: Matrix) -> None:
     swept = [name for sweep in matrix.sweeps for cells in sweep.arms.values() for name in cells]
     for name in [*compared, *swept]:
         if name not in matrix.experiments:
-            raise ConfigurationError("comparisons", name, "is not in the matrix's sections", "Add it, or take it out")
+            raise ConfigurationError(
+                "comparisons", name, "is not in the matrix's sections", "Add it, or remove the comparison"
+            )
 
 
 _T = TypeVar("_T")
 
 
 def _build(kind: type[_T], where: str, values: Mapping[str, Any]) -> _T:
-    """Make a dataclass of a mapping; an unknown or a missing key is a mistake in the file."""
+    """Make a dataclass from a mapping. Raises ConfigurationError for an unknown or missing key."""
     _check_keys(where, values, [each.name for each in fields(kind)])  # type: ignore[arg-type]
     try:
         return kind(**values)
@@ -239,11 +241,11 @@ def _check_keys(where: str, values: Mapping[str, Any], known: Sequence[str]) -> 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigurationError(key, value, "is no mapping", "See recipes/matrices/pilot.yaml for the form")
+        raise ConfigurationError(key, value, "must be a mapping", "See recipes/matrices/pilot.yaml for the form")
     return dict(value)
 
 
 def _strings(key: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ConfigurationError(key, value, "is no list of words", "Write for example [credit.alpha=0.3]")
+        raise ConfigurationError(key, value, "must be a list of words", "Write for example [credit.alpha=0.3]")
     return value

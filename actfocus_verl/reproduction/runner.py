@@ -1,8 +1,8 @@
-"""Runs what is missing of a matrix, one run at a time, and can be killed at any moment.
+"""Runs the missing runs of a matrix, one at a time, and can be killed at any moment.
 
-A run is done when its summary exists, and a summary appears in one go. Until then everything it needs is in its folder:
-the next runner waits for a training that outlived its runner, resumes one that was broken off, and writes the summary
-of one that has finished. Runs of several runners are kept apart by a lock each.
+A run is done when its summary exists, and a summary appears atomically. Until then everything it needs is in its
+folder: the next runner waits for a training that outlived its runner, resumes an interrupted one, and writes the
+summary of a finished one. A lock per run keeps several runners apart.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ TRAINING = (sys.executable, "-m", "actfocus_verl.train")
 EVALUATION = (sys.executable, "-m", "actfocus_verl.evaluate")
 _POLL_SECONDS = 0.2
 _STOPPING_SECONDS = 5.0
-"""How long a training that the terminal may have told to end is waited for before it is told again."""
+"""Seconds to wait for a training that the terminal may have interrupted, before it is terminated."""
 
 Say = Callable[[str], None]
-"""Takes a line for the terminal."""
+"""Prints a line on the terminal."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class Options:
 
 @dataclass
 class Outcome:
-    """What a call did, by run."""
+    """The result of a call, by run."""
 
     done: list[Run]
     failed: dict[Run, str]
     left: list[Run]
-    """Not started: somebody else works on them, or there was no time."""
+    """Not started: another runner works on them, or there was no time."""
 
 
 def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say: Say) -> Outcome:
-    """Run what is not done of `runs`, in their order; a run that fails does not keep the others from running.
+    """Run the unfinished `runs`, in their order; a failed run does not stop the others.
 
     Raises:
         ConfigurationError: a cell holds runs of other code or other settings, and `mix_versions` is off; before the run
@@ -86,13 +86,13 @@ def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say
             places = workspace.places(run)
             with RunLock(places.lock) as lock:
                 if not lock.acquire():
-                    say(f"{run}: left to the runner that works on it")
+                    say(f"{run}: skipped, another runner works on it")
                     outcome.left.append(run)
                     continue
                 if places.summary.exists():
                     continue
                 if not _in_time(workspace, run, deadline):
-                    say(f"{run}: left, it would take longer than there is time")
+                    say(f"{run}: skipped, it would exceed the time limit")
                     outcome.left.append(run)
                     continue
                 say(f"[{position}/{len(runs)}] {run}")
@@ -106,7 +106,7 @@ def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say
 
 
 def _await_orphans(workspace: Workspace, runs: Sequence[Run], say: Say) -> None:
-    """Wait for trainings whose runner was killed: a second one beside them would slow both down."""
+    """Wait for trainings whose runner was killed: a second training would slow both down."""
     for run in runs:
         places = workspace.places(run)
         if is_locked(places.lock) and is_orphan(read_json(places.start)):
@@ -130,7 +130,7 @@ def finished_summaries(workspace: Workspace) -> list[Summary]:
 
 
 def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options: Options, say: Say) -> str | None:
-    """Bring a run whose lock is held to its end; return what went wrong, or None."""
+    """Finish a run whose lock is held; return the problem, or None."""
     earlier = _earlier_start(places)
     if read_json(places.folder / RUN_FILE).get("exit_reason") == "finished":
         # Its runner was killed between the end of the training and the summary: what it ran with is what counts.
@@ -165,7 +165,7 @@ def _success(summary: Summary) -> str:
 
 
 def _earlier_start(places: Places) -> dict[str, Any]:
-    """What the last runner wrote down of this run; empty where it was never started."""
+    """The last runner's record of this run; empty if it was never started."""
     earlier = read_json(places.start)
     if not earlier and (places.folder / RUN_FILE).exists():
         problem = "holds a run that was not started by this script, so its code and settings are unknown"
@@ -174,7 +174,7 @@ def _earlier_start(places: Places) -> dict[str, Any]:
 
 
 def _new_start(run: Run, places: Places, earlier: dict[str, Any], options: Options) -> dict[str, Any]:
-    """What is about to run. A training with a checkpoint goes on from it, so what made that must be the same."""
+    """The record of this start. A training resumes from its checkpoint, so code and settings must be the same."""
     start: dict[str, Any] = {
         "experiment": run.experiment.name,
         "seed": run.seed,
@@ -206,12 +206,12 @@ def _require_alike(start: dict[str, Any], other: dict[str, Any], name: str, opti
             "run",
             f"{start['experiment']}/seed{start['seed']}",
             f"{name} was run with other code or settings: {unlike}",
-            "Check out what that was run with, or delete its summary and folder, or say --mix-versions",
+            "Check out the code it was run with, or delete its summary and folder, or add --mix-versions",
         )
 
 
 def _train(run: Run, places: Places, lock: RunLock, options: Options) -> int:
-    """Start the training, which resumes by itself, and wait for its end; its exit status."""
+    """Start the training, which resumes by itself, and wait for its end; returns its exit status."""
     command = [
         *options.training,
         *run.experiment.settings,
@@ -260,7 +260,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, and Ctrl-C is heard in the background of a shell, too."""
+    """SIGTERM ends the block like Ctrl-C, and Ctrl-C also works in the background of a shell."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

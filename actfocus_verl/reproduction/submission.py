@@ -1,7 +1,7 @@
-"""Hands runs to a cluster: a template is filled in for each, and the command it names takes the script.
+"""Submits runs to a cluster: a template is filled in for each, and the command it names takes the script.
 
-The job is this very script with `--only <run>`, so locks, resuming and summaries are what they are on one machine, as
-long as the cluster's nodes see the same folders through a file system with `flock`.
+The job is this same script with `--only <run>`, so locks, resuming and summaries work as on one machine, if the
+cluster's nodes share the folders through a file system with `flock`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SUBMIT = "#submit: "
 
 
 class _Template(string.Template):
-    """`@{name}`, so that the shell's own $ stays what it is."""
+    """`@{name}`, so that the shell's own $ is left alone."""
 
     delimiter = "@"
     pattern = r"@(?:(?P<escaped>@)|\{(?P<braced>\w+)\}|(?P<named>(?!))|(?P<invalid>\{))"  # type: ignore[assignment]  # the class makes a Pattern of it
@@ -35,7 +35,7 @@ def render(template: str, values: Mapping[str, str | list[str]]) -> tuple[str, l
     values: by name, a word or the words of a command; they are quoted for the shell.
 
     Raises:
-        ConfigurationError: the template has no such line, or asks for something there is not.
+        ConfigurationError: the template has no such line, or an unknown field.
     """
     try:
         words = {name: [value] if isinstance(value, str) else value for name, value in values.items()}
@@ -59,7 +59,7 @@ def submit(
     options: Sequence[str] = (),
     dry_run: bool = False,
 ) -> list[Run]:
-    """Submit what is neither done, nor running, nor submitted; return those runs.
+    """Submit the runs that are not done, running or submitted; return them.
 
     Args:
         options: further words of the command on the node, such as --mix-versions.

@@ -1,4 +1,4 @@
-"""The small JSON that is kept of a finished run: all that tables and figures need, and no weights."""
+"""The small JSON kept of a finished run: all that tables and figures need, and no weights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _SETTINGS: Final = (
     "trainer.nnodes",
     "trainer.n_gpus_per_node",
 )
-"""Sections and keys of config.yaml that are kept, no path among them; config.yaml itself stays in the run's folder."""
+"""Sections and keys of config.yaml that are kept, without paths; config.yaml itself stays in the run's folder."""
 
 METRICS: Final = (
     "actor/perf/cpu_memory_used_gb",
@@ -69,10 +69,10 @@ METRICS: Final = (
     "timing_s/step",
     "timing_s/update_actor",
 )
-"""Metrics by step that are kept: those that a report reads. All of them are in the run's folder, in metrics.jsonl."""
+"""Metrics by step that are kept: those that a report reads. The run folder's metrics.jsonl has all of them."""
 
 _DIGITS: Final = 6
-"""Significant digits kept of a metric."""
+"""Significant digits of a kept metric."""
 
 Summary = dict[str, Any]
 
@@ -88,7 +88,7 @@ def summarise(matrix: str, run: Run, places: Places, start: Mapping[str, Any], s
         source_after: digest of the source now, after the run.
 
     Raises:
-        ConfigurationError: the folder is not that of a finished run, or lacks a step.
+        ConfigurationError: the folder is not of a finished run, or lacks a step.
     """
     folder = places.folder
     record = RunFolder.open(folder)
@@ -131,9 +131,9 @@ def _final_evaluation(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_text(summary: Summary) -> str:
-    """A summary as JSON, one key a line: a mapping in it has a line for each key, a list one for each mapping.
+    """A summary as JSON, one key per line: a mapping in it has a line for each key, a list one for each mapping.
 
-    Raises ValueError for a number that is not finite, which JSON has not.
+    Raises ValueError for a non-finite number, which JSON does not have.
     """
     lines = [f"  {_json(key)}: {_lines(value)}" for key, value in summary.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
@@ -152,7 +152,7 @@ def _json(value: Any) -> str:
 
 
 def _is_scheduled(evaluation: Evaluation, config: Mapping[str, Any]) -> bool:
-    """Whether an undisturbed run makes it too: a resumed one also evaluates where it takes up."""
+    """Whether an uninterrupted run makes it too: a resumed one also evaluates where it resumes."""
     frequency = _get(config, "trainer.test_freq") or -1
     last = evaluation.step == _get(config, "trainer.total_training_steps")
     return last or (evaluation.step % frequency == 0 if frequency > 0 else evaluation.step == 0)
@@ -176,7 +176,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _cost(record: RunFolder) -> dict[str, Any]:
-    """Seconds from start to end, over the starts whose end is known; a start that was killed has none."""
+    """Seconds from start to end, summed over the starts with a known end; a killed start has none."""
     starts = record.info.get("starts", [])
     ended = [each for each in starts if each.get("ended")]
     seconds = [(_time(each["ended"]) - _time(each["started"])).total_seconds() for each in ended]
@@ -194,7 +194,7 @@ def _time(text: str) -> datetime:
 
 
 def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Name of the model; of a tiny policy also its size, and how it played before training."""
+    """Name of the model; of a tiny policy also its size and its play statistics before training."""
     path = _get(config, "model.path")
     if path is None:
         return {}

@@ -1,4 +1,4 @@
-"""Which code a run is of: runs of different code do not belong in one cell."""
+"""The code version of a run: runs of different code do not belong in one cell."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from actfocus_verl.launch.record import installed_versions, source_commit
 
 PACKAGE = Path(actfocus_verl.__file__).parent
 _NOT_OF_A_RUN = ("reporting", "reproduction", "evaluation", "evaluate.py")
-"""A training run imports none of these: import contracts and tests see to it."""
+"""A training run imports none of these, as import contracts and tests check."""
 
 
 @dataclass(frozen=True)
 class CodeVersion:
     """source: digest of the files a training run can import, whether committed or not. commit: for people.
 
-    A commit alone would not do: two dirty states have one name, and a commit that adds a result is another one although
-    it changes no run.
+    A commit alone would not do: two dirty states have one name, and a commit that only adds a result changes no run.
     """
 
     source: str
@@ -33,7 +32,7 @@ class CodeVersion:
 
 
 def current_version() -> CodeVersion:
-    """The version of what is on the disk now: the process that asks may have loaded an older one."""
+    """The version of the files on disk: the calling process may have loaded older ones."""
     return CodeVersion(source_digest(PACKAGE), source_commit(), installed_versions())
 
 
@@ -50,7 +49,7 @@ def source_digest(package: Path) -> str:
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Say in what two versions (`CodeVersion.to_json`) differ as far as a run is concerned; None: they are the same."""
+    """The differences between two versions (`CodeVersion.to_json`) that concern a run; None without any."""
     if one.get("source") != other.get("source"):
         return f"the package's source ({_short(one)} and {_short(other)})"
     ours, theirs = dict(one.get("packages", {})), dict(other.get("packages", {}))

@@ -240,12 +240,12 @@ class TestRegistered:
                 "trainer.v1.trainer_mode='sync': verl's own trainer does not pass on the columns that "
                 "algorithm.adv_estimator=gigpo reads. Set trainer.v1.trainer_mode=actfocus_sync",
             ),
-            ({f"{ACTOR}.policy_loss.foo": 1}, f"{ACTOR}.policy_loss.foo=1: verl has no such key. Remove"),
-            ({f"{ACTOR}.foo": 1}, f"{ACTOR}.foo=1: verl has no such key. Remove {ACTOR}.foo"),
-            ({f"{ROLLOUT}.agents": 1}, f"{ROLLOUT}.agents=1: verl has no such key."),
+            ({f"{ACTOR}.policy_loss.foo": 1}, f"{ACTOR}.policy_loss.foo=1: is not a key of verl. Remove"),
+            ({f"{ACTOR}.foo": 1}, f"{ACTOR}.foo=1: is not a key of verl. Remove {ACTOR}.foo"),
+            ({f"{ROLLOUT}.agents": 1}, f"{ROLLOUT}.agents=1: is not a key of verl."),
             (
                 {f"{ACTOR}.loss_agg_mode": "mean"},
-                f"{ACTOR}='...': verl refuses it: Invalid loss_agg_mode: mean. Correct",
+                f"{ACTOR}='...': verl rejects it: Invalid loss_agg_mode: mean. Correct",
             ),
         ],
     )
@@ -259,7 +259,7 @@ class TestRegistered:
             "actor_rollout_ref.ref.log_prob_micro_batch_size": 1,
         }
         message = refused(**values, **{"actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": 1})
-        assert "verl refuses it: [actor_rollout_ref.ref] You have set both" in message
+        assert "verl rejects it: [actor_rollout_ref.ref] You have set both" in message
 
     def test_it_prints_nothing(
         self, model_folder: ModelFolder, default_config: DictConfig, capsys: pytest.CaptureFixture[str]

@@ -56,7 +56,7 @@ def test_the_names_are_verls() -> None:
 
 def test_an_unknown_one(config: DictConfig) -> None:
     assert failure(config, "tensorboard", "wandbb") == (
-        "trainer.logger='wandbb': verl knows no such logger. Choose of: clearml, console, file, mlflow, rl_insight, "
+        "trainer.logger='wandbb': is not a known logger. Choose one of: clearml, console, file, mlflow, rl_insight, "
         "swanlab, tensorboard, trackio, vemlp_wandb, wandb"
     )
 

@@ -44,10 +44,12 @@ def test_enough_gpus_pass(gpu_config: DictConfig) -> None:
 
 def test_too_few_gpus(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
     assert failure(gpu_config) == (
-        "trainer.n_gpus_per_node=4: this machine shows 2 NVIDIA GPUs. Set trainer.n_gpus_per_node=2"
+        "trainer.n_gpus_per_node=4: this machine has 2 visible NVIDIA GPUs. Set trainer.n_gpus_per_node=2"
     )
     machine.setattr("torch.cuda.device_count", lambda: 0)
-    assert failure(gpu_config).endswith("this machine shows 0 NVIDIA GPUs. Use platform=cpu, or a machine with GPUs")
+    assert failure(gpu_config).endswith(
+        "this machine has 0 visible NVIDIA GPUs. Use platform=cpu, or a machine with GPUs"
+    )
 
 
 ADDRESS = "ray_kwargs.ray_init.address"
@@ -63,9 +65,9 @@ def test_a_clusters_gpus_are_elsewhere(gpu_config: DictConfig, machine: pytest.M
 
 def test_a_ray_of_its_own_has_this_machines(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:
     machine.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # which a named address wins over, as in ray.init
-    assert "this machine shows 2 NVIDIA GPUs" in failure(changed(gpu_config, **{ADDRESS: "local"}))
+    assert "this machine has 2 visible NVIDIA GPUs" in failure(changed(gpu_config, **{ADDRESS: "local"}))
     machine.setenv("RAY_ADDRESS", "")
-    assert "this machine shows 2 NVIDIA GPUs" in failure(gpu_config)
+    assert "this machine has 2 visible NVIDIA GPUs" in failure(gpu_config)
 
 
 def test_missing_attention_kernels(gpu_config: DictConfig, machine: pytest.MonkeyPatch) -> None:

@@ -64,14 +64,14 @@ class TestPath:
     @pytest.mark.parametrize(
         ("removed", "message"),
         [
-            ("config.json", "the folder holds no config.json (config.json). Use a complete Hugging Face folder"),
+            ("config.json", "the folder has no config.json (config.json). Use a complete Hugging Face folder"),
             (
                 "model.safetensors",
-                "the folder holds no weights (*.safetensors, *.bin). Use a complete Hugging Face folder",
+                "the folder has no weights (*.safetensors, *.bin). Use a complete Hugging Face folder",
             ),
             (
                 "tokenizer*",
-                "the folder holds no tokenizer (tokenizer.json, tokenizer_config.json, vocab.json, tokenizer.mod",
+                "the folder has no tokenizer (tokenizer.json, tokenizer_config.json, vocab.json, tokenizer.mod",
             ),
         ],
     )
@@ -104,7 +104,7 @@ class TestPath:
     @pytest.mark.parametrize("architectures", [[], None, ["A", "B"]])
     def test_one_architecture(self, check: Check, model_folder: ModelFolder, architectures: Any) -> None:
         message = failure(check, model_folder(architectures=architectures))
-        assert f"config.json names the architectures {architectures or []}, and verl needs one. Add" in message
+        assert f"config.json lists the architectures {architectures or []}, and verl needs exactly one. Set" in message
 
 
 class TestTemplate:
@@ -126,7 +126,7 @@ class TestTemplate:
     ) -> None:
         with caplog.at_level(logging.WARNING):
             check(model_folder(template=GEMMA_TEMPLATE))
-        assert "(System role not supported). So the world's rules stand at the start of the first user" in caplog.text
+        assert "(System role not supported). So the world's rules go at the start of the first user" in caplog.text
 
     def test_its_options_count(self, check: Check, model_folder: ModelFolder) -> None:
         folder, options = model_folder(template=THINKING_TEMPLATE), "data.apply_chat_template_kwargs"
@@ -140,7 +140,7 @@ class TestTemplate:
             f"{options}.thinking=False: the chat template of {folder} reads no such name. "
             "Correct its name, or leave it out"
         )
-        assert failure(check, folder, **{options: 3}).startswith(f"{options}=3: must be names with values. Write +data")
+        assert failure(check, folder, **{options: 3}).startswith(f"{options}=3: must be a mapping. Write +data")
 
     def test_its_options_count_in_the_length_of_a_prompt(self, check: Check, model_folder: ModelFolder) -> None:
         folder = model_folder(template="{% if long is defined %}{{ 'go ' * 900 }}{% endif %}" + QWEN_TEMPLATE)
@@ -163,12 +163,12 @@ class TestRoom:
         assert 400 < tokens < 700
         assert f"and a reply up to 400 (env.max_turn_tokens), {tokens + 400} in all" in message
         assert "there is room for data.max_prompt_length=64 and data.max_response_length=1000." in message
-        assert message.endswith(f"Raise it to {tokens} at least")
+        assert message.endswith(f"Raise it to at least {tokens}")
 
     def test_a_reply_that_is_too_long(self, check: Check, model_folder: ModelFolder) -> None:
         message = failure(check, model_folder(), **{"data.max_response_length": 399})
         assert message.startswith("data.max_response_length=399: too short for one turn")
-        assert message.endswith("Raise it to 400 at least, or lower env.max_turn_tokens")
+        assert message.endswith("Raise it to at least 400, or lower env.max_turn_tokens")
 
     def test_the_exact_fit_passes(self, check: Check, model_folder: ModelFolder) -> None:
         folder = model_folder()
@@ -184,7 +184,7 @@ class TestRoom:
         )
         assert failure(check, folder, **{"actor_rollout_ref.rollout.max_model_len": 2000}) == (
             "actor_rollout_ref.rollout.max_model_len=2000: the model has 1024 positions (max_position_embeddings). "
-            "Lower it to 1024 at most"
+            "Lower it to at most 1024"
         )
 
 
@@ -200,4 +200,4 @@ class TestVocabulary:
 
     def test_fewer_rows_than_tokens_is_an_error(self, check: Check, model_folder: ModelFolder) -> None:
         message = failure(check, model_folder(vocab_size=100))
-        assert "tokens and its embedding 100 rows. Use the model's own tokenizer" in message
+        assert "tokens but its embedding only 100 rows. Use the model's own tokenizer" in message

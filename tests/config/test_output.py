@@ -94,7 +94,7 @@ class TestCheckpoint:
         message = failure(config)
         assert message == (
             f"trainer.default_local_dir={config.trainer.default_local_dir!r}: the checkpoint to resume from is "
-            f"corrupt: {file} is damaged ({file.stat().st_size} bytes, no complete torch file). Delete {folder} and "
+            f"corrupt: {file} is damaged ({file.stat().st_size} bytes, not a complete torch file). Delete {folder} and "
             f"write an earlier step into {folder.parent / 'latest_checkpointed_iteration.txt'} (saved: 10), or set "
             "trainer.resume_mode=disable to start over"
         )
@@ -118,7 +118,7 @@ class TestCheckpoint:
         folder = save(config, 10, world_size=2)
         assert failure(config) == (
             f"trainer.n_gpus_per_node=1: the checkpoint {folder} was saved by 2 processes, and this run has 1 (nodes "
-            "times GPUs). Use as many as it was saved by, or set trainer.resume_mode=disable"
+            "times GPUs). Use the same number, or set trainer.resume_mode=disable"
         )
 
     @pytest.mark.parametrize("content", ["", "ten", "-1", "1.5"])
@@ -126,14 +126,14 @@ class TestCheckpoint:
         folder = save(config, 10)
         (folder.parent / "latest_checkpointed_iteration.txt").write_text(content)
         message = failure(config)
-        assert f"latest_checkpointed_iteration.txt holds {content!r}, not the number of a step. Write a step" in message
+        assert f"latest_checkpointed_iteration.txt holds {content!r}, not a step number. Write a saved step" in message
         assert "(saved: 10), or set trainer.resume_mode=disable to start over" in message
 
     def test_a_tracker_that_names_nothing(self, config: DictConfig) -> None:
         """verl would say so on stdout and start from scratch."""
         folder = save(config, 10)
         (folder.parent / "latest_checkpointed_iteration.txt").write_text("20\n")
-        assert "latest_checkpointed_iteration.txt names step 20, and there is no global_step_20. " in failure(config)
+        assert "latest_checkpointed_iteration.txt names step 20, but global_step_20 does not exist. " in failure(config)
 
     def test_disable_looks_at_none(self, config: DictConfig) -> None:
         (save(config, 10) / "actor" / "model_world_size_1_rank_0.pt").write_bytes(b"")
@@ -188,8 +188,8 @@ class TestSeveralNodes:
         missing = min(set(range(4)) - set(here))
         assert message == (
             f"trainer.default_local_dir={folder.parent}: {12 - 3 * len(here)} of the 13 files of global_step_10 are "
-            f"not on this machine (the first: actor/model_world_size_4_rank_{missing}.pt). That is right where each "
-            "node keeps its own; otherwise loading it will fail, and trainer.resume_mode=disable starts over."
+            f"not on this machine (the first: actor/model_world_size_4_rank_{missing}.pt). That is fine if each "
+            "node keeps its own; otherwise loading will fail, and trainer.resume_mode=disable starts over."
         )
 
     def test_a_file_cut_short_is_a_warning(self, nodes: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
@@ -211,7 +211,7 @@ class TestSeveralNodes:
     def test_a_tracker_that_names_nothing(self, nodes: DictConfig) -> None:
         tracker = save(nodes, 10).parent / "latest_checkpointed_iteration.txt"
         tracker.write_text("20")
-        assert "names step 20, and there is no global_step_20. Write a step" in failure(nodes)
+        assert "names step 20, but global_step_20 does not exist. Write a saved step" in failure(nodes)
 
 
 class TestAnotherRun:

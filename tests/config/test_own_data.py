@@ -116,8 +116,12 @@ def test_other_methods_compose(own: DictConfig) -> None:
         ("data.train_files", None, "=None: env=none plays no world, so it needs a dataset. Set data.train_files to a"),
         ("data.val_files", [], "=[]: env=none plays no world, so it needs a dataset"),
         ("data.train_files", "absent.parquet", "='absent.parquet': there is no such file"),
-        ("data.train_files", "rows.csv", "='rows.csv': verl reads no such format. Use one of .parquet, .json, .jsonl"),
-        (LOOP, "actfocus", "='actfocus': plays worlds, and env=none has none. Use tool_agent or a loop of your own"),
+        (
+            "data.train_files",
+            "rows.csv",
+            "='rows.csv': is not a format that verl reads. Use one of .parquet, .json, .jsonl",
+        ),
+        (LOOP, "actfocus", "='actfocus': plays worlds, and env=none has none. Use tool_agent or your own loop"),
         (SPAN, "column", f"='column': {LOOP}=tool_agent gives no column token_roles. Set it to tool_call, answer"),
         (SPAN, "tools", "='tools': names no span"),
         (SPAN, ["<a>"], "=['<a>']: must be a pair of tags"),
@@ -126,7 +130,7 @@ def test_other_methods_compose(own: DictConfig) -> None:
         (
             "model.path",
             None,
-            "=None: the tiny policy is taught by playing a world, and env=none has none. Set model.pa",
+            "=None: the tiny policy is trained on a world, and env=none has none. Set model.pa",
         ),
     ],
 )
@@ -193,7 +197,7 @@ class TestRows:
         config = with_rows(light, f"rows{suffix}", without("prompt"))
         assert failure(config) == (
             f"data.prompt_key='prompt': data.train_files={config.data.train_files} has no such column. Set it to the "
-            "column of the conversation, of: data_source, reward_model"
+            "column with the conversation, one of: data_source, reward_model"
         )
 
     def test_the_prompt_under_another_name(self, light: DictConfig, suffix: str) -> None:
@@ -204,8 +208,8 @@ class TestRows:
     def test_a_prompt_that_is_no_conversation(self, light: DictConfig, suffix: str, prompt: Any) -> None:
         config = with_rows(light, f"rows{suffix}", [row(i) | {"prompt": prompt} for i in range(12)])
         assert failure(config) == (
-            f"data.prompt_key='prompt': data.train_files={config.data.train_files} holds a {type(prompt).__name__} "
-            'there, and verl reads a list of messages. Write it as [{"role": "user", "content": "..."}]'
+            f"data.prompt_key='prompt': data.train_files={config.data.train_files} has a {type(prompt).__name__} "
+            'there, not a list of messages. Write it as [{"role": "user", "content": "..."}]'
         )
 
     @pytest.mark.parametrize(
@@ -248,8 +252,8 @@ class TestRows:
             check_own_data(config)
             return
         assert failure(config) == (
-            f"data.train_files='{config.data.train_files}': the file has 11 rows, fewer than a step has prompts "
-            "(data.train_batch_size=12). Set data.train_batch_size to 11 at most"
+            f"data.train_files='{config.data.train_files}': the file has 11 rows, fewer than the prompts per step "
+            "(data.train_batch_size=12). Set data.train_batch_size to at most 11"
         )
 
 
@@ -283,7 +287,7 @@ def test_code_that_is_not_there(light: DictConfig, key: str) -> None:
         (
             "def compute_score(): ...",
             "score",
-            f"{REWARD_NAME}='score': {REWARD_PATH}=PATH defines no such name. Use one of: ",
+            f"{REWARD_NAME}='score': is not defined in {REWARD_PATH}=PATH. Use one of: ",
         ),
         ("x = 1 +\n", "compute_score", f"{REWARD_PATH}='PATH': is not a Python file (line 1: invalid syntax)"),
         ("raise SystemExit('was run')\nasync def compute_score(): ...", "compute_score", None),
@@ -308,7 +312,7 @@ def test_a_function_is_looked_for_and_not_run(light: DictConfig, text: str, name
 def test_a_function_in_a_package(light: DictConfig) -> None:
     package = "pkg://verl.utils.reward_score.gsm8k"
     check_own_data(changed(light, **{REWARD_PATH: package}))
-    assert "defines no such name. Use one of: compute_score" in failure(
+    assert f"is not defined in {REWARD_PATH}={package}. Use one of: compute_score" in failure(
         changed(light, **{REWARD_PATH: package, REWARD_NAME: "score"})
     )
     for absent in ("pkg://nowhere", "pkg://nowhere.at.all"):
@@ -322,7 +326,7 @@ def test_a_file_of_loops_names_the_loop(light: DictConfig) -> None:
     check_own_data(config)
     check_own_data(changed(config, **{LOOP: "mine"}))
     assert failure(changed(config, **{LOOP: "other"})) == (
-        f"{LOOP}='other': {LOOPS}={path} names no such loop. Choose one of: mine, tool_agent, single_turn_agent"
+        f"{LOOP}='other': is not a loop of {LOOPS}={path}. Choose one of: mine, tool_agent, single_turn_agent"
     )
     path.write_text("mine: my_loops.Mine\n")
     assert "is not a YAML list of loops" in failure(changed(config, **{LOOP: "mine"}))

@@ -47,13 +47,19 @@ def test_only_training_boards_are_forked(carl: DictConfig) -> None:
         ({"algorithm.gamma": 0.9}, "algorithm.gamma=0.9: carl compares returns of whole episodes"),
         (
             {"filter.name": "reward_variance"},
-            "filter.name='reward_variance': carl chooses what trains by where",
+            "filter.name='reward_variance': carl selects trained tokens by where",
         ),
-        ({"algorithm.use_kl_in_reward": True}, "algorithm.use_kl_in_reward=True: carl has no place for a penalty"),
+        (
+            {"algorithm.use_kl_in_reward": True},
+            "algorithm.use_kl_in_reward=True: carl does not support a per-token penalty",
+        ),
         ({"estimator": {"step_weight": 1.0}}, "estimator.step_weight=1.0: is not a parameter of the estimator carl"),
-        ({"algorithm.adv_estimator": "grpo"}, "rollout.name='forked': algorithm.adv_estimator=grpo takes the episodes"),
+        (
+            {"algorithm.adv_estimator": "grpo"},
+            "rollout.name='forked': algorithm.adv_estimator=grpo assumes independent",
+        ),
         ({"algorithm.adv_estimator": "grpo"}, "Use algorithm=carl, or rollout=independent"),
-        ({"rollout.name": "tree"}, "rollout.name='tree': is unknown. Choose one of: independent, forked"),
+        ({"rollout.name": "tree"}, "rollout.name='tree': is not a known strategy. Choose one of: independent, forked"),
         ({"rollout.roots": 8}, "rollout.roots=8: must be an integer between 1 and 7"),
         ({"rollout.roots": 0}, "rollout.roots=0: must be an integer between 1 and 7"),
         ({"rollout.wave": 0}, "rollout.wave=0: must be an integer >= 1"),

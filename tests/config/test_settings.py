@@ -52,12 +52,12 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         (
             {"env.train_size": 6001},
             "env.train_size=6001: board index out of range: split 'train' of frozen_lake/clean has 6000 boards. "
-            "Set env.train_size to 6000 at most",
+            "Set env.train_size to at most 6000",
         ),
         (
             {"env.evaluation_size": 2000},
             "env.evaluation_size=2000: board index out of range: split 'evaluation' of frozen_lake/clean has 1024 "
-            "boards. Set env.evaluation_size to 1024 at most",
+            "boards. Set env.evaluation_size to at most 1024",
         ),
         (
             {
@@ -101,7 +101,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             NO_REFERENCE,
             "credit.name='actfocus': needs the energy of a frozen reference, and no reference is configured. "
             "Set actor_rollout_ref.actor.use_kl_loss=true actor_rollout_ref.actor.kl_loss_coef=0: a reference without "
-            "a KL force, at the cost of one forward pass a step and its weights in memory (none with LoRA)",
+            "a KL force, at the cost of one forward pass per step and its weights in memory (none with LoRA)",
         ),
         (
             {"actor_rollout_ref.model.use_fused_kernels": True},
@@ -135,7 +135,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ({"filter.ratio": 1.5}, "filter.ratio=1.5: must be a number > 0 and <= 1"),
         (
             {"trainer.resume_mode": "always"},
-            "trainer.resume_mode='always': is unknown. Choose one of: auto, disable, resume_",
+            "trainer.resume_mode='always': is not a known mode. Choose one of: auto, disable, resume_",
         ),
         ({"trainer.use_v1": False}, "trainer.use_v1=False: token weights live in verl's v1 trainers. Set it to true"),
         (
@@ -166,12 +166,12 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         (
             {f"{ROLLOUT}.max_model_len": 1000},
             f"{ROLLOUT}.max_model_len=1000: an episode may have 384 + 2048 = 2432 tokens (data.max_prompt_length + "
-            "data.max_response_length). Raise it to 2432 at least, or lower those",
+            "data.max_response_length). Raise it to at least 2432, or lower those",
         ),
         (
             {"actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 2431},
             "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2431: a micro-batch cannot hold one episode of up to "
-            "2432 tokens (data.max_prompt_length + data.max_response_length). Raise it to 2432 at least",
+            "2432 tokens (data.max_prompt_length + data.max_response_length). Raise it to at least 2432",
         ),
         (
             {"actor_rollout_ref.ref.log_prob_max_token_len_per_gpu": 100},
@@ -243,7 +243,7 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
         ("filter=top_p filter.p=0", "filter.p=0: must be a number > 0 and <= 1"),
         (
             "filter=zero_variance_refill algorithm.filter_groups.enable=false",
-            "algorithm.filter_groups.enable=False: filter.name=zero_variance_refill leaves the dropping",
+            "algorithm.filter_groups.enable=False: filter.name=zero_variance_refill leaves dropping",
         ),
         (
             "early_stop=ragen2 early_stop.steps=0",
@@ -251,7 +251,7 @@ def test_a_null_mini_batch_is_the_most_a_filter_can_keep(name: str, groups: int)
         ),
         (
             "filter=min_p algorithm=ppo actor_rollout_ref.rollout.n=1",
-            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, by which ",
+            "filter.name='min_p': actor_rollout_ref.rollout.n=1: a group of one has no deviation of returns, which ",
         ),
         (
             "filter=reward_variance algorithm=ppo actor_rollout_ref.rollout.n=1",
@@ -309,7 +309,7 @@ def test_a_group_of_one_is_warned_about(default_config: DictConfig, caplog: pyte
         (
             {"tensor": 6},
             (3, 4),
-            "a server spans 6 devices (tensor_model_parallel_size=6), which fills no whole number of n",
+            "a server spans 6 devices (tensor_model_parallel_size=6), which is not a whole number of n",
         ),
     ],
 )

@@ -53,7 +53,7 @@ def test_success_that_stays_near_nothing(rates: list[float], ends: bool) -> None
 def test_groups_that_come_to_agree(deviations: list[float], ends: bool) -> None:
     reason = build_early_stop(RAGEN2).reason(History(deviations=deviations, empty=[False] * len(deviations)))
     assert (reason is not None) == ends
-    assert not ends or "less than 0.1 of what they differed by at first, 10 steps in a row" in str(reason)
+    assert not ends or "below 0.1 times its initial value for 10 steps in a row" in str(reason)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_history_is_read_from_the_lines_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"patience": 3}, "early_stop.patience=3: is unknown"),
+        ({"patience": 3}, "early_stop.patience=3: is not a known key"),
         ({"success_below": 0.0}, "early_stop.success_below=0.0"),
         ({"success_below": "1%"}, "early_stop.success_below"),
         ({"std_share_below": 1.5}, "early_stop.std_share_below=1.5"),
@@ -104,5 +104,7 @@ def test_a_rule_of_ones_own_is_asked_after_ours(tmp_path: Path, monkeypatch: pyt
     assert rules.reason(History(success_rates=[0.5])) is None
     assert rules.reason(History(success_rates=[0.6])) == "it is solved"
     assert str(rules.reason(History(success_rates=[0.6], empty=[True]))).startswith("the filter left nothing")
-    with pytest.raises(ConfigurationError, match=r"early_stop.reached=1: is unknown. Known keys: name, success_below"):
+    with pytest.raises(
+        ConfigurationError, match=r"early_stop.reached=1: is not a known key. Known keys: name, success_below"
+    ):
         build_early_stop({"reached": 1})

@@ -306,9 +306,9 @@ def test_discounted_sums(width: int) -> None:
 
 def test_columns_that_contradict_each_other_are_refused() -> None:
     batch = batch_of([("a", [(2, 1.0, 1), (1, 2.0, 2)])])
-    with pytest.raises(ValueError, match="turn_ids names turns that turn_rewards has no entry for"):
+    with pytest.raises(ValueError, match="turn_ids has turns without an entry in turn_rewards"):
         episodes_of(batch | {"counts": torch.tensor([1])})
-    with pytest.raises(ValueError, match="turn_ids names turns"):
+    with pytest.raises(ValueError, match="turn_ids has turns"):
         episodes_of(batch | {"rewards": torch.tensor([[1.0]]), "counts": torch.tensor([1])})
     with pytest.raises(ValueError, match="turn_rewards is NaN or infinite"):
         episodes_of(batch | {"rewards": torch.tensor([[1.0, NAN]])})

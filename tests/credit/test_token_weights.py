@@ -244,5 +244,7 @@ def test_shapes_that_differ_are_both_named():
 
 def test_sampled_environment_tokens_are_a_contradiction():
     columns = {"token_roles": torch.tensor([[A, E], [R, E]]), "response_mask": torch.tensor([[1, 1], [1, 1]])}
-    with pytest.raises(ValueError, match="response_mask marks 2 tokens in 2 rows as sampled whose role is ENVIRONMENT"):
+    with pytest.raises(
+        ValueError, match="response_mask marks 2 tokens in 2 rows as sampled, but their role is ENVIRONMENT"
+    ):
         compute_token_weights(columns, UNIFORM)

@@ -277,7 +277,7 @@ def test_parameters_out_of_range(parameters, message):
 
 
 def test_missing_signal():
-    with pytest.raises(ConfigurationError, match=r"beta=0\.5: weighs action tokens by a signal and none was given"):
+    with pytest.raises(ConfigurationError, match=r"beta=0\.5: weights action tokens by a signal, and none was given"):
         actfocus(None, torch.tensor([[A]]))
 
 

@@ -97,9 +97,11 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
     write_rollouts(run, 2, records(2)[:-2])
     assert main([f"run={run}", "tokens=0"]) == 0
     cut, dropped, added = result(run / "diagnose")["notes"]
-    assert cut.startswith("1 groups are kept in part and were left out of the correlation: set run.rollouts_a_step")
+    assert cut.startswith(
+        "1 groups were kept only in part and are left out of the correlation: set run.rollouts_a_step"
+    )
     assert dropped.startswith("filter=reward_variance dropped groups")
-    assert added.startswith("the advantages of this run hold what EMPG added")
+    assert added.startswith("this run's advantages include EMPG's additive term")
 
 
 @pytest.mark.parametrize(

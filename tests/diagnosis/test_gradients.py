@@ -132,7 +132,7 @@ def test_a_model_of_another_vocabulary(run: Path) -> None:
     samples = read_samples(RunFolder.open(run))
     require_vocabulary(tiny_model(), "mine", samples)
     samples[1].prompts[0][0] = VOCABULARY
-    with pytest.raises(ConfigurationError, match="model='mine': has 13 tokens, and the episodes use number 13"):
+    with pytest.raises(ConfigurationError, match="model='mine': has 13 tokens, but the episodes have token id 13"):
         require_vocabulary(tiny_model(), "mine", samples)
 
 

@@ -57,7 +57,7 @@ def test_a_masked_token_is_one_of_the_environment(run: Path, rewrite: Callable[.
 def test_a_run_that_kept_nothing(run: Path) -> None:
     for file in (run / "rollouts").iterdir():
         file.unlink()
-    with pytest.raises(ConfigurationError, match=r"kept no episodes. Train with run.rollouts_a_step of at least 1"):
+    with pytest.raises(ConfigurationError, match=r"kept no episodes. Train with run.rollouts_a_step >= 1"):
         read_samples(RunFolder.open(run))
 
 

@@ -152,7 +152,7 @@ def test_a_finished_evaluation_is_shown_again_without_a_server(
     [
         ("temperature=0", "error: temperature=0.0: {out} holds an evaluation with temperature=0.5."),
         ("max_turns=3", "error: world={{'success_rate': 1.0, 'max_turns': 3}}: {out} holds"),
-        ("max_context_tokens=5000", "error: max_context_tokens=5000: the model was made for 4096."),
+        ("max_context_tokens=5000", "error: max_context_tokens=5000: the model's context is 4096 tokens."),
     ],
 )
 def test_mistakes_end_with_one_line(
@@ -209,7 +209,7 @@ def test_ctrl_c_keeps_what_is_done(command: Callable[..., list[str]], fake_serve
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert error.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert error.splitlines()[-1] == "interrupted; run the same command again to resume"
     kept = lines(out)
     assert 2 <= len(kept) < BOARDS
     assert json.loads((out / "evaluation.json").read_text())["status"] == "interrupted"

@@ -141,7 +141,7 @@ def test_a_reply_that_was_broken_off_is_no_episode(codec: ChatCodec) -> None:
     for reason in ("abort", "error", "None"):
         episode = Episode(dry_lake(), codec, max_context_tokens=4096)
         policy = SeededPolicy(ListSampler([[1]], finish_reason=reason), episode, 0)
-        with pytest.raises(EvaluationError, match=f"a reply was broken off .*'{reason}'"):
+        with pytest.raises(EvaluationError, match=f"a reply was aborted .*'{reason}'"):
             asyncio.run(policy.generate([1], max_new_tokens=5))
 
 

@@ -61,7 +61,7 @@ def test_a_folder_with_other_files_is_left_alone(run: Path, tmp_path: Path, caps
     out = tmp_path / "model"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    message = f"error: out='{out}': holds files that no export wrote (notes.txt). Name a new folder"
+    message = f"error: out='{out}': holds other files than an export's (notes.txt). Name a new folder"
     assert refusal(capsys, f"run={run}", f"out={out}") == message
     (out / "notes.txt").unlink()
     assert main([f"run={run}", f"out={out}"]) == 0
@@ -79,12 +79,12 @@ def test_a_folder_with_other_files_is_left_alone(run: Path, tmp_path: Path, caps
         (["step=last"], "step='last': must be an integer >= 1. Write step=10, or step=latest"),
         (["step=0"], "step='0': "),
         (["dtype=fp16"], "dtype='fp16': must be one of: bf16, fp32."),
-        (["steps=5"], "steps=5: unknown key. Known: run, out, step, dtype"),
+        (["steps=5"], "steps=5: is not a known key. Known: run, out, step, dtype"),
         (["run=/no/such/folder"], "run='/no/such/folder': is not a folder"),
         (["run=null"], "run=None: is required. Add run=<path>"),
         (["out=null"], "out=None: is required"),
         (["--force"], "argument='--force': must be key=value"),
-        (["out=/proc/model"], "out='/proc/model': cannot be made"),
+        (["out=/proc/model"], "out='/proc/model': cannot be created"),
     ],
 )
 def test_mistakes(
@@ -97,12 +97,12 @@ def test_mistakes(
 
 def test_a_run_without_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refusal(capsys, f"run={tmp_path}", f"out={tmp_path / 'model'}")
-    assert line.startswith(f"error: run='{tmp_path}': the run has no checkpoint. Let it reach one")
+    assert line.startswith(f"error: run='{tmp_path}': the run has no checkpoint. Train until a checkpoint is saved")
 
 
 def test_two_exports_to_one_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with FileLock(tmp_path / ".model.lock"):
-        assert "another export writes to it" in refusal(capsys, f"run={run}", f"out={tmp_path / 'model'}")
+        assert "is being written by another export" in refusal(capsys, f"run={run}", f"out={tmp_path / 'model'}")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (EvaluationError("disk full"), 1)])

@@ -59,7 +59,7 @@ def test_the_latest_checkpoint_is_the_last_complete_one(run: Path) -> None:
 def test_a_run_without_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").touch()
     (tmp_path / "checkpoints" / "global_step_3").mkdir(parents=True)
-    with pytest.raises(ConfigurationError, match=r"the run has no checkpoint. Let it reach one"):
+    with pytest.raises(ConfigurationError, match=r"the run has no checkpoint. Train until a checkpoint is saved"):
         find_model(str(tmp_path), None)
 
 
@@ -71,7 +71,7 @@ def cut_short(path: Path) -> None:
     ("harm", "problem"),
     [
         (lambda actor: (actor / "fsdp_config.json").unlink(), "no fsdp_config.json"),
-        (lambda actor: cut_short(actor / "model_world_size_1_rank_0.pt"), "model_world_size_1_rank_0.pt is cut short"),
+        (lambda actor: cut_short(actor / "model_world_size_1_rank_0.pt"), "model_world_size_1_rank_0.pt is truncated"),
         (lambda actor: (actor / "model_world_size_1_rank_0.pt").unlink(), "no model_world_size_1_rank_0.pt"),
         (
             lambda actor: (actor / "fsdp_config.json").write_text('{"FSDP_version": 2, "world_size": 2}'),
@@ -82,7 +82,7 @@ def cut_short(path: Path) -> None:
 )
 def test_a_step_that_is_half_written(run: Path, harm: Callable[[Path], None], problem: str) -> None:
     harm(Checkpoint(run, 11).actor)
-    message = rf"step=11: its checkpoint is half written \({problem}\). Use one of: 2, 10\Z"
+    message = rf"step=11: its checkpoint is incomplete \({problem}\). Use one of: 2, 10\Z"
     with pytest.raises(ConfigurationError, match=message):
         find_checkpoint(run, 11)
     (run / "checkpoints" / "latest_checkpointed_iteration.txt").unlink()
@@ -92,7 +92,7 @@ def test_a_step_that_is_half_written(run: Path, harm: Callable[[Path], None], pr
 def test_a_run_that_was_killed_while_it_wrote_its_first_checkpoint(run: Path) -> None:
     for step in (2, 10, 11):
         (Checkpoint(run, step).actor / "fsdp_config.json").unlink()
-    message = r"run='.*': the run has no checkpoint, only a part of step 2 \(no fsdp_config.json\)\. "
+    message = r"run='.*': the run has no checkpoint, only an incomplete one of step 2 \(no fsdp_config.json\)\. "
     with pytest.raises(ConfigurationError, match=message):
         find_checkpoint(run, None, "run")
 

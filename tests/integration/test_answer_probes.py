@@ -181,7 +181,7 @@ def test_episodes_too_short_for_a_gain_are_refused(name: str, shortest: int) -> 
     config = composed(f"algorithm={name}", f"env.max_turns={shortest}")
     check_config(config)
     config.env.max_turns = shortest - 1
-    with pytest.raises(ConfigurationError, match=f"env.max_turns={shortest - 1}: .*Set it to {shortest} at least"):
+    with pytest.raises(ConfigurationError, match=f"env.max_turns={shortest - 1}: .*Set it to at least {shortest}"):
         check_config(config)
     config.estimator.first_turn = True
     if name == "a2tgpo":

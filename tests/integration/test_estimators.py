@@ -296,4 +296,4 @@ def test_the_check_before_a_run_refuses_it_too(caplog: pytest.LogCaptureFixture)
     with pytest.raises(ConfigurationError, match="reads a critic's values"):
         check_config(composed("algorithm=turn_ppo", "critic.enable=false"))
     check_config(composed("algorithm=gigpo", "actor_rollout_ref.rollout.n=1"))
-    assert "a group of one has no mean to compare with, so gigpo subtracts no baseline" in caplog.text
+    assert "a group of one episode has no baseline for gigpo to subtract" in caplog.text

@@ -168,7 +168,7 @@ def test_a_world_that_cannot_be_replayed_is_counted(
     assert mismatches > 0
     assert all(sum(output.replayed) == 0 for output in outputs)  # played from the beginning instead
     assert all(sum(output.response_mask) > 0 for output in outputs)
-    assert caplog.text.count("a fork of train/3 starts from the beginning: the state of the world") == mismatches
+    assert caplog.text.count("a fork of train/3 is played from the beginning: the state of the world") == mismatches
     assert fork_metrics(infos)["rollout/replay_mismatches"] == mismatches
 
 

@@ -122,7 +122,7 @@ def test_with_uniform_weights_the_refused_ones_are_verls_own(rows: list[Row], lo
     ("loss", "reason"),
     [
         ("geo_mean", "it takes the geometric mean of an episode's weights"),
-        ("bypass_mode", "it computes its factors itself"),
+        ("bypass_mode", "it computes its own factors"),
         ("sapo", "it averages within each episode"),
     ],
 )

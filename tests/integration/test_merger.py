@@ -190,7 +190,7 @@ def test_what_cannot_be_folded_in_is_refused_in_one_line(
     (actor / "adapter_config.json").unlink()
     assert "weights that its configuration does not explain" in refusal(actor, capsys)
     (actor / "lora_train_meta.json").unlink()
-    assert "has a LoRA adapter, and nothing says its rank and alpha" in refusal(actor, capsys)
+    assert "has a LoRA adapter of unknown rank and alpha" in refusal(actor, capsys)
     assert not (actor.parent / "refused").exists()
 
 

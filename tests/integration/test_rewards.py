@@ -50,7 +50,7 @@ def test_a_step_ends_with_whose_it_is(make_trainer: MakeTrainer, queue: LocalQue
         "run.drop_nonfinite=False: 1 of 6 episodes of step 1 have a reward that is not a finite number "
         f"(1 x {value}), from the reward function judge.py:compute_score; data source board-b; rows b_1_0. "
         "Let it give a finite number for every episode, "
-        "or set run.drop_nonfinite=true to leave out the prompt groups that hold such an episode"
+        "or set run.drop_nonfinite=true to drop the prompt groups of such episodes"
     )
     assert set(queue.rows) == set(rows)  # nothing is lost
 
@@ -109,7 +109,9 @@ def test_without_such_a_reward_dropping_changes_nothing(
 def test_when_every_group_would_go_the_run_ends(make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows) -> None:
     spoil(rows, "a_0_0", math.nan)
     spoil(rows, "b_0_0", math.inf)
-    with pytest.raises(ConfigurationError, match=r"True: 2 of 6 .* of every prompt group, so nothing is left. Let it"):
+    with pytest.raises(
+        ConfigurationError, match=r"True: 2 of 6 .* every prompt group has one, so nothing is left. Let it"
+    ):
         make_trainer("credit=uniform", DROP)._balance_batch(queue.fill(rows), metrics={})
 
 

@@ -148,7 +148,7 @@ def test_the_refusal_names_process_host_and_since_when(start: Callable[[], Proce
     assert error.problem == (
         f"process {first.pid} on host {this_process().host} has been writing to it since {held['since']}"
     )
-    assert error.remedy == "Wait for its end, or choose another run.dir"
+    assert error.remedy == "Wait for it to end, or choose another run.dir"
     first.releases()
     with FolderClaim("run.dir", tmp_path / "new" / "folder"):
         pass
@@ -212,7 +212,7 @@ def test_another_host_s_claim_is_respected(tmp_path: Path, changes: dict[str, st
     host = changes.get("host", this_process().host)
     assert error.problem.startswith(f"process 1 on host {host} has been writing to it since 2")
     assert re.search(r" \(last sign of life \d+ s ago\)$", error.problem)
-    assert error.remedy == f"Wait for its end, or choose another run.dir; if that process is gone, delete {path}"
+    assert error.remedy == f"Wait for it to end, or choose another run.dir; if that process is gone, delete {path}"
     assert path.read_bytes() == before
     path.unlink()
     with FolderClaim("run.dir", tmp_path):

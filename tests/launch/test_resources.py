@@ -68,7 +68,7 @@ def test_too_few_cpus_are_named_with_their_key_and_remedy() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_resources(configuration(cpus=2), {"CPU": 2.0, "GPU": 1.0})
     assert str(caught.value) == (
-        "ray_kwargs.ray_init.num_cpus=2: the run asks Ray for 6 CPU, the cluster has 2. Set "
+        "ray_kwargs.ray_init.num_cpus=2: the run needs 6 CPU, the cluster has 2. Set "
         "ray_kwargs.ray_init.num_cpus to at least that (the CPUs are logical and may exceed the real ones), or lower "
         "transfer_queue.backend.SimpleStorage.num_data_storage_units"
     )
@@ -78,7 +78,7 @@ def test_too_few_gpus_are_named_with_their_key_and_remedy() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_resources(configuration(slots=4), {"CPU": 64.0})
     assert str(caught.value) == (
-        "trainer.n_gpus_per_node=4: the run asks Ray for 4 GPU, the cluster has 0. Lower trainer.n_gpus_per_node or "
+        "trainer.n_gpus_per_node=4: the run needs 4 GPU, the cluster has 0. Lower trainer.n_gpus_per_node or "
         "trainer.nnodes, or raise ray_kwargs.ray_init.num_gpus on a CPU machine"
     )
 
@@ -90,9 +90,7 @@ def test_a_cluster_without_a_number_of_cpus_in_the_configuration_is_named_too() 
 
 
 def test_a_reward_models_pool_is_named() -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"asks Ray for 6 GPU \(2 GPU slots of them are reward\.reward_model's"
-    ):
+    with pytest.raises(ConfigurationError, match=r"needs 6 GPU \(2 of the GPU slots are reward\.reward_model's"):
         check_resources(configuration(slots=4, pool=(2, 1)), {"CPU": 64.0, "GPU": 4.0})
 
 
@@ -100,7 +98,7 @@ def test_nodes_without_a_cluster_are_told_how_to_start_one() -> None:
     with pytest.raises(ConfigurationError) as caught:
         check_resources(configuration(nodes=2, slots=4), {"CPU": 64.0, "GPU": 4.0})
     assert str(caught.value) == (
-        "trainer.n_gpus_per_node=4: the run asks Ray for 8 GPU, the cluster has 4. Start Ray on every node (ray start "
+        "trainer.n_gpus_per_node=4: the run needs 8 GPU, the cluster has 4. Start Ray on every node (ray start "
         "--head on one, ray start --address=<its address> on the others) and set the environment variable RAY_ADDRESS "
         "or ray_kwargs.ray_init.address to that address, or lower trainer.nnodes"
     )
@@ -127,7 +125,7 @@ def test_enough_in_all_is_not_enough_on_a_node() -> None:
             config, {"CPU": 32.0, "GPU": 8.0}, nodes(node, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0})
         )
     assert str(caught.value) == (
-        "trainer.n_gpus_per_node=4: the run asks for 2 nodes (trainer.nnodes) with 4 GPU and 12 CPU each, and those of "
-        "the cluster have 4 GPU and 16 CPU, 2 GPU and 8 CPU, 2 GPU and 8 CPU. Set trainer.n_gpus_per_node to what one "
-        "node has, and trainer.nnodes to the number of such nodes"
+        "trainer.n_gpus_per_node=4: the run needs 2 nodes (trainer.nnodes) with 4 GPU and 12 CPU each, and the "
+        "cluster's nodes have 4 GPU and 16 CPU, 2 GPU and 8 CPU, 2 GPU and 8 CPU. Set trainer.n_gpus_per_node to the "
+        "GPUs of one node, and trainer.nnodes to the number of such nodes"
     )

@@ -191,7 +191,7 @@ class TestEnsure:
             thread.start()
             assert said.wait(30)
         thread.join(30)
-        assert seen[0] == "waiting for another process, which builds it"
+        assert seen[0] == "waiting for another process to build it"
         assert seen[-1] == f"building {tmp_path / cache_key(config)}"
 
     def test_a_failed_build_leaves_nothing_and_can_be_repeated(self, builds, tmp_path, monkeypatch):

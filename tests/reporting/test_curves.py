@@ -40,7 +40,7 @@ def test_a_panel_has_the_series_that_any_run_holds():
         },
         {
             "title": "Response length by role",
-            "unit": "tokens an episode",
+            "unit": "tokens per episode",
             "bounds": [0.0, None],
             "series": [
                 {"name": "response_tokens/action", "label": "action", "role": "action"},

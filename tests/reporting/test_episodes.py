@@ -144,7 +144,7 @@ def test_no_episodes(run_path, read):
     [
         ({"energy": [0.0] * 3}, "episode 2: energy has 3 entries, the response has 4 tokens"),
         ({"token_texts": []}, "episode 2: token_texts has 0 entries, the response has 4 tokens"),
-        ({"token_roles": [3, 1, 0, 4]}, "episode 2: token_roles holds other numbers than 0 to 3"),
+        ({"token_roles": [3, 1, 0, 4]}, "episode 2: token_roles has values outside 0 to 3"),
     ],
 )
 def test_columns_that_contradict_each_other(read, changes, problem):

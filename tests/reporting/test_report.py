@@ -49,7 +49,7 @@ def test_a_run_without_an_evaluation_has_a_page(run_path, capsys):
         (["other=b"], "error: run=None: is required. Add run=<path>"),
         (["run="], "error: run=None: is required."),
         (["folder"], "error: argument='folder': must be key=value"),
-        (["run=RUN", "colour=red"], "error: colour='red': unknown key. Known: run, other, out, episodes"),
+        (["run=RUN", "colour=red"], "error: colour='red': is not a known key. Known: run, other, out, episodes"),
         (["run=no/such/folder"], "error: run='no/such/folder': is not a folder"),
         (["run=RUN", "other=no/such"], "error: run='no/such': is not a folder"),
         (["run=RUN/.."], "error: run='RUN/..': is not a run's folder"),

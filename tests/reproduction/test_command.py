@@ -57,7 +57,7 @@ def test_from_plan_to_report(typed: Typed, tmp_path: Path) -> None:
     status, shown = typed("plan")
     assert status == 0
     assert "unknown" in shown
-    assert "4 of 4 runs are left: of unknown cost one after the other" in shown
+    assert "4 of 4 runs are left; time in sequence: unknown" in shown
 
     training = ["--training", shlex.join(STAND_IN)]
     status, shown = typed("run", *training, "--only", "*actfocus/seed0")
@@ -69,7 +69,7 @@ def test_from_plan_to_report(typed: Typed, tmp_path: Path) -> None:
     assert "done 0.352" in shown
     assert "1 done, 3 missing" in shown
     status, shown = typed("plan")
-    assert "3 of 4 runs are left: about 0.1 hours" in shown  # three of a minute
+    assert "3 of 4 runs are left; time in sequence: about 0.1 hours" in shown  # three of a minute
 
     assert typed("run", *training)[0] == 0
     assert "4 done" in typed("status")[1]
@@ -127,7 +127,7 @@ def test_several_reports_have_no_folder_in_common(
     shutil.copytree(tmp_path / "results" / "typed", tmp_path / "results" / "other")
     words = ["report", str(tmp_path / "typed.yaml"), str(other), "--results", str(tmp_path / "results")]
     assert command.main([*words, "--out", str(tmp_path / "both")]) == 2
-    assert "is one folder for several reports" in capsys.readouterr().err
+    assert "is a single folder, but several matrices are given" in capsys.readouterr().err
     assert command.main(words) == 0
     for name in ("typed", "other"):
         assert f"# Matrix {name}" in (tmp_path / "results" / name / "report" / "report.md").read_text()

@@ -95,9 +95,9 @@ def test_runs_are_told_apart(matrix: Matrix) -> None:
     ("changes", "message"),
     [
         ({"name": "a/b"}, "name='a/b': is not a valid folder name"),
-        ({"seeds": []}, "seeds=[]: must be whole numbers"),
-        ({"seeds": [-1]}, "seeds=[-1]: must be whole numbers"),
-        ({"seeds": [1, 1]}, "seeds=[1, 1]: names a seed twice"),
+        ({"seeds": []}, "seeds=[]: must be a list of integers"),
+        ({"seeds": [-1]}, "seeds=[-1]: must be a list of integers"),
+        ({"seeds": [1, 1]}, "seeds=[1, 1]: has a duplicate seed"),
         ({"seds": [1]}, "matrix='seds': is not a known key here"),
         (
             {"sections": {"one": {"cells": {"nothing": None}}}},
@@ -111,7 +111,7 @@ def test_runs_are_told_apart(matrix: Matrix) -> None:
             {"sections": {"one": {"quickstart": None}}},
             "one='quickstart': is not a known key here. Known are experiment, over",
         ),
-        ({"sections": {"one": {"experiment": "quickstart"}}}, "cells=None: is no mapping"),
+        ({"sections": {"one": {"experiment": "quickstart"}}}, "cells=None: must be a mapping"),
         (
             {"sections": {"one": {"cells": {"quickstart": {"lable": "x"}}}}},
             "quickstart='lable': is not a known key here",
@@ -128,7 +128,7 @@ def test_runs_are_told_apart(matrix: Matrix) -> None:
             {"comparisons": [{"arm": "quickstart", "base": "small/webshop_ppo_uniform"}]},
             "is not in the matrix's sections",
         ),
-        ({"overrides": "credit.alpha=1"}, "overrides='credit.alpha=1': is no list of words"),
+        ({"overrides": "credit.alpha=1"}, "overrides='credit.alpha=1': must be a list of words"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -269,7 +269,7 @@ class TestVersions:
         os.killpg(process.pid, signal.SIGKILL)
         process.join()
         version("another source")
-        with pytest.raises(ConfigurationError, match="small/uniform/seed0, which was broken off,"):
+        with pytest.raises(ConfigurationError, match="small/uniform/seed0, which was interrupted,"):
             run_all()
         run_all(mix_versions=True)
         first, *others = (summary["mixed_versions"] for summary in self._in_order(workspace))

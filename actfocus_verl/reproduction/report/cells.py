@@ -1,4 +1,4 @@
-"""The summaries of a matrix by cell, and what is worked out of one run."""
+"""The summaries of a matrix by cell, and values computed from one run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Cell:
         return self.experiment.label
 
     def values(self, measure: Callable[[Summary], float | None]) -> list[float]:
-        """One number a run, in the order of seeds; runs that have none are left out."""
+        """One number per run, in the order of seeds; runs without one are left out."""
         return [value for value in map(measure, self.runs.values()) if value is not None]
 
 
@@ -42,7 +42,9 @@ def cells_of(matrix: Matrix, summaries: Sequence[Summary]) -> dict[str, Cell]:
     for summary in sorted(summaries, key=lambda each: int(each["seed"])):
         name, seed = summary["experiment"], summary["seed"]
         if summary["format"] != FORMAT:
-            raise ConfigurationError("format", summary["format"], f"of {name}/seed{seed} is unknown", "Run it again")
+            raise ConfigurationError(
+                "format", summary["format"], f"of {name}/seed{seed} is not a known format", "Run it again"
+            )
         if seed in runs[name]:
             raise ConfigurationError("seed", seed, f"of {name} has two summaries", "Delete one")
         runs[name][seed] = summary
