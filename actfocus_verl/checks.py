@@ -33,7 +33,7 @@ def require_number(
 def require_choice(key: str, value: object, *, choices: Sequence[str]) -> None:
     """Raise ConfigurationError, listing them, unless `value` is one of the choices."""
     if value not in choices:
-        raise ConfigurationError(key, value, "is unknown", f"Choose one of: {', '.join(choices)}")
+        raise ConfigurationError(key, value, "is not a known value", f"Choose one of: {', '.join(choices)}")
 
 
 def require_flag(key: str, value: object) -> None:

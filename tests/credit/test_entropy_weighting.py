@@ -365,7 +365,7 @@ def test_missing_inputs_and_shapes_that_differ():
             lambda: entropy_quantile(HAND_ENTROPY, HAND_ROLES, fraction=1.1),
             r"fraction=1.1: must be a number > 0 an",
         ),
-        (lambda: aem(HAND_ENTROPY, HAND_ROLES, HAND_TURNS, HAND_GROUPS, scope="x"), r"scope='x': is unknown"),
+        (lambda: aem(HAND_ENTROPY, HAND_ROLES, HAND_TURNS, HAND_GROUPS, scope="x"), r"scope='x': is not a known value"),
         (lambda: empg(None, HAND_ENTROPY, HAND_ROLES, HAND_TURNS, k=-1), r"k=-1: must be a number between 0 and 20"),
     ],
 )

@@ -312,7 +312,7 @@ def test_a_file_has_every_key_and_the_defaults(path: Path) -> None:
         ({"name": "reward_variance", "ratio": True}, r"filter.ratio=True"),
         ({"name": "top_p", "p": 1.01}, r"filter.p=1.01: must be a number > 0 and <= 1"),
         ({"name": "min_p", "p": float("nan")}, r"filter.p=nan: must be a number > 0 and <= 1"),
-        ({"name": "top_p", "mass": "log"}, r"filter.mass='log': is unknown. Choose one of: linear, softmax"),
+        ({"name": "top_p", "mass": "log"}, r"filter.mass='log': is not a known value. Choose one of: linear, softmax"),
         ({"name": "top_p", "eps": -0.1}, r"filter.eps=-0.1: must be a finite number >= 0"),
         ({"name": "top_p", "include_zero": 1}, r"filter.include_zero=1: must be true or false"),
         ({"name": "min_p", "loss_scaling": "log"}, r"filter.loss_scaling='log'.*none, sqrt, linear"),

@@ -276,7 +276,7 @@ def test_an_infinite_score_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("name", "section", "message"),
     [
-        ("igpo", {"pool": "both"}, "estimator.pool='both': is unknown. Choose one of: separate, joint"),
+        ("igpo", {"pool": "both"}, "estimator.pool='both': is not a known value. Choose one of: separate, joint"),
         ("igpo", {"information_weight": -1}, "estimator.information_weight=-1: must be a finite number >= 0"),
         ("igpo", {"first_turn": 1}, "estimator.first_turn=1: must be true or false"),
         ("a2tgpo", {"min_group_size": 0}, "estimator.min_group_size=0: must be an integer >= 1"),

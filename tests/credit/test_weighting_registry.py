@@ -179,7 +179,7 @@ def test_registering_columns_as_one_string():
         ({"name": "actfocus", "eps": 0}, r"credit.eps=0: must be a finite number > 0"),
         (
             {"name": "actfocus", "signal": "reference_entropy"},
-            r"credit.signal='reference_entropy': is unknown. Choose one of: energy, entropy, nll, log_prob_",
+            r"credit.signal='reference_entropy': is not a known value. Choose one of: energy, entropy, nll, log_prob_",
         ),
         ({"name": "uniform", "placebo": 1}, r"credit.placebo=1: must be true or false"),
         (
@@ -188,14 +188,14 @@ def test_registering_columns_as_one_string():
         ),
         ({"name": "aem", "lam": 21}, r"credit.lam=21: must be a number between -20 and 20"),
         ({"name": "aem", "gate": -0.1}, r"credit.gate=-0.1: must be a finite number >= 0"),
-        ({"name": "aem", "scope": "turn"}, r"credit.scope='turn': is unknown. Choose one of: group, trajectory, batch"),
+        ({"name": "aem", "scope": "turn"}, r"credit.scope='turn': is not a known value. Choose one of: group, trajectory, batch"),
         ({"name": "empg", "k": -1}, r"credit.k=-1: must be a number between 0 and 20"),
         ({"name": "empg", "k_future": math.nan}, r"credit.k_future=nan: must be a number between 0 and 20"),
         ({"name": "empg", "zeta": -0.1}, r"credit.zeta=-0.1: must be a finite number >= 0"),
         ({"name": "empg", "center": "yes"}, r"credit.center='yes': must be true or false"),
         (
             {"name": "actfocus", "normalize": "token"},
-            r"credit.normalize='token': is unknown. Choose one of: batch, mini_",
+            r"credit.normalize='token': is not a known value. Choose one of: batch, mini_",
         ),
     ],
 )

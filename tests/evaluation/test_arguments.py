@@ -83,7 +83,7 @@ def test_the_configuration_of_a_run(tmp_path: Path) -> None:
         (["env=chess"], "env.name='chess': unknown world."),
         (["env=3"], "env.name='3': unknown world."),
         (["env=frozen_lake", "preset=hard"], "env.preset='hard': unknown preset of frozen_lake."),
-        (["env=frozen_lake", "split=dev"], "env.split='dev': is unknown. Choose one of: train, evaluation, test"),
+        (["env=frozen_lake", "split=dev"], "env.split='dev': is not a known value. Choose one of: train, evaluation, test"),
         (["env=frozen_lake", "colour=red"], "env.colour='red': unknown key of frozen_lake."),
         (["env=frozen_lake", "max_turns=0"], "env.max_turns=0: must be an integer >= 1."),
         (["env=frozen_lake", "index=3"], "index=3: unknown key. Known: model, out, step, env"),
