@@ -94,14 +94,14 @@ def _lenient(text: str) -> ParsedReply:
         (start + len(think), between.start()),
         (between.end(), answer_to),
         _pieces(content),
-        ignored=tuple(_stripped(text, *span) for span in ((0, start), (answer_to + len(answer_end), len(text)))),
+        ignored=(*_stripped(text, 0, start), *_stripped(text, answer_to + len(answer_end), len(text))),
     )
 
 
-def _stripped(text: str, start: int, end: int) -> Span:
-    """Without the whitespace at both ends; empty where there is nothing else."""
+def _stripped(text: str, start: int, end: int) -> tuple[Span, ...]:
+    """The span without the whitespace at both ends, unless there is nothing else."""
     part = text[start:end]
-    return end - len(part.lstrip()), start + len(part.rstrip())
+    return ((end - len(part.lstrip()), start + len(part.rstrip())),) if part.strip() else ()
 
 
 def _pieces(content: str) -> tuple[str, ...]:
