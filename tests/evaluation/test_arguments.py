@@ -38,7 +38,10 @@ def test_a_run_fills_in_what_is_not_given() -> None:
     assert (arguments.env, arguments.preset, arguments.world) == ("frozen_lake", "ragen", {"max_turns": 3, "size": 5})
     assert (arguments.max_context_tokens, arguments.max_response_tokens) == (1408, 1024)
     given = read("preset=clean", "max_turns=4", "size=null", "max_context_tokens=2000", run=RUN)
-    assert (given.preset, given.world, given.max_context_tokens) == ("clean", {"max_turns": 4}, 2000)
+    told = {"prompts": "paper", "reply": "lenient", "prefill": "think"}  # as the run's policy is used to
+    assert (given.preset, given.world, given.max_context_tokens) == ("clean", {**told, "max_turns": 4}, 2000)
+    own = read("preset=clean", "prompts=null", "reply=strict", "size=null", "max_turns=null", run=RUN)
+    assert own.world == {"reply": "strict", "prefill": "think"}
 
 
 def test_template_options_are_the_runs_unless_they_are_given() -> None:
