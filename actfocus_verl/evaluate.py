@@ -26,6 +26,7 @@ from rich.console import Console
 
 from actfocus_verl.arguments import help_text
 from actfocus_verl.command import STOP_SIGNALS, run_command, start
+from actfocus_verl.environments import world_limits
 from actfocus_verl.errors import ConfigurationError, Interrupted
 from actfocus_verl.evaluation.arguments import (
     PAPER_CONTEXT,
@@ -62,7 +63,8 @@ def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
     options = evaluation_options(words)
     named = find_model(options["model"], options.get("step"))
     arguments = complete(options, RunDefaults.read(named.run) if named.run else None)
-    model = read_model(_model_path(named, arguments, console), arguments.template)
+    opening = world_limits(arguments.env, preset=arguments.preset, **arguments.world).opening
+    model = read_model(_model_path(named, arguments, console), arguments.template, opening)
     settings = _settings(arguments, named, model)
     with EvaluationFolder(arguments.out, settings) as folder:
         done = {record.key for record in folder.records}

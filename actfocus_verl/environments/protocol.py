@@ -11,33 +11,48 @@ from dataclasses import dataclass
 from actfocus_verl.checks import finite_number
 from actfocus_verl.environments.answers import action_rules as action_rules  # worlds written for 0.1 find it here
 from actfocus_verl.environments.base import Observation, World, observe
-from actfocus_verl.environments.settings import Limits
+from actfocus_verl.environments.settings import FULL, Limits
 from actfocus_verl.errors import ConfigurationError
 
+_NOTHING_DONE = "Your last reply held no valid action, so nothing has changed. Try once more."
 
-def turn_message(world: World, *, turn: int, actions_left: int, last_reward: float | None = None) -> Observation:
+
+def turn_message(
+    world: World, *, turn: int, actions_left: int, last_reward: float | None = None, acted: bool = True
+) -> Observation:
     """The user message that opens a turn.
 
     turn: number of this turn, from 1. actions_left: actions the episode may still execute.
-    last_reward: reward of the turn before, penalty included; None on the first turn.
+    last_reward: reward of the turn before as it is shown (see `PlayedTurns.message`); None on the first turn.
+    acted: whether the turn before held a valid action; the paper's prompts say so where it held none.
     """
+    limits = world.limits
     reward = "" if last_reward is None else f"Reward: {last_reward:g}\n"
     state = observe(world)
-    text = f"{reward}Turn {turn}\n{state.text}\nActions left: {actions_left}. {_form(world.limits)}"
+    notice = "" if acted or limits.prompts == FULL else f"{_NOTHING_DONE}\n"
+    text = f"{reward}Turn {turn}\n{state.text}\n{notice}Actions left: {actions_left}. {_form(limits)}"
     return Observation(text, state.images)
 
 
 def _form(limits: Limits) -> str:
-    return f"Reply: <think> ... </think> <answer> ... </answer> in at most {limits.max_words} words."
+    form = "<think> ... </think> <answer> ... </answer>"
+    if limits.prompts == FULL:
+        return f"Reply: {form} in at most {limits.max_words} words."
+    return f"Reply with {form} and nothing else, in at most {limits.max_words} words."
 
 
 @dataclass(frozen=True)
 class TurnOutcome:
-    """What a turn did: its reward, penalty included; the actions executed; whether all kept actions were valid."""
+    """What a turn did.
+
+    reward: penalty included. executed: actions. valid: whether all kept actions were valid, and at least one was kept.
+    earned: the reward without the penalty.
+    """
 
     reward: float
     executed: int
     valid: bool
+    earned: float
 
 
 class RewardError(ConfigurationError):
@@ -64,7 +79,7 @@ def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> 
     """
     kept = [world.parse_action(text) for text in actions[: world.limits.max_actions_per_turn]]
     valid = bool(kept) and None not in kept
-    reward, executed = 0.0 if valid else world.limits.format_penalty, 0
+    reward, earned, executed = 0.0 if valid else world.limits.format_penalty, 0.0, 0
     for action in kept:
         if action is None:
             continue
@@ -75,8 +90,9 @@ def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> 
         if gained is None:
             raise RewardError(world, given)
         reward += gained
+        earned += gained
         executed += 1
-    return TurnOutcome(reward, executed, valid)
+    return TurnOutcome(reward, executed, valid, earned)
 
 
 class PlayedTurns:
@@ -87,6 +103,7 @@ class PlayedTurns:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._last: TurnOutcome | None = None
         self.rewards: list[float] = []
         self.actions = 0
 
@@ -101,17 +118,23 @@ class PlayedTurns:
         return self._world.done or self.actions_left <= 0 or len(self.rewards) >= self._world.limits.max_turns
 
     def message(self) -> Observation:
-        """The user message that opens the next turn, with the images of the state."""
+        """The user message that opens the next turn, with the images of the state.
+
+        It shows the reward of the last turn, in the paper's prompts without the penalty.
+        """
+        last, full = self._last, self._world.limits.prompts == FULL
         return turn_message(
             self._world,
             turn=len(self.rewards) + 1,
             actions_left=self.actions_left,
-            last_reward=self.rewards[-1] if self.rewards else None,
+            last_reward=None if last is None else last.reward if full else last.earned,
+            acted=last is None or last.executed > 0,
         )
 
     def act(self, actions: Sequence[str]) -> TurnOutcome:
         """Execute the actions of one reply, as `execute_turn` says."""
         outcome = execute_turn(self._world, actions, actions_left=self.actions_left)
+        self._last = outcome
         self.actions += outcome.executed
         self.rewards.append(outcome.reward)
         return outcome

@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 from actfocus_verl.environments.base import World
 from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.settings import configure
+from actfocus_verl.environments.settings import Limits, configure
 from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
@@ -69,6 +69,15 @@ def make_world(
     if kind.board_hash is World.board_hash:
         world.board_hash()  # names the board by what is seen of it, so it must be asked at the start
     return world
+
+
+def world_limits(name: str, *, preset: str | None = None, **overrides: object) -> Limits:
+    """The limits of every board of world `name` with these settings, without making one.
+
+    Raises ConfigurationError as `make_world`.
+    """
+    kind = _world_class(name)
+    return configure(kind.name, kind.configs[_preset(kind, preset)], overrides).limits()
 
 
 def split_size(name: str, *, preset: str | None = None, split: str = "train") -> int | None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from actfocus_verl.checks import require_integer, require_number
+from actfocus_verl.checks import require_choice, require_integer, require_number
 from actfocus_verl.errors import ConfigurationError
 
 C = TypeVar("C", bound="WorldConfig")
 
+FULL, PAPER = "full", "paper"
+STRICT, LENIENT = "strict", "lenient"
+NO_PREFILL, THINK = "none", "think"
+
+_OPENINGS: Final = {NO_PREFILL: "", THINK: "<think>"}
+_CHOICES: Final = {"prompts": (FULL, PAPER), "reply": (STRICT, LENIENT), "prefill": tuple(_OPENINGS)}
+
 
 @dataclass(frozen=True)
 class Limits:
-    """How long an episode and a reply may be, and what a malformed turn costs.
+    """How long an episode and a reply may be, what a policy is told, how it is read, what a malformed turn costs.
 
     max_turns: replies an episode may hold.
     max_actions_per_turn: actions kept of one reply; the rest is ignored.
@@ -23,6 +30,9 @@ class Limits:
     max_words: the length limit a reply is told (not enforced: `max_turn_tokens` is).
     max_turn_tokens: tokens sampled for one reply at most.
     format_penalty: added once to the reward of a turn that does not parse or holds an invalid action; at most 0.
+    prompts: `full` states every rule, limit and reward; `paper` what the paper's prompts tell, and no more.
+    reply: `strict` takes a reply of the exact form only; `lenient` what the paper's code base takes.
+    prefill: `think` ends every prompt with the opening tag, so that a reply begins inside its reasoning; or `none`.
     """
 
     max_turns: int
@@ -31,11 +41,21 @@ class Limits:
     max_words: int
     max_turn_tokens: int
     format_penalty: float
+    prompts: str = FULL
+    reply: str = STRICT
+    prefill: str = NO_PREFILL
 
     def __post_init__(self) -> None:
         for key in ("max_turns", "max_actions_per_turn", "max_actions_per_episode", "max_words", "max_turn_tokens"):
             require_integer(f"env.{key}", getattr(self, key), low=1)
         require_number("env.format_penalty", self.format_penalty, high=0.0)
+        for key, choices in _CHOICES.items():
+            require_choice(f"env.{key}", getattr(self, key), choices=choices)
+
+    @property
+    def opening(self) -> str:
+        """What the prompt already holds of every reply."""
+        return _OPENINGS[self.prefill]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +71,16 @@ class WorldConfig:
     max_words: int = 120
     max_turn_tokens: int = 400
     format_penalty: float = -0.1
+    prompts: str = FULL
+    reply: str = STRICT
+    prefill: str = NO_PREFILL
 
     def __post_init__(self) -> None:
         self.limits()
+
+    def with_paper_protocol(self: C) -> C:
+        """The same with the paper's prompts, and with replies opened and read as in its code base."""
+        return replace(self, prompts=PAPER, reply=LENIENT, prefill=THINK)
 
     def limits(self) -> Limits:
         """The episode's limits; raises ConfigurationError when one of them cannot be."""

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
-from actfocus_verl.environments import known_presets, make_world
+from actfocus_verl.environments import known_presets, make_world, world_limits
 from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.run_files import CONFIG_FILE
 
@@ -131,7 +131,8 @@ def evaluation_options(words: Sequence[str]) -> dict[str, Any]:
 def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
     """The arguments; those not given come from the run, if any, or else from the defaults.
 
-    A run's world keys apply to its own world only. Raises ConfigurationError for invalid values.
+    A run's world keys apply to its own world only; there, another preset's boards are played with the prompts of the
+    run's. Raises ConfigurationError for invalid values.
     """
     given = {key: value for key, value in options.items() if key in KEYS and value is not None}
     world = {key: value for key, value in options.items() if key not in KEYS}
@@ -139,7 +140,7 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
         given.setdefault("env", run.env)
         if given["env"] == run.env:
             given.setdefault("preset", run.preset)
-            world = {**run.world, **world}
+            world = {**_habits(run, given["preset"]), **run.world, **world}
         given.setdefault("max_context_tokens", run.max_context_tokens)
         given.setdefault("max_response_tokens", run.max_response_tokens)
         given["template"] = {**run.template, **given.get("template", {})}
@@ -151,6 +152,13 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
     _check_combinations(arguments, given)
     _check_world(arguments)
     return arguments
+
+
+def _habits(run: RunDefaults, preset: str) -> dict[str, str]:
+    """What the run's policy is used to be told and to be read by, where another preset has it otherwise."""
+    own, other = (world_limits(run.env, preset=each) for each in (run.preset, preset))
+    keys = ("prompts", "reply", "prefill")
+    return {key: getattr(own, key) for key in keys if getattr(own, key) != getattr(other, key)}
 
 
 def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:

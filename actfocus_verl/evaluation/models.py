@@ -12,7 +12,7 @@ from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.hub import HUB_ID, UNREADABLE
 from actfocus_verl.rollout import ChatCodec
-from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY, TEMPLATE_KEY
+from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY, PREFILL_KEY, TEMPLATE_KEY
 from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -84,10 +84,10 @@ class ModelFiles:
     revision: str | None
 
 
-def read_model(path: str, template_options: Mapping[str, object] | None = None) -> ModelFiles:
+def read_model(path: str, template_options: Mapping[str, object] | None = None, opening: str = "") -> ModelFiles:
     """Read configuration and tokenizer. Raises ConfigurationError when that is impossible.
 
-    template_options: further names for the chat template, `enable_thinking` for Qwen3's.
+    template_options: further names for the chat template, `enable_thinking` for Qwen3's. opening: see `ChatCodec`.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -100,20 +100,20 @@ def read_model(path: str, template_options: Mapping[str, object] | None = None) 
     text = network.get_text_config()
     return ModelFiles(
         path,
-        _codec(path, tokenizer, template_options or {}),
+        _codec(path, tokenizer, opening, template_options or {}),
         getattr(text, "max_position_embeddings", None),
         getattr(network, "_commit_hash", None),
     )
 
 
-def _codec(path: str, tokenizer: Any, options: Mapping[str, object]) -> ChatCodec:
+def _codec(path: str, tokenizer: Any, opening: str, options: Mapping[str, object]) -> ChatCodec:
     """The codec; errors name the keys of `evaluate`, not those of a training run."""
     try:
-        return ChatCodec(tokenizer, **options)
+        return ChatCodec(tokenizer, opening, **options)
     except ConfigurationError as error:
         key, value = ("model", path) if error.key == MODEL_KEY else (error.key, error.value)
         remedy = error.remedy.replace(f"{TEMPLATE_KEY}, or ", "").replace(f", or set {TEMPLATE_KEY}", "")
-        remedy = remedy.replace(f"+{OPTIONS_KEY}", "template")
+        remedy = remedy.replace(f"+{OPTIONS_KEY}", "template").replace(PREFILL_KEY, "prefill")
         raise ConfigurationError(key.replace(OPTIONS_KEY, "template"), value, error.problem, remedy) from error
 
 

@@ -19,13 +19,14 @@ class ReplyRequest:
     """The context of one reply, as token ids and as messages: a sampler reads one of them.
 
     prompt_ids: the whole context. messages: the same conversation, {"role", "content"}. max_new_tokens: of the reply.
-    seed: equal seeds draw equal random numbers.
+    seed: equal seeds draw equal random numbers. opening: what the context, and not the messages, holds of the reply.
     """
 
     prompt_ids: list[int]
     messages: list[dict[str, str]]
     max_new_tokens: int
     seed: int
+    opening: str = ""
 
 
 class Sampler(Protocol):
@@ -48,7 +49,9 @@ class SeededPolicy:
         """Raises EvaluationError for a reply that was aborted: it says nothing about the policy."""
         seed = stable_hash(f"sampling/{self._seed}/{self._turn}", bits=31)
         self._turn += 1
-        reply = await self._sampler.sample(ReplyRequest(prompt_ids, self._episode.messages, max_new_tokens, seed))
+        opening = self._episode.world.limits.opening
+        request = ReplyRequest(prompt_ids, self._episode.messages, max_new_tokens, seed, opening)
+        reply = await self._sampler.sample(request)
         if reply.finish_reason not in ("stop", "length"):
             raise EvaluationError(f"a reply was aborted (finish reason {reply.finish_reason!r})")
         return reply

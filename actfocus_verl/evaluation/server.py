@@ -148,14 +148,23 @@ class CompletionServer(_Server):
 
 
 class ChatServer(_Server):
-    """A `Sampler` on any server with chat completions. Fields missing in a request take the server's values."""
+    """A `Sampler` on any server with chat completions. Fields missing in a request take the server's values.
+
+    An opening is sent as the beginning of the reply, in the way that vLLM and SGLang know: an assistant's message last,
+    and `continue_final_message`.
+    """
 
     async def sample(self, request: ReplyRequest) -> Reply:
         """See `Sampler`. Raises EvaluationError also for a text that the local tokenizer cannot represent.
 
         A reply that has more tokens here than requested, although the server counted fewer, is truncated.
         """
-        choice = await self._choice("/chat/completions", request, {"messages": request.messages})
+        body: dict[str, object] = {"messages": request.messages}
+        if request.opening:
+            begun = {"role": "assistant", "content": request.opening}
+            going_on = {"add_generation_prompt": False, "continue_final_message": True}
+            body = {"messages": [*request.messages, begun], **going_on}
+        choice = await self._choice("/chat/completions", request, body)
         text = self._text(choice)
         token_ids = self._codec.text_ids(text)
         self._require_same_text(text, self._codec.offsets(token_ids)[0])

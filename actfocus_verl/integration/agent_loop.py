@@ -15,7 +15,7 @@ from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
 from actfocus_verl.config import needs_answers, template_options, world_overrides
-from actfocus_verl.environments import make_world
+from actfocus_verl.environments import make_world, world_limits
 from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import json_text
@@ -76,7 +76,9 @@ class EpisodeAgentLoop(AgentLoopBase):
     def codec(self) -> ChatCodec:
         """The tokenizer's chat format, read off its template with verl's `data.apply_chat_template_kwargs`."""
         options = json_text(template_options(self.data_config))
-        return _codec(self.tokenizer, str(self.tokenizer.chat_template), options)
+        env = self.config.env
+        opening = world_limits(env.name, preset=env.preset, **world_overrides(env)).opening
+        return _codec(self.tokenizer, opening, str(self.tokenizer.chat_template), options)
 
     def policy(self, sampling_params: dict[str, Any]) -> ServerPolicy:
         """A policy whose replies end where the chat template ends a turn, whatever other end tokens the model has."""
@@ -140,12 +142,12 @@ class EpisodeAgentLoop(AgentLoopBase):
 
 
 @lru_cache(maxsize=1)
-def _codec(tokenizer: Any, template: str, options: str) -> ChatCodec:
+def _codec(tokenizer: Any, opening: str, template: str, options: str) -> ChatCodec:
     """One for all episodes of a worker: with a vocabulary of 150,000 tokens it takes a third of a second to build.
 
     template: the tokenizer's, which may be replaced. options: a JSON object.
     """
-    return ChatCodec(tokenizer, **json.loads(options))
+    return ChatCodec(tokenizer, opening, **json.loads(options))
 
 
 def episode_seed(seed: int, split: str, step: int, session: int) -> int:

@@ -28,12 +28,12 @@ def play_batch(
     observe: Observer | None = None,
     ended: Callable[[int, int], None] | None = None,
 ) -> list[Trajectory]:
-    """Play fresh `worlds` in lock step: every turn of all unfinished episodes is generated in batches.
+    """Play fresh `worlds` of one configuration in lock step: each turn of all of them is generated in batches.
 
     temperature: 0 is greedy. ended: called before every turn with the number of episodes that have
     ended, and of all. The random state of torch is left as it was.
     """
-    codec = ChatCodec(tokenizer)
+    codec = ChatCodec(tokenizer, worlds[0].limits.opening)
     limit = max_context_tokens or model.config.max_position_embeddings
     episodes = [Episode(world, codec, max_context_tokens=limit) for world in worlds]
     waiting = [(episode, episode.start()) for episode in episodes]

@@ -64,6 +64,7 @@ def supervised_example(
 ) -> Example:
     """input_ids and labels of one conversation, its ids being those an episode with these replies would have.
 
+    What the codec opens every reply with is the prompt's.
     Labels are the ids on the assistant's tokens, the end-of-turn token included, and -100 elsewhere; with `pages` they
     are the ids everywhere.
     """
@@ -71,7 +72,8 @@ def supervised_example(
     labels = [_IGNORED] * len(input_ids)
     for message in messages[2:]:
         if message["role"] == "assistant":
-            reply = [*tokenizer.encode(message["content"], add_special_tokens=False), codec.end_of_turn_id]
+            sampled = message["content"].removeprefix(codec.opening)
+            reply = [*tokenizer.encode(sampled, add_special_tokens=False), codec.end_of_turn_id]
             input_ids += reply
             labels += reply
         else:

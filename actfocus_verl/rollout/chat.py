@@ -32,13 +32,16 @@ class ChatCodec:
     """The chat template as two pieces, the start and what stands between two replies, and decoding with offsets.
 
     tokenizer: fast, with a chat template that `ChatTemplate` accepts and that closes a reply with a special token.
+    opening: what every prompt ends with, so that a sampled reply goes on from there; `<think>` or nothing.
     template_options: further keywords of `apply_chat_template`.
     Raises ConfigurationError when the tokenizer is none of that.
     """
 
-    def __init__(self, tokenizer: Any, /, **template_options: object) -> None:
+    def __init__(self, tokenizer: Any, opening: str = "", /, **template_options: object) -> None:
         self._tokenizer = tokenizer
-        self._template = ChatTemplate(tokenizer, template_options)
+        self.opening = opening
+        """What a reply is read with as its beginning; its ids are the prompt's."""
+        self._template = ChatTemplate(tokenizer, template_options, opening)
         self._decoder = TokenDecoder(tokenizer)
         added = self._decoder.added
         self.special_ids = frozenset(i for i in self._decoder.special_ids if added.get(i) not in TAGS)

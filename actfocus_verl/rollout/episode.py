@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import Observation, PlayedTurns, World, observe
+from actfocus_verl.environments.settings import LENIENT
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
@@ -20,7 +21,7 @@ from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajecto
 
 
 class Episode:
-    """One play of `world`, which must be fresh.
+    """One play of `world`, which must be fresh. codec: with the opening of the world's limits, else a ValueError.
 
     max_context_tokens: prompt and response together. max_response_tokens: everything after the first prompt, where the
     trainer bounds that on its own. The episode ends before a turn whose message and longest reply would not fit.
@@ -36,6 +37,8 @@ class Episode:
         max_response_tokens: int | None = None,
         ask_answers: bool = False,
     ) -> None:
+        if world.limits.opening != codec.opening:
+            raise ValueError(f"replies open with {world.limits.opening!r} (env.prefill), the codec's {codec.opening!r}")
         self.world = world
         self._codec = codec
         self._max_context = max_context_tokens
@@ -69,7 +72,7 @@ class Episode:
     def messages(self) -> list[dict[str, str]]:
         """The conversation so far, {"role", "content"} a message: what a chat API takes instead of the context.
 
-        As the chat template takes them: without a system message where it has none.
+        As the chat template takes them: without a system message where it has none. Replies begin with the opening.
         """
         return self._codec.messages(self._messages)
 
@@ -120,8 +123,8 @@ class Episode:
         state, anchor = observe(self.world).text, self.world.anchor()
         self._starts.append(len(self._context) - self._prompt_length)
         self._answers.append(self.world.known_answer() if self._ask_answers else None)
-        read = read_reply(self._codec, reply.token_ids)
-        self._messages.append({"role": "assistant", "content": read.message})
+        read = read_reply(self._codec, reply.token_ids, lenient=self.world.limits.reply == LENIENT)
+        self._messages.append({"role": "assistant", "content": f"{self._codec.opening}{read.message}"})
         if sampled:
             self._append_reply(reply, read.roles)
         else:

@@ -4,6 +4,7 @@ The opening of a reply in the worlds' own form, with nothing between its think t
 
     context of the turn | <think> </think> <answer> | answer
 
+What the codec opens every reply with is part of the context and left out.
 The closing tag is left out: what stands after the answer changes nothing of its log-probability. The text is encoded
 with it, so that the tokens are those of such a reply; the answer's are those with a character of it.
 """
@@ -27,7 +28,7 @@ class ForcedAnswer:
 
 def forced_answer(codec: ChatCodec, answer: str) -> ForcedAnswer:
     """The forced answer of a text. Raises ValueError for one that no reply could hold between its answer tags."""
-    token_ids = codec.text_ids(f"<think> </think> <answer> {answer} </answer>")
+    token_ids = codec.text_ids(f"<think> </think> <answer> {answer} </answer>".removeprefix(codec.opening))
     parsed = read_reply(codec, token_ids).parsed
     if parsed.answer is None or not parsed.actions:
         raise ValueError(f"the known answer {answer!r} cannot stand between the tags of a reply")

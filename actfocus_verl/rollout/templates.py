@@ -20,6 +20,7 @@ from actfocus_verl.rollout.parsing import TAGS
 MODEL_KEY: Final = "model.path"
 TEMPLATE_KEY: Final = "actor_rollout_ref.model.custom_chat_template"
 OPTIONS_KEY: Final = "data.apply_chat_template_kwargs"
+PREFILL_KEY: Final = "env.prefill"
 """Keys of a training run: who has others names them instead."""
 
 _REPLY: Final = "actfocus-reply-mark"
@@ -36,12 +37,14 @@ Message = dict[str, str]
 class ChatTemplate:
     """Renders with `tokenizer.apply_chat_template` and the further keywords `options`.
 
+    opening: written behind every generation prompt, unless the template itself ends so.
     Raises ConfigurationError for a template that is none of what the module says, and for an option it does not read.
     """
 
-    def __init__(self, tokenizer: Any, options: Mapping[str, object]) -> None:
+    def __init__(self, tokenizer: Any, options: Mapping[str, object], opening: str = "") -> None:
         self._tokenizer = tokenizer
         self._options = dict(options)
+        self._opening = ""
         self.name = str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
         self._require_template()
         self._require_options()
@@ -56,15 +59,14 @@ class ChatTemplate:
             except _UnsuitableError as folded:
                 also = "" if str(folded) == self.no_system else f"; without a system message, {folded}"
                 raise self.refusal(f"{with_system}{also}") from folded
-        self._require_room_for_thoughts()
+        self._opening = "" if self._opens_thoughts(opening) else opening
 
     def start(self, messages: Sequence[Message]) -> str:
         """The messages and the generation prompt."""
-        return str(
-            self._tokenizer.apply_chat_template(
-                self.messages(messages), tokenize=False, add_generation_prompt=True, **self._options
-            )
+        rendered = self._tokenizer.apply_chat_template(
+            self.messages(messages), tokenize=False, add_generation_prompt=True, **self._options
         )
+        return f"{rendered}{self._opening}"
 
     def opening(self) -> str:
         """The start of some conversation."""
@@ -145,18 +147,25 @@ class ChatTemplate:
             raise _UnsuitableError("its chat template does not write each reply once", rendered)
         return pieces
 
-    def _require_room_for_thoughts(self) -> None:
+    def _opens_thoughts(self, opening: str) -> bool:
+        """Whether the template's own generation prompt opens the thoughts.
+
+        Raises ConfigurationError where it does and a reply must hold both think tags.
+        """
         after = self.after_reply(_SECOND)
         _, opened, behind = after.rpartition(TAGS[0])
-        if opened and TAGS[1] not in behind:
+        opens = bool(opened) and TAGS[1] not in behind
+        if opens and not opening:
             error = self.refusal(
                 "its chat template opens <think> itself, but the reply must hold both think tags: "
                 f"{_shown(after.partition(_SECOND)[2])}"
             )
+            remedy = error.remedy
             if "enable_thinking" in str(self._tokenizer.get_chat_template()):
                 remedy = f"Set +{OPTIONS_KEY}.enable_thinking=false, or {_ANOTHER}"
-                raise ConfigurationError(error.key, error.value, error.problem, remedy)
-            raise error
+            remedy += f"; or {PREFILL_KEY}=think, with which a reply goes on behind the tag"
+            raise ConfigurationError(error.key, error.value, error.problem, remedy)
+        return opens
 
 
 class _UnsuitableError(ValueError):

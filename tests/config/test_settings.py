@@ -92,7 +92,10 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             {"credit.gamma": 1},
             "credit.gamma=1: is not a parameter of the weighting actfocus. Known keys: name, normalize, ",
         ),
-        ({"credit.normalize": "token"}, "credit.normalize='token': is not a known value. Choose one of: batch, mini_batch"),
+        (
+            {"credit.normalize": "token"},
+            "credit.normalize='token': is not a known value. Choose one of: batch, mini_batch",
+        ),
         (
             {"credit.normalize": "mini_batch", "actor_rollout_ref.actor.shuffle": True},
             "credit.normalize='mini_batch': actor.shuffle=True cuts mini-batches inside the workers. Set ",

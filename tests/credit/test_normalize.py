@@ -174,7 +174,9 @@ def test_any_shape_in_batch_mode():
 
 
 def test_unknown_mode_lists_the_known_ones():
-    with pytest.raises(ConfigurationError, match=r"normalize='token': is not a known value. Choose one of: batch, mini_batch"):
+    with pytest.raises(
+        ConfigurationError, match=r"normalize='token': is not a known value. Choose one of: batch, mini_batch"
+    ):
         normalize(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.int64), "token")
 
 

@@ -188,7 +188,10 @@ def test_registering_columns_as_one_string():
         ),
         ({"name": "aem", "lam": 21}, r"credit.lam=21: must be a number between -20 and 20"),
         ({"name": "aem", "gate": -0.1}, r"credit.gate=-0.1: must be a finite number >= 0"),
-        ({"name": "aem", "scope": "turn"}, r"credit.scope='turn': is not a known value. Choose one of: group, trajectory, batch"),
+        (
+            {"name": "aem", "scope": "turn"},
+            r"credit.scope='turn': is not a known value. Choose one of: group, trajectory, batch",
+        ),
         ({"name": "empg", "k": -1}, r"credit.k=-1: must be a number between 0 and 20"),
         ({"name": "empg", "k_future": math.nan}, r"credit.k_future=nan: must be a number between 0 and 20"),
         ({"name": "empg", "zeta": -0.1}, r"credit.zeta=-0.1: must be a finite number >= 0"),

@@ -15,6 +15,7 @@ from actfocus_verl.environments import (
 )
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
+from tests.helpers.paper_worlds import CLEAN_PROTOCOL
 
 
 def test_frozen_lake_is_known():
@@ -24,7 +25,7 @@ def test_frozen_lake_is_known():
 
 def test_default_limits_are_those_of_the_paper():
     for preset in known_presets("frozen_lake"):
-        limits = make_world("frozen_lake", preset=preset).limits
+        limits = make_world("frozen_lake", preset=preset, **CLEAN_PROTOCOL).limits
         assert limits == Limits(
             max_turns=5,
             max_actions_per_turn=2,

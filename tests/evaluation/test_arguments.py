@@ -38,7 +38,10 @@ def test_a_run_fills_in_what_is_not_given() -> None:
     assert (arguments.env, arguments.preset, arguments.world) == ("frozen_lake", "ragen", {"max_turns": 3, "size": 5})
     assert (arguments.max_context_tokens, arguments.max_response_tokens) == (1408, 1024)
     given = read("preset=clean", "max_turns=4", "size=null", "max_context_tokens=2000", run=RUN)
-    assert (given.preset, given.world, given.max_context_tokens) == ("clean", {"max_turns": 4}, 2000)
+    told = {"prompts": "paper", "reply": "lenient", "prefill": "think"}  # as the run's policy is used to
+    assert (given.preset, given.world, given.max_context_tokens) == ("clean", {**told, "max_turns": 4}, 2000)
+    own = read("preset=clean", "prompts=null", "reply=strict", "size=null", "max_turns=null", run=RUN)
+    assert own.world == {"reply": "strict", "prefill": "think"}
 
 
 def test_template_options_are_the_runs_unless_they_are_given() -> None:
@@ -83,7 +86,10 @@ def test_the_configuration_of_a_run(tmp_path: Path) -> None:
         (["env=chess"], "env.name='chess': unknown world."),
         (["env=3"], "env.name='3': unknown world."),
         (["env=frozen_lake", "preset=hard"], "env.preset='hard': unknown preset of frozen_lake."),
-        (["env=frozen_lake", "split=dev"], "env.split='dev': is not a known value. Choose one of: train, evaluation, test"),
+        (
+            ["env=frozen_lake", "split=dev"],
+            "env.split='dev': is not a known value. Choose one of: train, evaluation, test",
+        ),
         (["env=frozen_lake", "colour=red"], "env.colour='red': unknown key of frozen_lake."),
         (["env=frozen_lake", "max_turns=0"], "env.max_turns=0: must be an integer >= 1."),
         (["env=frozen_lake", "index=3"], "index=3: unknown key. Known: model, out, step, env"),

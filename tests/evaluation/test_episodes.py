@@ -185,3 +185,15 @@ def test_an_error_ends_all_of_them(error: BaseException) -> None:
     with pytest.raises(type(error)):
         asyncio.run(play_episodes(plan(5, 1), play_one, concurrency=5, record=lambda _: None))
     assert cancelled == 4
+
+
+def test_what_the_prompt_opens_is_said_to_the_sampler() -> None:
+    tokenizer = build_tokenizer()
+    codec = ChatCodec(tokenizer, "<think>")
+    sampler = ListSampler([codec.text_ids(RIGHT.removeprefix("<think>"))])
+    record = play(codec, sampler, preset="ragen", overrides={"success_rate": 1.0, "max_turns": 2})
+    assert record.parsed_turns == record.turns
+    for request in sampler.asked:
+        assert request.opening == "<think>"
+        assert codec.offsets(request.prompt_ids)[0].endswith("assistant\n<think>")
+        assert request.messages[-1]["role"] == "user"

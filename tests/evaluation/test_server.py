@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -66,6 +67,18 @@ def test_messages_go_in_and_text_comes_out(ask: Ask, fake_server: FakeServer) ->
         "temperature": 0.5,
         "top_p": 1.0,
     }
+
+
+def test_an_opening_is_sent_as_the_beginning_of_the_reply(codec: ChatCodec, fake_server: FakeServer) -> None:
+    async def main() -> Reply:
+        settings: dict[str, Any] = {"model": None, "max_context_tokens": 64, "temperature": 0.5}
+        async with ChatServer(fake_server.address, codec, **settings) as server:
+            return await server.sample(dataclasses.replace(REQUEST, opening="<think>"))
+
+    assert asyncio.run(main()) == Reply(fake_server.reply, finish_reason="stop")
+    (body,) = fake_server.requests
+    assert body["messages"] == [{"role": "user", "content": "go"}, {"role": "assistant", "content": "<think>"}]
+    assert (body["add_generation_prompt"], body["continue_final_message"]) == (False, True)
 
 
 def test_fields_of_a_request_are_the_users(ask: Ask, fake_server: FakeServer) -> None:

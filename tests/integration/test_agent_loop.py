@@ -57,12 +57,13 @@ def play(
     estimator: str = "grpo",
     data: dict[str, Any] | None = None,
     kind: type[EpisodeAgentLoop] = EpisodeAgentLoop,
+    preset: str = "clean",
     **row: Any,
 ) -> TokenColumnsOutput:
     """One episode through verl's own constructor and `run`."""
     config = OmegaConf.create(
         {
-            "env": {"name": "frozen_lake", "preset": "clean", "seed": 1, "train_size": 8, "evaluation_size": 8},
+            "env": {"name": "frozen_lake", "preset": preset, "seed": 1, "train_size": 8, "evaluation_size": 8},
             "algorithm": {"adv_estimator": estimator},
             "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500, "n": 1}},
             "rollout": {"roots": 1, "wave": 1},
@@ -97,6 +98,19 @@ def test_verls_template_options_reach_the_template(kind: type[EpisodeAgentLoop])
     assert not any(prompt.endswith(("LOW", "HIGH")) for prompt in plain)
     assert all(prompt.endswith("LOW") for prompt in low)
     assert all(prompt.endswith("HIGH") for prompt in high)
+
+
+@pytest.mark.parametrize("kind", [EpisodeAgentLoop, ForkedAgentLoop])
+def test_a_prompt_that_opens_the_reply_is_the_servers_and_not_trained(
+    kind: type[EpisodeAgentLoop], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    reply = tokenizer.encode(REPLY.removeprefix("<think>"))
+    server = ListServer(reply)
+    output = play(server, tokenizer, kind=kind, preset="ragen", split="train", index=0, session_id=0, uid="a")
+    assert all(tokenizer.decode(call["prompt_ids"]).endswith("assistant\n<think>") for call in server.calls)
+    sampled = [i for i, mask in zip(output.response_ids, output.response_mask, strict=True) if mask]
+    assert sampled == reply * len(server.calls)
+    assert output.extra_fields["reward_extra_info"]["valid_action_rate"] == 1.0
 
 
 def test_a_reply_ends_where_the_template_ends_a_turn(tokenizer: PreTrainedTokenizerFast) -> None:

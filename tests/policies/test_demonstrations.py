@@ -52,6 +52,26 @@ def test_ids_and_labels_are_those_of_an_episode_with_the_same_replies(config, to
     assert with_pages["labels"] == with_pages["input_ids"] == example["input_ids"]
 
 
+def test_a_reply_that_the_prompt_opens_is_taught_from_behind_the_tag():
+    config = TinyPolicyConfig(preset="ragen")
+    messages = conversation(config, 0)
+    tokenizer = train_tokenizer([message["content"] for i in range(50) for message in conversation(config, i)], 600)
+    codec = ChatCodec(tokenizer, "<think>")
+    example = supervised_example(codec, tokenizer, messages)
+    replies = [message["content"] for message in messages if message["role"] == "assistant"]
+    assert all(reply.startswith("<think>") for reply in replies)
+
+    world = make_world("frozen_lake", preset="ragen", split="train", index=0, episode_seed=0)
+    policy = Recitation(tokenizer, codec.end_of_turn_id, [reply.removeprefix("<think>") for reply in replies])
+    trajectory = asyncio.run(Episode(world, codec, max_context_tokens=4096).play(policy))
+    assert trajectory.turns == trajectory.valid_turns == len(replies)
+    assert example["input_ids"] == trajectory.prompt_ids + trajectory.response_ids
+    columns = zip(trajectory.response_ids, trajectory.response_mask, strict=True)
+    labels = [token if mask else -100 for token, mask in columns]
+    assert example["labels"] == [-100] * len(trajectory.prompt_ids) + labels
+    assert codec.offsets(trajectory.prompt_ids)[0].endswith("<think>")
+
+
 def test_roles_alternate_and_end_with_a_reply(config):
     roles = [message["role"] for message in conversation(config, 3)]
     assert roles[0] == "system"

@@ -31,4 +31,4 @@ class FrozenLakeConfig(WorldConfig):
         super().__post_init__()
 
 
-PRESETS: dict[str, FrozenLakeConfig] = {"clean": FrozenLakeConfig(), "ragen": FrozenLakeConfig()}
+PRESETS: dict[str, FrozenLakeConfig] = {"clean": FrozenLakeConfig(), "ragen": FrozenLakeConfig().with_paper_protocol()}

@@ -20,6 +20,7 @@ from actfocus_verl.environments.frozen_lake.rules import (
     slip_probabilities,
 )
 from actfocus_verl.environments.frozen_lake.scripted import PLAYER
+from actfocus_verl.environments.settings import PAPER
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
 _MOVES_BY_NAME = {name.lower(): move for move, name in prompt.ACTION_NAMES.items()}
@@ -49,11 +50,10 @@ class FrozenLake(World):
         return cls(board, config, preset=preset, split=split, index=index, episode_seed=episode_seed)
 
     def system_prompt(self) -> str:
-        flawed = self.preset == "ragen"
-        return prompt.system_prompt(self.board, self.limits, self.config.success_rate, flawed_coordinates=flawed)
+        return prompt.system_prompt(self.board, self.limits, self.config.success_rate)
 
     def render(self) -> str:
-        return prompt.render(self.board, self.player)
+        return prompt.render(self.board, self.player, paper=self.limits.prompts == PAPER)
 
     def parse_action(self, text: str) -> Move | None:
         """The move of that name, whatever its case and the whitespace around it."""

@@ -44,4 +44,4 @@ class SokobanConfig(WorldConfig):
         return Rewards(self.step_reward, self.on_target_reward, self.off_target_reward, self.solved_reward)
 
 
-PRESETS: dict[str, SokobanConfig] = {"clean": SokobanConfig(), "ragen": SokobanConfig()}
+PRESETS: dict[str, SokobanConfig] = {"clean": SokobanConfig(), "ragen": SokobanConfig().with_paper_protocol()}

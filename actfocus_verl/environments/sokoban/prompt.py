@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from actfocus_verl.environments.answers import action_rules
-from actfocus_verl.environments.settings import Limits
+from actfocus_verl.environments.settings import PAPER, Limits
 from actfocus_verl.environments.sokoban.rules import Board, Move, Rewards
 
 ACTION_NAMES = {Move.UP: "Up", Move.DOWN: "Down", Move.LEFT: "Left", Move.RIGHT: "Right"}
 
 
-def system_prompt(limits: Limits, rewards: Rewards, *, coordinates: bool) -> str:
-    """Task, legend, actions, limits, rewards: at most 110 words."""
-    places = " Places are (row, column), from (0, 0) at the top left." if coordinates else ""
+_LEGEND = "# wall, _ floor, O target, X box, √ box on target, P you, S you on target."
+
+
+def system_prompt(limits: Limits, rewards: Rewards) -> str:
+    """Task, legend, actions, limits, rewards: at most 110 words. In the paper's prompts no rewards, but an example."""
+    actions = f"Actions: {', '.join(ACTION_NAMES.values())}. {action_rules(limits)}"
+    if limits.prompts == PAPER:
+        return (
+            "This is Sokoban: you walk in a warehouse and must get every box onto a target.\n"
+            "A step towards a box beside you moves it one tile further. Boxes do not go through walls, and none can be "
+            f"pulled.\n{_LEGEND}\n{actions}\n"
+            "The answer names actions in order, for example <answer>Down || Left || Left</answer>."
+        )
     return (
         "You work in a warehouse. Bring every box onto a target.\n"
         "Moving into a box pushes it, if the tile behind it is free. A blocked move changes nothing. You cannot pull.\n"
-        f"# wall, _ floor, O target, X box, √ box on target, P you, S you on target.{places}\n"
-        f"Actions: {', '.join(ACTION_NAMES.values())}. {action_rules(limits)}\n"
+        f"{_LEGEND} Places are (row, column), from (0, 0) at the top left.\n"
+        f"{actions}\n"
         f"Rewards: {rewards.step:g} a move, {rewards.on_target:+g} a box onto a target, "
         f"{rewards.off_target:+g} a box off one, {rewards.solved:+g} when all are on targets."
     )

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.settings import FULL
 from actfocus_verl.environments.sokoban import generator, prompt
 from actfocus_verl.environments.sokoban.config import PRESETS, SokobanConfig
 from actfocus_verl.environments.sokoban.rules import Board, Move, after
@@ -38,14 +39,10 @@ class Sokoban(World):
         return cls(board, config, preset=preset, split=split, index=index)
 
     def system_prompt(self) -> str:
-        return prompt.system_prompt(self.limits, self._rewards, coordinates=self._shows_coordinates)
+        return prompt.system_prompt(self.limits, self._rewards)
 
     def render(self) -> str:
-        return prompt.render(self.board, coordinates=self._shows_coordinates)
-
-    @property
-    def _shows_coordinates(self) -> bool:
-        return self.preset == "clean"
+        return prompt.render(self.board, coordinates=self.limits.prompts == FULL)
 
     def parse_action(self, text: str) -> Move | None:
         """The move of that name, whatever its case and the whitespace around it."""

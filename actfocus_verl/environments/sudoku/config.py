@@ -67,4 +67,4 @@ class SudokuConfig(WorldConfig):
         return Rewards(self.correct_reward, self.legal_reward, self.invalid_reward, self.solved_reward)
 
 
-PRESETS: dict[str, SudokuConfig] = {"clean": SudokuConfig(), "ragen": SudokuConfig()}
+PRESETS: dict[str, SudokuConfig] = {"clean": SudokuConfig(), "ragen": SudokuConfig().with_paper_protocol()}

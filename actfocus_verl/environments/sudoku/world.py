@@ -7,9 +7,11 @@ from typing import ClassVar
 
 from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.settings import LENIENT, PAPER
 from actfocus_verl.environments.splits import hex_digest, stable_hash
-from actfocus_verl.environments.sudoku import generator, prompt, symmetry
+from actfocus_verl.environments.sudoku import generator, paper, prompt, symmetry
 from actfocus_verl.environments.sudoku.config import PRESETS, SudokuConfig
+from actfocus_verl.environments.sudoku.paper import Nonsense
 from actfocus_verl.environments.sudoku.rules import Board, Placement, best_return, is_valid, worth
 from actfocus_verl.environments.sudoku.scripted import PLAYER, targets
 
@@ -19,6 +21,7 @@ class Sudoku(World):
 
     In `ragen` an invalid move never ends the episode, and replacing a digit pays in full again: both flaws are the
     paper's code base's. In `clean` every move counts, and replacing a digit pays the difference.
+    Where replies are read leniently, a text that names no move is an invalid move of its own.
     """
 
     name = "sudoku"
@@ -34,6 +37,8 @@ class Sudoku(World):
         self.steps = 0
         self._flawed = preset == "ragen"
         self._closed = False
+        self._paper = self.limits.prompts == PAPER
+        self._verdict = ""
 
     @classmethod
     def create(cls, config: SudokuConfig, *, preset: str, split: str, index: int, episode_seed: int) -> Sudoku:
@@ -41,22 +46,33 @@ class Sudoku(World):
         return cls(generator.make_board(config, preset, split, index), config, preset=preset, split=split, index=index)
 
     def system_prompt(self) -> str:
+        if self._paper:
+            return paper.system_prompt(self.board.size)
         return prompt.system_prompt(self.board.size, self.limits, self.config.rewards(), pays_again=self._flawed)
 
     def render(self) -> str:
+        if self._paper:
+            return paper.render(self.board, self.digits, self.steps, self.config.max_steps, self._verdict)
         return prompt.render(self.board, self.digits, self.steps, self.config.max_steps)
 
-    def parse_action(self, text: str) -> Placement | None:
-        """The move named by `place 3 at row 1 col 2` or `1,2,3`, whatever its case and whitespace, if on the grid."""
+    def parse_action(self, text: str) -> Placement | Nonsense | None:
+        """The move named by `place 3 at row 1 col 2` or `1,2,3`, whatever its case and whitespace, if on the grid.
+
+        Where replies are read leniently, by any of the code base's six forms, and what names no move is `Nonsense`.
+        """
+        if self.limits.reply == LENIENT:
+            return paper.parse_move(self.board.size, text)
         return prompt.parse_placement(self.board.size, text)
 
     def step(self, action: Action) -> StepResult:
         if self.done:
             raise RuntimeError("Sudoku.step after the episode ended")
-        move = Placement(*action)
-        valid = is_valid(self.board, self.digits, move)
+        move = None if isinstance(action, Nonsense) else Placement(*action)
+        valid = move is not None and is_valid(self.board, self.digits, move)
+        if self._paper:
+            self._verdict = paper.verdict_on(self.board, self.digits, action if move is None else move)
         self.steps += 1
-        reward = self._write(move) if valid else self.config.invalid_reward
+        reward = self._write(move) if valid and move is not None else self.config.invalid_reward
         self._closed = self.steps >= self.config.max_steps and (valid or not self._flawed)
         return StepResult(reward, done=self.done, success=self.success)
 

@@ -1,4 +1,7 @@
-"""The action grammar: `search[words]` and `click[element]`. Any text may come; it is read in linear time."""
+"""The action grammar: `search[words]` and `click[element]`. Any text may come; it is read in linear time.
+
+Where replies are read leniently, they are read as the original shop does: every text is a command, if only NOTHING.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,22 @@ class Command(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.verb}[{self.argument}]"
+
+
+NOTHING = Command("", "")
+"""What the original shop makes of any other text: an action without an effect."""
+
+
+def parse_original(text: str) -> Command:
+    """The command that the original shop reads in a text's first line, whatever follows it; else NOTHING.
+
+    The verb stands in lower case before the last opening bracket that has something in it.
+    """
+    line = text.partition("\n")[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 1, max(end - 1, 1))
+    verb, argument = line[:start], line[start + 1 : end].lower()
+    return Command(verb, argument) if start > 0 and verb in (SEARCH, CLICK) else NOTHING
 
 
 def parse_command(text: str) -> Command | None:

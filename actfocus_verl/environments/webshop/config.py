@@ -42,5 +42,5 @@ class WebShopConfig(WorldConfig):
 
 PRESETS: dict[str, WebShopConfig] = {
     "clean": WebShopConfig(),
-    "ragen": WebShopConfig(products=1000, results_per_page=10, pages=FULL),
+    "ragen": WebShopConfig(products=1000, results_per_page=10, pages=FULL).with_paper_protocol(),
 }

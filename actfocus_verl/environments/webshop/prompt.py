@@ -18,6 +18,7 @@ from actfocus_verl.environments.webshop.pages import (
     PageKind,
 )
 
+BUTTONS = "Buttons: "
 _BUTTONS = (BACK_TO_SEARCH, PREVIOUS, NEXT, *(kind.value for kind in DETAILS), BUY)
 _SHORT_REVIEWS = 2
 
@@ -41,7 +42,7 @@ def render(
     """The task, the page and its buttons. elements: what can be clicked. style: of pages, short or full."""
     buttons = ", ".join(element for element in elements if element in _BUTTONS)
     lines = [f"Task: {instruction}", *_body(page, products, per_page, style)]
-    return "\n".join([*lines, f"Buttons: {buttons}"] if buttons else lines)
+    return "\n".join([*lines, f"{BUTTONS}{buttons}"] if buttons else lines)
 
 
 def _body(page: Page, products: Sequence[Product], per_page: int, style: str) -> list[str]:

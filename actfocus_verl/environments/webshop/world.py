@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from actfocus_verl.environments.base import Action, StepResult, World
+from actfocus_verl.environments.settings import LENIENT, PAPER
 from actfocus_verl.environments.splits import hex_digest, stable_hash
-from actfocus_verl.environments.webshop import generator, pages, prompt
-from actfocus_verl.environments.webshop.actions import CLICK, SEARCH, Command, parse_command
+from actfocus_verl.environments.webshop import generator, pages, paper, prompt
+from actfocus_verl.environments.webshop.actions import (
+    CLICK,
+    NOTHING,
+    SEARCH,
+    Command,
+    parse_command,
+    parse_original,
+)
 from actfocus_verl.environments.webshop.catalogue import SHORT, catalogue
 from actfocus_verl.environments.webshop.config import PRESETS, WebShopConfig
 from actfocus_verl.environments.webshop.goals import Goal
@@ -52,24 +60,45 @@ class WebShop(World):
         self._rendered: str | None = None
 
     def system_prompt(self) -> str:
+        if self.limits.prompts == PAPER:
+            return paper.SYSTEM_PROMPT
         return prompt.system_prompt(self.limits, self.config.pages)
 
     def render(self) -> str:
         if self._rendered is None:
             config = self.config
-            self._rendered = prompt.render(
+            plain = prompt.render(
                 self.instruction, self.page, self._links, self.products, config.results_per_page, config.pages
             )
+            self._rendered = self._advised(plain) if self.limits.prompts == PAPER else plain
         return self._rendered
 
+    def _advised(self, plain: str) -> str:
+        """The page with the paper's advice and a list of all that can be done, in the place of its buttons."""
+        if self.done:
+            return plain
+        page = plain.partition(f"\n{prompt.BUTTONS}")[0]
+        offered = paper.choices(self._links, may_search=self.page.kind is PageKind.SEARCH)
+        return f"{page}\n{paper.advice(self.limits)}\n{offered}"
+
     def parse_action(self, text: str) -> Command | None:
-        """The command, when the present page allows it: a search on the search page, a click on what is shown."""
-        command = parse_command(text)
-        return command if command is not None and self._allows(command) else None
+        """The command, when the present page allows it: a search on the search page, a click on what is shown.
+
+        Where replies are read leniently, a search on any page, as in the original; what is not allowed does nothing.
+        """
+        if self._lenient:
+            command = parse_original(text)
+            return command if self._allows(command) else NOTHING
+        read = parse_command(text)
+        return read if read is not None and self._allows(read) else None
+
+    @property
+    def _lenient(self) -> bool:
+        return self.limits.reply == LENIENT
 
     def _allows(self, command: Command) -> bool:
         if command.verb == SEARCH:
-            return self.page.kind is PageKind.SEARCH
+            return self.page.kind is PageKind.SEARCH or (self._lenient and not self.done)
         return command.argument in self._clicks
 
     def step(self, action: Action) -> StepResult:
@@ -77,9 +106,11 @@ class WebShop(World):
         if self.done:
             raise RuntimeError("WebShop.step after the episode ended")
         command = Command(*action)
-        if not self._allows(command):
+        if command != NOTHING and not self._allows(command):
             raise ValueError(f"the {self.page.kind.value} page does not allow {command}")
         self.steps += 1
+        if command == NOTHING:
+            return StepResult(reward=0.0, done=False, success=False)
         if command.verb == SEARCH:
             self.show(pages.results(search_engine(self.config.products).search(command.argument)))
         else:

@@ -57,10 +57,9 @@ def test_prompts_hold_what_the_protocol_asks_for_in_few_words():
     assert "Reward" not in turn_message(world, turn=1, actions_left=10).text
 
 
-def test_coordinates_are_right_in_clean_and_the_flawed_ones_in_ragen():
+def test_the_corner_that_is_named_is_that_of_the_grid():
     assert "(3, 3)" in lake().system_prompt()
     assert "(5, 5)" not in lake().system_prompt()
-    assert "(5, 5)" in lake(preset="ragen").system_prompt()
     assert "(5, 5)" in lake(Board(6, 0, 35, 0), size=6).system_prompt()
 
 

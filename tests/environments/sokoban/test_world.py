@@ -16,6 +16,7 @@ from actfocus_verl.environments.sokoban.rules import Board, Move
 from actfocus_verl.environments.sokoban.scripted import PLAYER, describe
 from actfocus_verl.errors import ConfigurationError
 from tests.environments.sokoban.slow import to_board
+from tests.helpers.paper_worlds import CLEAN_PROTOCOL
 
 BOARD = to_board("######", "#_P__#", "#_X__#", "#__O_#", "#__#_#", "######")
 
@@ -26,7 +27,7 @@ def warehouse(board: Board = BOARD, *, preset: str = "clean", **overrides: objec
 
 def test_the_state_is_the_grid_and_in_clean_the_places_too():
     grid = "######\n#_P__#\n#_X__#\n#__O_#\n#__#_#\n######"
-    assert warehouse(preset="ragen").render() == grid
+    assert warehouse(prompts="paper").render() == grid
     assert warehouse().render() == "You: (1, 2). Box: (2, 2). Target: (3, 3).\n" + grid
     two = to_board("######", "#SX__#", "#_√__#", "#____#", "#____#", "######")
     assert warehouse(two).render() == (
@@ -53,7 +54,7 @@ def test_prompts_hold_what_the_protocol_asks_for_in_few_words():
         assert f"{symbol} " in system
     assert len(system.split()) <= 115
     assert "(row, column)" in system
-    assert "(row, column)" not in warehouse(preset="ragen").system_prompt()
+    assert "(row, column)" not in warehouse(prompts="paper").system_prompt()
     message = turn_message(world, turn=2, actions_left=8, last_reward=-0.2).text
     assert message.startswith("Reward: -0.2\nTurn 2\n" + world.render())
     assert "<think> ... </think> <answer> ... </answer> in at most 100 words" in message
@@ -167,7 +168,7 @@ def test_anchors_tell_states_apart_and_nothing_else():
 
 def test_default_limits_and_rewards_are_those_of_the_paper():
     for preset in known_presets("sokoban"):
-        world = make_world("sokoban", preset=preset)
+        world = make_world("sokoban", preset=preset, **CLEAN_PROTOCOL)
         assert world.limits == Limits(
             max_turns=5,
             max_actions_per_turn=2,

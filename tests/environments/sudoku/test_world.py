@@ -13,6 +13,7 @@ from actfocus_verl.environments.sudoku import Sudoku
 from actfocus_verl.environments.sudoku.config import SudokuConfig
 from actfocus_verl.environments.sudoku.rules import Board, Placement, is_valid
 from actfocus_verl.errors import ConfigurationError
+from tests.helpers.paper_worlds import CLEAN_PROTOCOL
 
 #   . 2 | 3 4      (1, 1) is 1; (1, 4) is given; of (3, 1) and (3, 2), (4, 1) and (4, 2) nothing else is known
 #   3 4 | 1 2
@@ -208,7 +209,7 @@ def test_the_episode_seed_changes_nothing():
 
 @pytest.mark.parametrize("preset", ["clean", "ragen"])
 def test_default_limits_are_those_of_the_paper(preset):
-    world = make_world("sudoku", preset=preset)
+    world = make_world("sudoku", preset=preset, **CLEAN_PROTOCOL)
     assert world.limits == Limits(
         max_turns=8,
         max_actions_per_turn=2,

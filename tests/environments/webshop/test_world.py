@@ -18,6 +18,7 @@ from actfocus_verl.environments.webshop.actions import MAX_ACTION_LENGTH, Comman
 from actfocus_verl.environments.webshop.pages import PageKind
 from actfocus_verl.errors import ConfigurationError
 from tests.environments.webshop.shops import act, scripted_actions
+from tests.helpers.paper_worlds import CLEAN_PROTOCOL
 
 
 def shop(index: int = 1, **settings: object) -> WebShop:
@@ -35,7 +36,7 @@ def on_product(world: WebShop) -> WebShop:
 def test_limits_are_those_of_the_paper():
     assert known_presets("webshop") == ("clean", "ragen")
     for preset in known_presets("webshop"):
-        assert make_world("webshop", preset=preset).limits == Limits(
+        assert make_world("webshop", preset=preset, **CLEAN_PROTOCOL).limits == Limits(
             max_turns=9,
             max_actions_per_turn=1,
             max_actions_per_episode=9,
