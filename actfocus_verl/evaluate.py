@@ -26,6 +26,7 @@ from rich.console import Console
 
 from actfocus_verl.arguments import help_text
 from actfocus_verl.command import STOP_SIGNALS, run_command, start
+from actfocus_verl.environments import world_settings
 from actfocus_verl.errors import ConfigurationError, Interrupted
 from actfocus_verl.evaluation.arguments import (
     PAPER_CONTEXT,
@@ -68,7 +69,8 @@ def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
         done = {record.key for record in folder.records}
         missing = [key for key in plan(arguments.boards, arguments.repeats) if key not in done]
         if missing:
-            with _recorded(folder):
+            world = world_settings(arguments.env, preset=arguments.preset, **arguments.world)
+            with _recorded(folder, world):
                 _Play(arguments, model, settings["max_context_tokens"], folder, console).play(missing)
         summary = summarise(folder.records)
         if missing or not folder.is_finished:
@@ -124,9 +126,9 @@ def _context(wanted: int | None, positions: int | None) -> int:
 
 
 @contextmanager
-def _recorded(folder: EvaluationFolder) -> Iterator[None]:
-    """Write down when it begins, and how it ends unless it finishes."""
-    folder.begin()
+def _recorded(folder: EvaluationFolder, world: Json) -> Iterator[None]:
+    """Write down when it begins and all values of the world, and how it ends unless it finishes."""
+    folder.begin(world=world)
     try:
         yield
     except (Interrupted, KeyboardInterrupt):

@@ -278,12 +278,17 @@ def run(config: DictConfig) -> None:
 
 def _run(config: DictConfig, console: Console) -> None:
     """Train, record how it ended, leave no process behind; exits unless it has finished."""
+    from actfocus_verl.config import has_world, world_overrides
+    from actfocus_verl.environments import world_settings
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
     watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
     record = RunRecord(Path(config.run.dir), config)
+    if has_world(config):
+        env = config.env
+        record.note(world=world_settings(env.name, preset=env.preset, **world_overrides(env)))
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason = "finished"
     try:

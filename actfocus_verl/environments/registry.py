@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 from pkgutil import resolve_name
+from typing import Any
 
 from actfocus_verl.environments.base import World
 from actfocus_verl.environments.scripted import ScriptedPlayer
@@ -69,6 +71,15 @@ def make_world(
     if kind.board_hash is World.board_hash:
         world.board_hash()  # names the board by what is seen of it, so it must be asked at the start
     return world
+
+
+def world_settings(name: str, *, preset: str | None = None, **overrides: object) -> dict[str, Any]:
+    """Every value that world `name` is played with: the preset's, with the overrides applied. preset: as in make_world.
+
+    Raises ConfigurationError for an unknown name, preset or override, or an impossible value.
+    """
+    kind = _world_class(name)
+    return asdict(configure(kind.name, kind.configs[_preset(kind, preset)], overrides))
 
 
 def split_size(name: str, *, preset: str | None = None, split: str = "train") -> int | None:
