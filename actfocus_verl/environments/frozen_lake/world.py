@@ -1,4 +1,4 @@
-"""FrozenLake as a `World`: a board, a player on it, and the slips of one episode or of all that board's."""
+"""FrozenLake as a `World`: a board, a player on it, and slips, the episode's own or the board's."""
 
 from __future__ import annotations
 

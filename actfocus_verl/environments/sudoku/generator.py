@@ -1,7 +1,7 @@
 """Where boards come from: one function of (preset, split, index), the same in every process.
 
-`ragen` has the boards of the paper's code base, each drawn from its seed: splits overlap up to symmetry, one board in
-twenty has several solutions.
+`ragen` has the boards of the paper's code base, each drawn from its seed: one in twenty has several solutions, and most
+are training boards up to the symmetries of Sudoku.
 `clean` draws until a board has one solution, belongs to the split and is new; the number of blanks takes turns.
 """
 
