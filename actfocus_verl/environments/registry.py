@@ -58,8 +58,8 @@ def make_world(
     """A fresh world at the start of board `index`. preset: None for the world's first.
 
     The same (name, preset, split, index, overrides) is the same board in every process; `episode_seed` drives only
-    what is random during play, so the members of a group share a board and differ in their randomness, unless that is the
-    board's, too (FrozenLake's `luck`).
+    what is random during play, so the members of a group share a board and differ in their randomness, unless the board
+    decides that as well (FrozenLake's `luck`).
     Raises ConfigurationError for an unknown name, preset, split or override, an impossible value, or an index that
     the split does not have.
     """
