@@ -15,6 +15,7 @@ import os
 import signal
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 if __name__ == "__main__":
@@ -26,7 +27,7 @@ from rich.console import Console
 
 from actfocus_verl.arguments import help_text
 from actfocus_verl.command import STOP_SIGNALS, run_command, start
-from actfocus_verl.environments import world_limits
+from actfocus_verl.environments import world_config
 from actfocus_verl.errors import ConfigurationError, Interrupted
 from actfocus_verl.evaluation.arguments import (
     PAPER_CONTEXT,
@@ -63,14 +64,15 @@ def evaluate(words: Sequence[str], console: Console) -> tuple[Json, Json]:
     options = evaluation_options(words)
     named = find_model(options["model"], options.get("step"))
     arguments = complete(options, RunDefaults.read(named.run) if named.run else None)
-    opening = world_limits(arguments.env, preset=arguments.preset, **arguments.world).opening
+    opening = world_config(arguments.env, preset=arguments.preset, **arguments.world).limits().opening
     model = read_model(_model_path(named, arguments, console), arguments.template, opening)
     settings = _settings(arguments, named, model)
     with EvaluationFolder(arguments.out, settings) as folder:
         done = {record.key for record in folder.records}
         missing = [key for key in plan(arguments.boards, arguments.repeats) if key not in done]
         if missing:
-            with _recorded(folder):
+            world = asdict(world_config(arguments.env, preset=arguments.preset, **arguments.world))
+            with _recorded(folder, world):
                 _Play(arguments, model, settings["max_context_tokens"], folder, console).play(missing)
         summary = summarise(folder.records)
         if missing or not folder.is_finished:
@@ -127,9 +129,9 @@ def _context(wanted: int | None, positions: int | None) -> int:
 
 
 @contextmanager
-def _recorded(folder: EvaluationFolder) -> Iterator[None]:
-    """Record the start, and how it ended unless it finished."""
-    folder.begin()
+def _recorded(folder: EvaluationFolder, world: Json) -> Iterator[None]:
+    """Record the start with all values of the world, and how it ended unless it finished."""
+    folder.begin(world=world)
     try:
         yield
     except (Interrupted, KeyboardInterrupt):

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -278,12 +279,17 @@ def run(config: DictConfig) -> None:
 
 def _run(config: DictConfig, console: Console) -> None:
     """Train, record how it ended, leave no process behind; exits with an error unless it finished."""
+    from actfocus_verl.config import has_world, world_overrides
+    from actfocus_verl.environments import world_config
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
     watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
     record = RunRecord(Path(config.run.dir), config)
+    if has_world(config):
+        env = config.env
+        record.note(world=asdict(world_config(env.name, preset=env.preset, **world_overrides(env))))
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason = "finished"
     try:

@@ -10,7 +10,7 @@ from actfocus_verl.environments.registry import (
     register_world,
     scripted_player,
     split_size,
-    world_limits,
+    world_config,
 )
 from actfocus_verl.environments.scripted import COUPLINGS, ScriptedPlayer
 from actfocus_verl.environments.settings import Limits, WorldConfig
@@ -39,5 +39,5 @@ __all__ = [
     "scripted_player",
     "split_size",
     "turn_message",
-    "world_limits",
+    "world_config",
 ]

@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 from actfocus_verl.environments.base import World
 from actfocus_verl.environments.scripted import ScriptedPlayer
-from actfocus_verl.environments.settings import Limits, configure
+from actfocus_verl.environments.settings import WorldConfig, configure
 from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
@@ -56,7 +56,8 @@ def make_world(
     """A fresh world at the start of board `index`. preset: None for the world's first.
 
     The same (name, preset, split, index, overrides) is the same board in every process; `episode_seed` drives only
-    what is random during play, so the members of a group share a board and differ in their randomness.
+    what is random during play, so the members of a group share a board and differ in their randomness, unless the board
+    decides that as well (FrozenLake's `luck`).
     Raises ConfigurationError for an unknown name, preset, split or override, an impossible value, or an index that
     the split does not have.
     """
@@ -71,13 +72,14 @@ def make_world(
     return world
 
 
-def world_limits(name: str, *, preset: str | None = None, **overrides: object) -> Limits:
-    """The limits of every board of world `name` with these settings, without making one.
+def world_config(name: str, *, preset: str | None = None, **overrides: object) -> WorldConfig:
+    """Every value that the boards of world `name` are played with: the preset's, with the overrides applied.
 
-    Raises ConfigurationError as `make_world`.
+    Raises ConfigurationError as `make_world` does, which makes one of them.
     """
     kind = _world_class(name)
-    return configure(kind.name, kind.configs[_preset(kind, preset)], overrides).limits()
+    configured: WorldConfig = configure(kind.name, kind.configs[_preset(kind, preset)], overrides)
+    return configured
 
 
 def split_size(name: str, *, preset: str | None = None, split: str = "train") -> int | None:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
-from actfocus_verl.environments import known_presets, make_world, world_limits
+from actfocus_verl.environments import known_presets, make_world, world_config
 from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.run_files import CONFIG_FILE
 
@@ -156,7 +156,7 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
 
 def _habits(run: RunDefaults, preset: str) -> dict[str, str]:
     """What the run's policy is used to be told and to be read by, where another preset has it otherwise."""
-    own, other = (world_limits(run.env, preset=each) for each in (run.preset, preset))
+    own, other = (world_config(run.env, preset=each) for each in (run.preset, preset))
     keys = ("prompts", "reply", "prefill")
     return {key: getattr(own, key) for key in keys if getattr(own, key) != getattr(other, key)}
 

@@ -100,9 +100,9 @@ class EvaluationFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._claims.close()
 
-    def begin(self) -> None:
-        """Write the settings down, before the first episode of this start."""
-        self._start = {"started": timestamp(), "commit": source_commit(), "versions": installed_versions()}
+    def begin(self, **facts: Any) -> None:
+        """Write the settings, before the first episode of this start. facts: further ones about this start."""
+        self._start = {"started": timestamp(), "commit": source_commit(), "versions": installed_versions(), **facts}
         self._write("running", None)
 
     def append(self, record: EpisodeRecord) -> None:

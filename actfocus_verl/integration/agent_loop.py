@@ -15,7 +15,7 @@ from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
 from actfocus_verl.config import needs_answers, template_options, world_overrides
-from actfocus_verl.environments import make_world, world_limits
+from actfocus_verl.environments import make_world, world_config
 from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import json_text
@@ -77,7 +77,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         """The tokenizer's chat format, read off its template with verl's `data.apply_chat_template_kwargs`."""
         options = json_text(template_options(self.data_config))
         env = self.config.env
-        opening = world_limits(env.name, preset=env.preset, **world_overrides(env)).opening
+        opening = world_config(env.name, preset=env.preset, **world_overrides(env)).limits().opening
         return _codec(self.tokenizer, opening, str(self.tokenizer.chat_template), options)
 
     def policy(self, sampling_params: dict[str, Any]) -> ServerPolicy:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-from actfocus_verl.environments import World, make_world, scripted_player, split_size, world_limits
+from actfocus_verl.environments import World, make_world, scripted_player, split_size, world_config
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import write_json
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
@@ -109,7 +109,7 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer 
         clock.lap("demonstrations")
         observe("training the tokenizer", 0, 0)
         tokenizer = train_tokenizer(_texts(conversations[:_TOKENIZER_EPISODES]), config.vocab_size, player.copied)
-        codec = ChatCodec(tokenizer, world_limits(config.env, preset=config.preset).opening)
+        codec = ChatCodec(tokenizer, world_config(config.env, preset=config.preset).limits().opening)
         examples = [supervised_example(codec, tokenizer, each, pages=player.learn_pages) for each in conversations]
         clock.lap("tokenizer")
         model = new_model(config, tokenizer)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from transformers import AutoConfig, AutoTokenizer
 
 from actfocus_verl.config import has_world, template_options, world_overrides
-from actfocus_verl.environments import make_world, world_limits
+from actfocus_verl.environments import make_world, world_config
 from actfocus_verl.errors import ConfigurationError, first_line
 from actfocus_verl.hub import HUB_ID, UNREADABLE
 from actfocus_verl.preflight.machine import warn_of_logits
@@ -58,7 +58,7 @@ def check_model(config: DictConfig) -> None:
     _require_positions(config, _text_part(network).max_position_embeddings)
     if has_world(config):
         env = config.env
-        opening = world_limits(env.name, preset=env.preset, **world_overrides(env)).opening
+        opening = world_config(env.name, preset=env.preset, **world_overrides(env)).limits().opening
         codec = _made(lambda read: ChatCodec(read, opening, **template_options(config.data)), model.path, tokenizer)
         if codec.no_system is not None:
             logger.warning(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actfocus_verl.environments import PlayedTurns, known_presets, make_world, scripted_player, world_limits
+from actfocus_verl.environments import PlayedTurns, known_presets, make_world, scripted_player, world_config
 from actfocus_verl.environments.sudoku.paper import Nonsense, parse_move
 from actfocus_verl.environments.sudoku.rules import Placement
 from actfocus_verl.environments.webshop.actions import NOTHING, parse_original
@@ -22,7 +22,7 @@ WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
 class TestWhatIsTold:
     @pytest.mark.parametrize("name", WORLDS)
     def test_ragen_has_the_papers_protocol_and_clean_its_own(self, name: str) -> None:
-        told = {preset: world_limits(name, preset=preset) for preset in known_presets(name)}
+        told = {preset: world_config(name, preset=preset) for preset in known_presets(name)}
         assert (told["ragen"].prompts, told["ragen"].reply, told["ragen"].prefill) == ("paper", "lenient", "think")
         assert (told["clean"].prompts, told["clean"].reply, told["clean"].prefill) == ("full", "strict", "none")
         assert (told["ragen"].opening, told["clean"].opening) == ("<think>", "")

@@ -186,6 +186,9 @@ def test_a_run_lends_its_world_and_its_tokenizer(fake_server: FakeServer, run: P
     assert (settings["model"], settings["step"], settings["preset"]) == (str(run), 10, "ragen")
     assert (settings["world"], settings["max_context_tokens"]) == ({"max_turns": 2}, 3000)
     assert settings["max_response_tokens"] == 2000
+    [start] = json.loads((tmp_path / "out" / "evaluation.json").read_text())["starts"]
+    # what the preset says is written down, too: another version may say something else
+    assert (start["world"]["luck"], start["world"]["max_turns"], start["world"]["size"]) == ("board", 2, 4)
     assert all(line["turns"] <= 2 for line in lines(tmp_path / "out"))
     assert not (run / "merged").exists()
 

@@ -1,6 +1,7 @@
 """Where boards come from: one function of (preset, split, index), the same in every process.
 
-`ragen` draws each index on its own: boards repeat, splits overlap, a quarter of them needs one move.
+`ragen` has the boards of the paper's code base, each drawn from its seed: boards repeat, splits overlap, a quarter of
+them needs one move.
 `clean` draws until a board belongs to the split, has the solution length whose turn it is, and is new.
 """
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from actfocus_verl.environments.distinct import DistinctBoards, no_such_board
 from actfocus_verl.environments.frozen_lake.config import FrozenLakeConfig
 from actfocus_verl.environments.frozen_lake.rules import Board, shortest_path_length, spread
-from actfocus_verl.environments.splits import seeded_generator
+from actfocus_verl.environments.ragen_seeds import board_seed
 
 CLEAN_SPLIT_SIZES = {"train": 6000, "evaluation": 1024, "test": 1536}
 
@@ -87,12 +88,14 @@ def _draw_holes(rng: np.random.Generator, size: int, frozen_probability: float, 
 
 @lru_cache(maxsize=4096)
 def _ragen_board(size: int, frozen_probability: float, split: str, index: int) -> Board:
-    rng = seeded_generator("frozen_lake", "ragen", split, index)
+    """The board of the index's seed, number by number as the code base draws it: tiles, start, goal, until they fit."""
+    rng = np.random.default_rng(board_seed(split, index))
     for _ in range(_MAX_DRAWS):
-        start, goal = (int(tile) for tile in rng.choice(size * size, 2, replace=False))
-        holes = int(_draw_holes(rng, size, frozen_probability, 1)[0])
+        is_hole = rng.choice(2, size * size, p=[frozen_probability, 1 - frozen_probability])
+        start, goal = (int(row * size + column) for row, column in (rng.integers(size, size=2) for _ in range(2)))
+        holes = int.from_bytes(np.packbits(is_hole, bitorder="little"), "little")
         board = Board(size, start, goal, holes & ~(1 << start | 1 << goal))
-        if shortest_path_length(board) is not None:
+        if start != goal and shortest_path_length(board) is not None:
             return board
     raise no_such_board(split, index, "a solvable board", _settings(size, frozen_probability))
 

@@ -1,4 +1,4 @@
-"""FrozenLake as a `World`: a board, a player on it, and the slips of one episode."""
+"""FrozenLake as a `World`: a board, a player on it, and slips, the episode's own or the board's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.frozen_lake import generator, prompt
-from actfocus_verl.environments.frozen_lake.config import PRESETS, FrozenLakeConfig
+from actfocus_verl.environments.frozen_lake.config import BOARD, PRESETS, FrozenLakeConfig
 from actfocus_verl.environments.frozen_lake.rules import (
     Board,
     Move,
@@ -20,6 +20,7 @@ from actfocus_verl.environments.frozen_lake.rules import (
     slip_probabilities,
 )
 from actfocus_verl.environments.frozen_lake.scripted import PLAYER
+from actfocus_verl.environments.ragen_seeds import board_seed
 from actfocus_verl.environments.settings import PAPER
 from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 
@@ -66,19 +67,31 @@ class FrozenLake(World):
         return StepResult(reward=float(self.success), done=self.done, success=self.success)
 
     def reseed(self, episode_seed: int) -> None:
-        self._episode_seed, self._slips = episode_seed, None
+        """Draw the slips from this seed from now on; where luck is the board's, a fork meets what everybody meets."""
+        if self.config.luck != BOARD:
+            self._episode_seed, self._slips = episode_seed, None
 
     def _slip(self, intended: Move) -> Move:
         if self._slips is None:
-            self._slips = seeded_generator(
-                self.name, self.preset, self.split, self.index, "episode", self._episode_seed
-            )
-        drawn = self._slips.random()
+            self._slips = self._luck()
+        drawn, total = self._slips.random(), 0.0
         for move, probability in slip_probabilities(intended, self.config.success_rate):
-            drawn -= probability
-            if drawn < 0.0:
+            total += probability
+            if total > drawn:
                 return move
         return intended  # rounding left nothing for the last move
+
+    def _luck(self) -> np.random.Generator:
+        """What the slips are drawn from, one number a move."""
+        board = (self.name, self.preset, self.split, self.index)
+        if self.config.luck != BOARD:
+            return seeded_generator(*board, "episode", self._episode_seed)
+        if self.preset != "ragen":
+            return seeded_generator(*board, "luck")
+        # As the code base seeds gymnasium at each reset, which draws the start with the first number.
+        rng = np.random.default_rng(board_seed(self.split, self.index))
+        rng.random()
+        return rng
 
     def anchor(self) -> int:
         board = self.board

@@ -1,6 +1,6 @@
 """Where boards come from: one function of (preset, split, index), the same in every process.
 
-`ragen` draws each index on its own: boards repeat, splits overlap, and some cannot be solved in an episode.
+`ragen` has the boards of the paper's code base, each drawn from its seed: boards repeat, splits overlap.
 `clean` takes, length by length, the boards of ever more random rooms: a room belongs to one split, a board occurs once.
 """
 
@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from actfocus_verl.environments.distinct import no_such_board
+from actfocus_verl.environments.ragen_seeds import board_seed
 from actfocus_verl.environments.sokoban.config import SokobanConfig
 from actfocus_verl.environments.sokoban.reverse_play import reverse_played_board
 from actfocus_verl.environments.sokoban.rooms import draw_rooms, symmetric_images
@@ -30,7 +31,6 @@ _MOST_BARREN_BLOCKS: Final = 4
 """In a row, without a new room of the split: there is hardly another one then."""
 
 _STATES_PER_BLOCK: Final = 1 << 16
-_RAGEN_ROOMS: Final = 10_000
 
 
 def make_board(config: SokobanConfig, preset: str, split: str, index: int) -> Board:
@@ -67,8 +67,7 @@ def _least_images(size: int, things: Masks) -> Iterator[str]:
 
 @lru_cache(maxsize=4096)
 def _ragen_board(size: int, boxes: int, split: str, index: int) -> Board:
-    rng = seeded_generator("sokoban", "ragen", split, index)
-    board = reverse_played_board(rng, size, boxes, _RAGEN_ROOMS)
+    board = reverse_played_board(board_seed(split, index), size, boxes)
     if board is None:
         raise no_such_board(split, index, "a room where boxes can be pulled", _settings(size, boxes))
     return board

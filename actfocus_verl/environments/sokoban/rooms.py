@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from random import Random
 from typing import Final
 
 import numpy as np
@@ -25,13 +26,26 @@ _FOOTPRINTS: Final = (
 )
 
 
-def random_walk_floors(rng: np.random.Generator, size: int, count: int) -> Masks:
-    """`count` connected floors, as masks: the footprints of a random walk.
+def random_walk_floor(rng: Random, size: int) -> int:
+    """A connected floor, as a mask: the footprints of a random walk.
 
-    The law of gym_sokoban's generator: int(3.4 size) steps, each after a turn into a random direction with probability
-    0.35 and each leaving one of five footprints; the wall around stops the walk.
+    gym_sokoban's generator, number by number: steps, each after a turn into a random direction with probability 0.35
+    and each leaving one of five footprints; the wall around stops the walk.
     """
-    steps = int(3.4 * size)
+    direction = rng.randrange(len(_DIRECTIONS))
+    row, column = (rng.randint(1, size - 1) for _ in range(2))
+    tile, floor = row * size + column, 0
+    for _ in range(_walk_steps(size)):
+        if rng.random() < _TURN_CHANCE:
+            direction = rng.randrange(len(_DIRECTIONS))
+        tile = int(_walk(size)[direction, tile])
+        floor |= int(_footprints(size)[rng.randrange(len(_FOOTPRINTS)), tile])
+    return floor
+
+
+def random_walk_floors(rng: np.random.Generator, size: int, count: int) -> Masks:
+    """`count` connected floors, as masks, with the law of `random_walk_floor`."""
+    steps = _walk_steps(size)
     drawn = rng.integers(len(_DIRECTIONS), size=(steps + 1, count))
     turns = rng.random((steps + 1, count)) < _TURN_CHANCE
     latest = np.maximum.accumulate(np.where(turns, np.arange(steps + 1)[:, None], 0), axis=0)
@@ -45,6 +59,10 @@ def random_walk_floors(rng: np.random.Generator, size: int, count: int) -> Masks
     footprints = _footprints(size)[rng.integers(len(_FOOTPRINTS), size=(steps, count)), path]
     floors: Masks = np.bitwise_or.reduce(footprints, axis=0)
     return floors
+
+
+def _walk_steps(size: int) -> int:
+    return int(3.4 * size)
 
 
 @cache

@@ -1,6 +1,7 @@
 """Where boards come from: one function of (preset, split, index), the same in every process.
 
-`ragen` draws each index on its own: boards repeat, splits overlap, one board in twenty has several solutions.
+`ragen` has the boards of the paper's code base, each drawn from its seed: one in twenty has several solutions, and most
+are training boards up to the symmetries of Sudoku.
 `clean` draws until a board has one solution, belongs to the split and is new; the number of blanks takes turns.
 """
 
@@ -8,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actfocus_verl.environments.distinct import DistinctBoards
-from actfocus_verl.environments.splits import seeded_generator, split_of
+from actfocus_verl.environments.ragen_seeds import board_seed
+from actfocus_verl.environments.splits import split_of
 from actfocus_verl.environments.sudoku.config import BLANKS_SPREAD, SudokuConfig
 from actfocus_verl.environments.sudoku.rules import Board
-from actfocus_verl.environments.sudoku.solver import completions, has_one_solution
+from actfocus_verl.environments.sudoku.solver import completions, has_one_solution, in_random_order
 from actfocus_verl.environments.sudoku.symmetry import family, family_of_key, name, small_grids
 
 CLEAN_SPLIT_SIZES = {"train": 20_000, "evaluation": 1024, "test": 1024}
@@ -37,10 +40,22 @@ def make_board(config: SudokuConfig, preset: str, split: str, index: int) -> Boa
 
 @lru_cache(maxsize=4096)
 def _ragen_board(size: int, blanks: int, split: str, index: int) -> Board:
-    """A grid filled cell by cell, digits in random order; then random cells emptied, whatever that does to it."""
-    rng = seeded_generator("sudoku", "ragen", split, index)
-    solution = next(completions(size, (0,) * size**2, rng=rng, in_order=True))
-    return _board(size, solution, rng.permutation(size**2)[:blanks].tolist())
+    """A grid filled cell by cell, digits in random order; then random cells emptied, whatever that does to it.
+
+    Number by number as the code base draws it: all digits are shuffled each time a cell is reached, also those that do
+    not fit. Its 9x9 boards of the levels easy, medium and hard have 32, 40 and 48 blanks, its 4x4 boards 6, 8 and 9.
+    """
+    rng = Random(board_seed(split, index))
+
+    def shuffled(free: int) -> list[int]:
+        digits = list(range(1, size + 1))
+        rng.shuffle(digits)
+        return [digit for digit in digits if free >> digit - 1 & 1]
+
+    solution = next(completions(size, (0,) * size**2, order=shuffled, by_cell=True))
+    cells = list(range(size**2))
+    rng.shuffle(cells)
+    return _board(size, solution, cells[:blanks])
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +96,7 @@ def _masks(count: int) -> NDArray[np.int64]:
 def _large_candidates(rng: np.random.Generator, size: int, count: int, split: str) -> Iterator[Board]:
     """Random boards with `count` blanks, one solution, and a family of the split."""
     for _ in range(_LARGE_GRIDS):
-        solution = next(completions(size, (0,) * size**2, rng=rng))
+        solution = next(completions(size, (0,) * size**2, order=in_random_order(rng)))
         for _ in range(_DRAWS_PER_GRID):
             board = _board(size, solution, rng.choice(size**2, count, replace=False).tolist())
             if split_of(family(board)) == split and has_one_solution(size, board.givens):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -10,13 +10,28 @@ import numpy as np
 from actfocus_verl.environments.sudoku.rules import box_of
 
 
+def ascending(free: int) -> list[int]:
+    """The digits of a bit mask."""
+    return [digit for digit in range(1, free.bit_length() + 1) if free >> digit - 1 & 1]
+
+
+def in_random_order(rng: np.random.Generator) -> Callable[[int], list[int]]:
+    """The digits of a bit mask, their order drawn from `rng`."""
+
+    def draw(free: int) -> list[int]:
+        digits = ascending(free)
+        return digits if len(digits) < 2 else [digits[position] for position in rng.permutation(len(digits))]
+
+    return draw
+
+
 def completions(
-    size: int, digits: Sequence[int], *, rng: np.random.Generator | None = None, in_order: bool = False
+    size: int, digits: Sequence[int], *, order: Callable[[int], list[int]] = ascending, by_cell: bool = False
 ) -> Iterator[tuple[int, ...]]:
     """The complete grids that agree with `digits` (0: blank), found one after another. No two givens may conflict.
 
-    The blank with the fewest free digits is filled first, or with `in_order` the first one in reading order. rng: draws
-    the order in which the digits of a cell are tried; None: ascending.
+    The blank with the fewest free digits is filled first, or with `by_cell` the first one in reading order. order: the
+    free digits of a cell, a bit mask, in the order in which they are tried; asked each time a cell is reached.
     """
     grid, box = list(digits), box_of(size)
     rows, columns, boxes = ([(1 << size) - 1] * size for _ in range(3))
@@ -45,10 +60,10 @@ def completions(
         if not blanks:
             yield tuple(grid)
             return
-        if not in_order:
+        if not by_cell:
             select()
         blank = cell, row, column, house = blanks.pop()
-        for digit in _in_random_order(_digits(rows[row] & columns[column] & boxes[house]), rng):
+        for digit in order(rows[row] & columns[column] & boxes[house]):
             bit = 1 << digit - 1
             grid[cell] = digit
             rows[row], columns[column], boxes[house] = rows[row] ^ bit, columns[column] ^ bit, boxes[house] ^ bit
@@ -62,13 +77,3 @@ def completions(
 def has_one_solution(size: int, digits: Sequence[int]) -> bool:
     """Whether exactly one complete grid agrees with `digits`."""
     return len(list(islice(completions(size, digits), 2))) == 1
-
-
-def _digits(free: int) -> list[int]:
-    return [digit for digit in range(1, free.bit_length() + 1) if free >> digit - 1 & 1]
-
-
-def _in_random_order(digits: list[int], rng: np.random.Generator | None) -> list[int]:
-    if rng is None or len(digits) < 2:
-        return digits
-    return [digits[position] for position in rng.permutation(len(digits))]

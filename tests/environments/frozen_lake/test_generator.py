@@ -1,16 +1,20 @@
-"""Boards: disjoint, new, stratified in `clean`; the flaws that `ragen` keeps."""
+"""Boards: disjoint, new, stratified in `clean`; the flaws that `ragen` keeps (its boards: test_ragen_boards.py)."""
 
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from actfocus_verl.environments import SPLITS, make_world, split_size
+from actfocus_verl.environments import frozen_lake as package
+from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.environments.frozen_lake.generator import canonical, clean_boards
-from actfocus_verl.environments.frozen_lake.rules import Board, shortest_path_length
+from actfocus_verl.environments.frozen_lake.rules import Board, shortest_path_length, transition_matrices
 from actfocus_verl.environments.splits import split_of
+from tests.environments.readme import in_any, table_row
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +107,6 @@ def test_the_boards_stay_what_they_are():
         Board(size=4, start=3, goal=12, holes=1 << 1 | 1 << 2),
         Board(size=4, start=5, goal=10, holes=1 << 6 | 1 << 9),
     ]
-    ragen = make_world("frozen_lake", preset="ragen", split="train", index=7).board
-    assert ragen == Board(size=4, start=11, goal=13, holes=1 << 2 | 1 << 7)
 
 
 @pytest.mark.parametrize(("size", "index"), [(3, 6), (6, 49), (8, 13)])
@@ -122,20 +124,25 @@ def test_optimal_returns_are_chances_and_fall_with_the_solution_length(clean):
     assert means == sorted(means, reverse=True)
 
 
-def test_ragen_keeps_the_measured_flaws():
-    boards = {
-        split: [make_world("frozen_lake", preset="ragen", split=split, index=i).board for i in range(count)]
-        for split, count in (("train", 1600), ("evaluation", 512))
-    }
-    evaluation, train = boards["evaluation"], set(boards["train"])
-    assert len(set(evaluation)) < len(evaluation)
-    assert 0.1 < np.mean([board in train for board in evaluation]) < 0.5
-    assert 0.15 < np.mean([shortest_path_length(board) == 1 for board in evaluation]) < 0.3
+def random_success(world: FrozenLake) -> float:
+    """The chance of ten uniformly random moves to reach the goal."""
+    matrix = transition_matrices(world.board, world.config.success_rate).mean(axis=0)
+    return float(np.linalg.matrix_power(matrix, 10)[world.board.start, world.board.goal])
 
 
-def test_ragen_tiles_are_frozen_with_the_given_probability():
-    boards = [make_world("frozen_lake", preset="ragen", index=i).board for i in range(2000)]
-    holes = np.mean([board.holes.bit_count() / 14 for board in boards])
-    assert 0.085 < holes < 0.105  # 0.1, a little less because the lake must be solvable
-    starts = np.bincount([board.start for board in boards], minlength=16)
-    assert starts.min() > 70  # 125 each on average
+def test_the_figures_on_ragen_in_the_readme():
+    readme = Path(package.__file__).with_name("README.md").read_text(encoding="utf-8")
+    train = [make_world("frozen_lake", preset="ragen", index=i) for i in range(1600)]
+    evaluation = [make_world("frozen_lake", preset="ragen", split="evaluation", index=i) for i in range(512)]
+    rows = [
+        ("also train", "share", in_any(train, evaluation, lambda world: world.board)),
+        ("also train, up to turning and mirroring", "share", in_any(train, evaluation, FrozenLake.board_hash)),
+        ("solved by one move", "share", [world.stratum() == 1 for world in evaluation]),
+        ("mean shortest solution", "{:.2f} moves", [world.stratum() for world in evaluation]),
+        ("mean optimal return", "{:.3f}", [world.optimal_return() for world in evaluation]),
+        ("success of ten uniformly random moves", "{:.1%}", [random_success(world) for world in evaluation]),
+    ]
+    for row in rows:
+        assert table_row(*row) in readme
+    clean = [make_world("frozen_lake", split="evaluation", index=i).optimal_return() for i in range(512)]
+    assert f"`clean` the mean optimal return is {np.mean(clean):.3f}" in readme

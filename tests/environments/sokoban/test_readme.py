@@ -10,11 +10,14 @@ import pytest
 
 from actfocus_verl.environments import execute_turn, make_world, split_size, turn_message
 from actfocus_verl.environments import sokoban as package
+from actfocus_verl.environments.sokoban import Sokoban
 from actfocus_verl.environments.sokoban.generator import CLEAN_SPLIT_SIZES, CleanBoards, canonical_room
+from actfocus_verl.environments.sokoban.reverse_play import board_of_seed
 from actfocus_verl.environments.sokoban.scripted import PLAYER
 from actfocus_verl.environments.sokoban.solver import solution_length
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout import parse_reply
+from tests.environments.readme import in_any, table_row
 
 
 @pytest.fixture(scope="module")
@@ -41,25 +44,24 @@ def test_the_example_is_an_episode_as_it_is_played(readme):
 def test_the_figures_on_ragen(readme):
     train = [make_world("sokoban", preset="ragen", index=i) for i in range(1600)]
     evaluation = [make_world("sokoban", preset="ragen", split="evaluation", index=i) for i in range(512)]
-
-    def also_train(name) -> float:
-        known = {name(world) for world in train}
-        return np.mean([name(world) in known for world in evaluation])
-
     lengths = np.array([world.stratum() for world in evaluation])
     rows = [
-        ("evaluation boards that also train | 21.7 %", also_train(lambda world: world.start)),
-        ("the same up to turning and mirroring | -", also_train(lambda world: world.board_hash())),
-        ("evaluation boards in a room that also trains | -", also_train(lambda world: canonical_room(world.start))),
-        ("boards solved by one move | 9 %", np.mean(lengths == 1)),
-        ("boards that need more moves than an episode has | -", np.mean(lengths > 10)),
+        ("also train", "share", in_any(train, evaluation, lambda world: world.start)),
+        ("also train, up to turning and mirroring", "share", in_any(train, evaluation, Sokoban.board_hash)),
+        ("in a room that also trains", "share", in_any(train, evaluation, lambda world: canonical_room(world.start))),
+        ("solved by one move", "share", lengths == 1),
+        ("solved by at most three moves", "share", lengths <= 3),
+        ("mean optimal return", "{:.2f}", [world.optimal_return() for world in evaluation]),
     ]
-    for label, share in rows:
-        assert f"| {label} | {100 * share:.1f} % |" in readme
-    assert f"need at most three moves ({100 * np.mean(lengths <= 3):.1f} %)" in readme
-    clean = [make_world("sokoban", split="evaluation", index=i) for i in range(512)]
-    returns = [np.mean([world.optimal_return() for world in worlds]) for worlds in (evaluation, clean)]
-    assert f"optimal return of these boards is {returns[0]:.2f}, against {returns[1]:.2f} on" in readme
+    for row in rows:
+        assert table_row(*row) in readme
+    long = sum(world.stratum() > 10 for world in train)
+    assert max(lengths) <= 10
+    assert f"No evaluation board needs more moves than an episode has, but {long} of the training boards do" in readme
+    clean = [make_world("sokoban", split="evaluation", index=i).optimal_return() for i in range(512)]
+    assert f"the mean optimal return is {np.mean(clean):.2f}: success rates" in readme
+    crowded = sum(board_of_seed(10_000 + index, 6, 3) is None for index in range(200))
+    assert f"(three boxes at size 6: {crowded} of 200)" in readme
 
 
 def test_the_figures_on_clean(readme):

@@ -13,9 +13,10 @@ from actfocus_verl.environments import sudoku as package
 from actfocus_verl.environments.splits import split_of
 from actfocus_verl.environments.sudoku.generator import clean_boards
 from actfocus_verl.environments.sudoku.rules import Board
-from actfocus_verl.environments.sudoku.solver import completions
+from actfocus_verl.environments.sudoku.solver import completions, has_one_solution
 from actfocus_verl.environments.sudoku.symmetry import family, name, small_grids
 from actfocus_verl.errors import ConfigurationError
+from tests.environments.readme import table_row
 from tests.environments.sudoku.slow import all_small_grids, complete, rows_of
 
 GRIDS = np.array(all_small_grids())
@@ -98,7 +99,6 @@ def test_the_boards_stay_what_they_are():
         "3000 4002 1423 0041",
         "1324 0410 4002 0040",
     ]
-    assert text(make_world("sudoku", preset="ragen", index=7).board) == "4021 1200 3010 2140"
     assert text(make_world("sudoku", size=9, index=2).board) == (
         "890041675 124765938 675938142 230014569 569307814 481659723 352196087 918402356 746583290"
     )
@@ -130,41 +130,31 @@ def test_an_index_for_which_there_is_no_board_is_refused():
     assert "env.blanks=3" in str(caught.value)
 
 
-def test_ragen_boards_have_the_set_number_of_blanks_anywhere():
-    boards = [make_world("sudoku", preset="ragen", index=index).board for index in range(1000)]
-    assert {len(board.blanks) for board in boards} == {6}
-    blanks = np.zeros(16)
-    for board in boards:
-        blanks[list(board.blanks)] += 1
-    assert np.abs(blanks - 375).max() < 5 * (1000 * 6 / 16 * 10 / 16) ** 0.5
-    assert len({board.solution for board in boards}) > 250
-    assert make_world("sudoku", preset="ragen", blanks=8, index=3).stratum() == 8
-
-
-def test_ragen_keeps_boards_with_several_solutions():
-    boards = [make_world("sudoku", preset="ragen", split="evaluation", index=index).board for index in range(2000)]
-    share = np.mean([solutions_of(board) > 1 for board in boards])
-    # 9 of 200 in the paper's code base; of all boards with 6 blanks 4.4 % (README): four standard deviations of that
-    assert abs(share - 0.044) < 4 * (0.044 * 0.956 / 2000) ** 0.5
-    large = [make_world("sudoku", preset="ragen", size=9, blanks=32, index=index).board for index in range(60)]
-    several = sum(solution is not None for solution in map(second_solution, large))
-    assert 5 <= several <= 35  # 30 of 100 there
-
-
-def second_solution(board: Board) -> tuple[int, ...] | None:
-    found = completions(9, board.givens)
-    next(found)
-    return next(found, None)
+def test_ragen_boards_have_the_set_number_of_blanks():
+    assert [make_world("sudoku", preset="ragen", blanks=blanks, index=3).stratum() for blanks in (4, 8)] == [4, 8]
 
 
 def test_the_figures_on_ragen_in_the_readme():
     readme = Path(package.__file__).with_name("README.md").read_text(encoding="utf-8")
     evaluation = [make_world("sudoku", preset="ragen", split="evaluation", index=index) for index in range(512)]
     train = [make_world("sudoku", preset="ragen", split="train", index=index).board for index in range(1600)]
-    unique = [world.board for world in evaluation if solutions_of(world.board) == 1]
-    trained = {family(board) for board in train if solutions_of(board) == 1}
-    assert f"| {512 - len(unique)} of 512 |" in readme
-    assert f"| {sum(family(board) in trained for board in unique)} of {len(unique)} |" in readme
-    assert f"| {np.mean([world.optimal_return() for world in evaluation]):.2f} |" in readme
+    unique = [solutions_of(world.board) == 1 for world in evaluation]
+    families = {family(board) for board in train if solutions_of(board) == 1}
+    trained = [one and family(world.board) in families for one, world in zip(unique, evaluation, strict=True)]
+    cells = [f"{sum(trained[:count])} of {sum(unique[:count])}" for count in (512, 32)]
+    assert f"| one solution, and a family that also trains | {cells[0]} | {cells[1]} |" in readme
+    assert f"| several solutions | {512 - sum(unique)} | {32 - sum(unique[:32])} |" in readme
+    assert not {world.board for world in evaluation} & set(train)
+    assert table_row("mean optimal return", "{:.2f}", [world.optimal_return() for world in evaluation]) in readme
     clean = [make_world("sudoku", split="evaluation", index=index).optimal_return() for index in range(512)]
     assert f"mean optimal return is {np.mean(clean):.2f}" in readme
+    several = [several_of(count, size, blanks) for count, size, blanks in ((200, 4, 8), (100, 9, 32))]
+    assert f"`blanks=8` {several[0]} of the first 200" in readme
+    assert f"`size=9 blanks=32` {several[1]} of the first 100" in readme
+
+
+def several_of(count: int, size: int, blanks: int) -> int:
+    """Of the first `count` evaluation boards, those with several solutions: as many as were counted of the original."""
+    keys = {"preset": "ragen", "split": "evaluation", "size": size, "blanks": blanks}
+    boards = [make_world("sudoku", index=index, **keys).board for index in range(count)]
+    return sum(not has_one_solution(size, board.givens) for board in boards)

@@ -1,4 +1,4 @@
-"""The solver against brute force, a published puzzle, and the exact distribution of a random filling."""
+"""The solver against brute force and a published puzzle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from actfocus_verl.environments.sudoku.solver import completions, has_one_solution
+from actfocus_verl.environments.sudoku.solver import completions, has_one_solution, in_random_order
 from actfocus_verl.environments.sudoku.symmetry import small_grids
 from tests.environments.sudoku.slow import all_small_grids, complete, rows_of
 
@@ -39,7 +39,7 @@ def test_small_completions_equal_those_found_by_looking_through_all_grids(blanks
         found = list(completions(4, givens))
         assert len(found) == len(set(found))
         assert set(found) == expected
-        assert set(completions(4, givens, rng=rng, in_order=True)) == expected
+        assert set(completions(4, givens, order=in_random_order(rng), by_cell=True)) == expected
         assert has_one_solution(4, givens) == (len(expected) == 1)
         mask = np.array([sum(1 << cell for cell in empty)])
         number = np.array([small_grids().number[solution]])
@@ -73,28 +73,9 @@ def test_grids_without_a_completion():
     assert not has_one_solution(4, (0, 0, 1, 2, 3, 4, 0, 0, *(0,) * 8))
 
 
-@pytest.mark.parametrize("in_order", [False, True])
-def test_random_large_grids_are_complete_and_differ(in_order):
-    rng = np.random.default_rng(0)
-    grids = [next(completions(9, (0,) * 81, rng=rng, in_order=in_order)) for _ in range(20)]
+@pytest.mark.parametrize("by_cell", [False, True])
+def test_random_large_grids_are_complete_and_differ(by_cell):
+    order = in_random_order(np.random.default_rng(0))
+    grids = [next(completions(9, (0,) * 81, order=order, by_cell=by_cell)) for _ in range(20)]
     assert all(complete(rows_of(9, grid)) for grid in grids)
     assert len(set(grids)) == 20
-
-
-def test_cells_filled_in_order_give_the_paper_code_bases_distribution():
-    # Of a cell's digits in random order the first that leads to a grid is kept, whatever failed before: so each digit
-    # that leads to a grid has the same chance, and a grid's probability is the product over its cells.
-    prefixes: dict[tuple[int, ...], set[int]] = {}
-    for grid in GRIDS:
-        for cell in range(16):
-            prefixes.setdefault(grid[:cell], set()).add(grid[cell])
-    chance = {grid: np.prod([1 / len(prefixes[grid[:cell]]) for cell in range(16)]) for grid in GRIDS}
-    assert sum(chance.values()) == pytest.approx(1.0)
-    assert len({round(value, 9) for value in chance.values()}) > 1  # it is not the uniform distribution
-    rng, draws = np.random.default_rng(5), 4000
-    counts = dict.fromkeys(GRIDS, 0)
-    for _ in range(draws):
-        counts[next(completions(4, (0,) * 16, rng=rng, in_order=True))] += 1
-    statistic = sum((counts[grid] - draws * chance[grid]) ** 2 / (draws * chance[grid]) for grid in GRIDS)
-    # chi squared with 287 degrees of freedom: mean 287, standard deviation 24
-    assert 287 - 5 * 24 < statistic < 287 + 5 * 24
