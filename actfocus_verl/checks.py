@@ -6,7 +6,7 @@ For example `must be an integer >= 1`, `must be a number between 0 and 1`, `must
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 
 from actfocus_verl.errors import ConfigurationError
 
@@ -30,7 +30,7 @@ def require_number(
         raise ConfigurationError(key, value, f"must be a {finite}number {allowed}", f"Set it to a value {allowed}")
 
 
-def require_choice(key: str, value: object, *, choices: Sequence[str]) -> None:
+def require_choice(key: str, value: object, *, choices: Collection[str]) -> None:
     """Raise ConfigurationError, listing them, unless `value` is one of the choices."""
     if value not in choices:
         raise ConfigurationError(key, value, "is not a known value", f"Choose one of: {', '.join(choices)}")
