@@ -44,7 +44,7 @@ def test_only_training_boards_are_forked(carl: DictConfig) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"algorithm.gamma": 0.9}, "algorithm.gamma=0.9: carl compares returns of whole episodes"),
+        ({"algorithm.gamma": 0.9}, "algorithm.gamma=0.9: carl compares returns of episodes that diverge"),
         (
             {"filter.name": "reward_variance"},
             "filter.name='reward_variance': carl selects trained tokens by where",
