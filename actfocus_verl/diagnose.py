@@ -130,7 +130,7 @@ def _groups(source: Source, notes: list[str]) -> list[Group]:
     groups, cut = whole_groups(with_energy, source.group_size)
     if cut:
         remedy = f"set run.rollouts_a_step to a multiple of {source.group_size}"
-        notes.append(f"{cut} groups are kept in part and were left out of the correlation: {remedy}")
+        notes.append(f"{cut} groups were kept only in part and are left out of the correlation: {remedy}")
     return groups
 
 
@@ -171,7 +171,7 @@ def _weights(named: NamedModel, device: str, console: Console) -> str:
 
 def _notes(tokens: Tokens) -> list[str]:
     """Which gradient masses there are none of, and why."""
-    notes = [f"no gradient mass of {name}: {why}" for name, why in tokens.left_out.items()]
+    notes = [f"no gradient mass for {name}: {why}" for name, why in tokens.left_out.items()]
     if not tokens.mass:
         notes.append("no gradient mass: the run kept no advantages")
     return notes

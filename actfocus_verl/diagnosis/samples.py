@@ -101,10 +101,10 @@ def _remarks(run: RunFolder) -> list[str]:
     if setting(run, "filter.name", "none") not in ("none", "soft_reweight"):
         remarks.append(
             f"filter={setting(run, 'filter.name')} dropped groups before they were kept: these are not a "
-            "representative sample, and correlations over a selected range are other ones"
+            "representative sample, and correlations over a selected range differ"
         )
     if setting(run, "credit.name") == "empg":
-        remarks.append("the advantages of this run hold what EMPG added; every weighting is applied to these")
+        remarks.append("this run's advantages include EMPG's additive term; every weighting is applied to these")
     return remarks
 
 

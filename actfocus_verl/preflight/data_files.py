@@ -63,7 +63,7 @@ def _parquet(key: str, path: Path) -> Sample:
             names, count = tuple(file.schema_arrow.names), file.metadata.num_rows
             batch = next(file.iter_batches(batch_size=1), None) if count else None
     except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(key, path, f"no Parquet file ({first_line(error)})") from error
+        raise _unreadable(key, path, f"invalid Parquet ({first_line(error)})") from error
     found = batch.to_pylist() if batch is not None else []
     return Sample(found[0] if found else {}, names, count)
 

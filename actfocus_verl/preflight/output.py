@@ -142,7 +142,7 @@ def _latest(checkpoints: Path) -> Path | None:
     if content is None:
         return None
     if not content.isdecimal():
-        raise _misled(checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not the number of a step")
+        raise _misled(checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not a step number")
     folder = checkpoints / f"{STEP_FOLDER}{int(content)}"
     if not folder.is_dir():
         raise _misled(checkpoints, f"{TRACKER_FILE} names step {content}, but {folder.name} does not exist")

@@ -184,7 +184,7 @@ def _new_start(run: Run, places: Places, earlier: dict[str, Any], options: Optio
         "mixed_versions": False,
     }
     if earlier and tracked_step(places.folder / CHECKPOINTS_FOLDER) is not None:
-        _require_alike(start, earlier, f"{run}, which was broken off,", options)
+        _require_alike(start, earlier, f"{run}, which was interrupted,", options)
         unlike = difference(start["code"], earlier["code"]) is not None
         start["mixed_versions"] = unlike or bool(earlier.get("mixed_versions"))
     return start

@@ -59,11 +59,11 @@ def test_only_training_boards_are_forked(carl: DictConfig) -> None:
             "rollout.name='forked': algorithm.adv_estimator=grpo assumes independent",
         ),
         ({"algorithm.adv_estimator": "grpo"}, "Use algorithm=carl, or rollout=independent"),
-        ({"rollout.name": "tree"}, "rollout.name='tree': is not a known strategy. Choose one of: independent, forked"),
+        ({"rollout.name": "tree"}, "rollout.name='tree': is not a known value. Choose one of: independent, forked"),
         ({"rollout.roots": 8}, "rollout.roots=8: must be an integer between 1 and 7"),
         ({"rollout.roots": 0}, "rollout.roots=0: must be an integer between 1 and 7"),
         ({"rollout.wave": 0}, "rollout.wave=0: must be an integer >= 1"),
-        ({"actor_rollout_ref.rollout.n": 1}, "actor_rollout_ref.rollout.n=1: leaves no episode to be a fork"),
+        ({"actor_rollout_ref.rollout.n": 1}, "actor_rollout_ref.rollout.n=1: leaves no episode for a fork"),
         (
             {"actor_rollout_ref.rollout.calculate_log_probs": False},
             "actor_rollout_ref.rollout.calculate_log_probs=False: rollout=forked chooses states by the log-probs",

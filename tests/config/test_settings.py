@@ -69,7 +69,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
             "board",  # without holes there is a handful of boards, in whichever split
         ),
         ({"env.evaluation_size": 0}, "env.evaluation_size=0: must be an integer >= 1"),
-        ({"env.train_size": 11}, "env.train_size=11: fewer boards than a step has prompt groups"),
+        ({"env.train_size": 11}, "env.train_size=11: fewer boards than prompt groups per step"),
         (
             {"env.preset": "ragen", "env.evaluation_size": None},
             "env.evaluation_size=None: frozen_lake/ragen has an unbounded number",
@@ -138,7 +138,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         ({"filter.ratio": 1.5}, "filter.ratio=1.5: must be a number > 0 and <= 1"),
         (
             {"trainer.resume_mode": "always"},
-            "trainer.resume_mode='always': is not a known mode. Choose one of: auto, disable, resume_",
+            "trainer.resume_mode='always': is not a known value. Choose one of: auto, disable, resume_",
         ),
         ({"trainer.use_v1": False}, "trainer.use_v1=False: token weights live in verl's v1 trainers. Set it to true"),
         (

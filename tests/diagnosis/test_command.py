@@ -84,7 +84,7 @@ def test_without_energy_the_rest_is_there(run: Path, rewrite: Callable[..., None
     assert found["correlation"] is None
     assert found["notes"] == [
         "2 of 2 steps kept no energy: train with credit=actfocus or run.diagnose=true",
-        "no gradient mass of actfocus: the run kept no energy",
+        "no gradient mass for actfocus: the run kept no energy",
     ]
     assert found["gradient_mass"]["uniform"]["action"]["share"] > 0
     assert not (run / "diagnose" / "energy.png").exists()
@@ -110,7 +110,7 @@ def test_what_a_reader_must_know_is_noted(run: Path) -> None:
         (["run=/no/such/folder"], "error: run='/no/such/folder': is not a folder."),
         (["run={empty}"], "is not a run's folder, it holds none of config.yaml"),
         (["tokens=3"], "error: run=None: is required. Add run=<path>"),
-        (["run={run}", "token=3"], "error: token=3: unknown key. Known: run, evaluation, energy, out, step, "),
+        (["run={run}", "token=3"], "error: token=3: is not a known key. Known: run, evaluation, energy, out, step, "),
         (["run={run}", "tokens=-1"], "error: tokens=-1: must be an integer >= 0."),
         (["run={run}", "step=7"], "keeps no episodes of it. Choose one of: 2, 4"),
         (["run={run}", "model=/no/model"], "error: model='/no/model': is not a folder."),

@@ -25,11 +25,11 @@ class TestWhatIsTold:
         told = {preset: world_config(name, preset=preset) for preset in known_presets(name)}
         assert (told["ragen"].prompts, told["ragen"].reply, told["ragen"].prefill) == ("paper", "lenient", "think")
         assert (told["clean"].prompts, told["clean"].reply, told["clean"].prefill) == ("full", "strict", "none")
-        assert (told["ragen"].opening, told["clean"].opening) == ("<think>", "")
+        assert (told["ragen"].limits().opening, told["clean"].limits().opening) == ("<think>", "")
 
     @pytest.mark.parametrize("key", ["prompts", "reply", "prefill"])
     def test_each_is_a_key_of_every_world(self, key: str) -> None:
-        with pytest.raises(ConfigurationError, match=rf"env\.{key}='loud'.*must be \w+ or \w+"):
+        with pytest.raises(ConfigurationError, match=rf"env\.{key}='loud'.*Choose one of: \w+, \w+"):
             make_world("sokoban", **{key: "loud"})
 
     @pytest.mark.parametrize("name", WORLDS)

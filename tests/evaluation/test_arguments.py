@@ -92,7 +92,7 @@ def test_the_configuration_of_a_run(tmp_path: Path) -> None:
         ),
         (["env=frozen_lake", "colour=red"], "env.colour='red': unknown key of frozen_lake."),
         (["env=frozen_lake", "max_turns=0"], "env.max_turns=0: must be an integer >= 1."),
-        (["env=frozen_lake", "index=3"], "index=3: unknown key. Known: model, out, step, env"),
+        (["env=frozen_lake", "index=3"], "index=3: is not a known key. Known: model, out, step, env"),
         (["env=frozen_lake", "episodes=0"], "episodes=0: must be an integer >= 1. Write for example episodes=512"),
         (["env=frozen_lake", "episodes=many"], "episodes='many': must be an integer >= 1."),
         (["env=frozen_lake", "episodes=1025"], "env.index=1024: board index out of range"),

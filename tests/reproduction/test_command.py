@@ -91,7 +91,7 @@ def test_the_plan_tells_runs_of_settings_that_have_changed(typed: Typed, compose
     assert typed("run", "--training", shlex.join(STAND_IN), "--only", "*/seed0")[0] == 0
     assert "other settings" not in typed("plan")[1]
     composed["trainer"]["total_training_steps"] = 9
-    assert typed("plan")[1].count("1 (1 of other settings)") == 2
+    assert typed("plan")[1].count("1 (1 with other settings)") == 2
 
 
 def test_settings_are_shown_as_a_training_takes_them(typed: Typed) -> None:

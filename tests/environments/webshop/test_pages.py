@@ -96,7 +96,7 @@ def check(world: WebShop, shop: SecondShop) -> None:
 def test_ten_thousand_random_clicks_lead_where_a_second_shop_says(preset, clicks):
     rng = np.random.default_rng(0)
     seen: set[str] = set()
-    index, world = 0, make_world("webshop", preset=preset)
+    index, world = 0, make_world("webshop", preset=preset, prompts="full", reply="strict")
     shop = SecondShop(world)
     queries = ["running shoe", "vegan red free", "nothing such", "easy clean small", "norvik tea", "zorben wallet pro"]
     for _ in range(clicks):
@@ -115,7 +115,7 @@ def test_ten_thousand_random_clicks_lead_where_a_second_shop_says(preset, clicks
         check(world, shop)
         if world.done:
             index += 1
-            world = make_world("webshop", preset=preset, index=index)
+            world = make_world("webshop", preset=preset, index=index, prompts="full", reply="strict")
             shop = SecondShop(world)
             check(world, shop)
     assert seen == {"search", "results", "item", "Description", "Features", "Reviews", "bought"}
@@ -147,7 +147,7 @@ def test_a_short_walk_by_hand():
 
 @pytest.mark.parametrize(("preset", "pages", "on_the_last"), [("clean", 13, 2), ("ragen", 5, 10)])
 def test_fifty_results_fill_their_pages(preset, pages, on_the_last):
-    world = make_world("webshop", preset=preset)
+    world = make_world("webshop", preset=preset, prompts="full", reply="strict")
     act(world, "search[free proof light easy]")
     seen: list[str] = []
     for page in range(1, pages + 1):
