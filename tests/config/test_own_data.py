@@ -191,7 +191,7 @@ class TestRows:
     def test_another_format_inside(self, light: DictConfig, suffix: str) -> None:
         config = with_rows(light, f"rows{suffix}", without())
         Path(config.data.train_files).write_text("prompt,answer\n1 + 1,2\n")
-        assert "the file holds no " in failure(config)
+        assert "the file holds invalid " in failure(config)
 
     def test_no_prompt(self, light: DictConfig, suffix: str) -> None:
         config = with_rows(light, f"rows{suffix}", without("prompt"))

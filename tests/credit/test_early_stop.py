@@ -62,7 +62,7 @@ def test_groups_that_come_to_agree(deviations: list[float], ends: bool) -> None:
 def test_filters_that_leave_nothing(empty: list[bool], ends: bool) -> None:
     reason = build_early_stop(RAGEN2).reason(History(deviations=[1.0] * len(empty), empty=empty))
     assert (reason is not None) == ends
-    assert not ends or reason == "the filter left nothing to train on, 5 steps in a row"
+    assert not ends or reason == "the filter left nothing to train on for 5 steps in a row"
 
 
 def test_a_history_is_read_from_the_lines_of_a_run() -> None:

@@ -84,7 +84,7 @@ def test_without_energy_the_rest_is_there(run: Path, rewrite: Callable[..., None
     assert found["correlation"] is None
     assert found["notes"] == [
         "2 of 2 steps kept no energy: train with credit=actfocus or run.diagnose=true",
-        "no gradient mass of actfocus: the run kept no energy",
+        "no gradient mass for actfocus: the run kept no energy",
     ]
     assert found["gradient_mass"]["uniform"]["action"]["share"] > 0
     assert not (run / "diagnose" / "energy.png").exists()

@@ -113,7 +113,7 @@ def test_a_tokenizer_that_cannot_write_a_text_is_refused(fake_server: FakeServer
 @pytest.mark.parametrize("message", [None, {}, {"content": 5}])
 def test_a_chat_without_a_text_is_refused(ask: Ask, fake_server: FakeServer, message: Any) -> None:
     fake_server.change = lambda answer: answer["choices"][0].update(message=message)
-    with pytest.raises(EvaluationError, match="sent no text"):
+    with pytest.raises(EvaluationError, match="did not send text"):
         ask(ChatServer)
 
 
@@ -177,14 +177,14 @@ def test_a_changed_prompt_is_refused(ask: Ask, fake_server: FakeServer) -> None:
 )
 def test_what_is_no_completion_is_refused(ask: Ask, fake_server: FakeServer, answer: Any, kind: Any) -> None:
     fake_server.answer = lambda path, _: (200, {"data": fake_server.models} if "models" in path else answer)  # type: ignore[method-assign]
-    with pytest.raises(EvaluationError, match="sent no completion"):
+    with pytest.raises(EvaluationError, match="did not send a completion"):
         ask(kind)
 
 
 @pytest.mark.parametrize("answer", [b"no JSON", b"", {"data": "tiny"}, []])
 def test_what_is_no_list_of_models_is_refused(ask: Ask, fake_server: FakeServer, answer: Any) -> None:
     fake_server.answer = lambda *_: (200, answer)  # type: ignore[method-assign]
-    with pytest.raises(EvaluationError, match=r"sent no (JSON|list of models)"):
+    with pytest.raises(EvaluationError, match=r"did not send (JSON|a list of models)"):
         ask()
 
 

@@ -255,7 +255,7 @@ def test_another_reward_than_the_turns_is_refused(make_trainer: MakeTrainer, que
         (["algorithm=bilevel_gae", "critic.enable=null"], "'bilevel_gae': reads a critic's values"),
         (
             ["algorithm=bilevel_gae", "algorithm.use_kl_in_reward=true"],
-            "use_kl_in_reward=True: bilevel_gae has no place",
+            "use_kl_in_reward=True: bilevel_gae does not support",
         ),
         (["algorithm=gigpo", "estimator.step_weight=-1"], "estimator.step_weight=-1: is out of range"),
         (

@@ -226,7 +226,7 @@ def test_a_silent_claim_of_another_host_is_respected_and_said_to_be_probably_sta
     error = refusal(tmp_path)
 
     assert error.problem.endswith("has given no sign of life for 180 min")
-    assert error.remedy == f"It is probably gone: make sure and delete {path}, or choose another run.dir"
+    assert error.remedy == f"It is probably gone: make sure, and delete {path}, or choose another run.dir"
     assert path.exists()
 
 
@@ -257,7 +257,7 @@ def test_a_claim_that_cannot_be_read_is_respected(tmp_path: Path, content: str) 
     (tmp_path / CLAIM_FILE).write_text(content)
     error = refusal(tmp_path)
     assert error.problem == f"{tmp_path / CLAIM_FILE} is not a readable claim, so another process may be writing there"
-    assert error.remedy.startswith("Make sure that none is and delete that file")
+    assert error.remedy.startswith("Make sure that none is, and delete that file")
     assert (tmp_path / CLAIM_FILE).read_text() == content
 
 

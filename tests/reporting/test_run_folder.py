@@ -107,7 +107,7 @@ def test_curves_are_named_by_what_tells_them_apart(run_path, make_evaluation, wr
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"run='.*nowhere': is not a folder. Give a run's folder"):
+    with pytest.raises(ConfigurationError, match=r"run='.*nowhere': is not a folder. Name a run's folder"):
         RunFolder.open(tmp_path / "nowhere")
 
 
