@@ -187,7 +187,7 @@ class ChatServer(_Server):
         """Compared in NFC, to which Qwen's tokenizers normalise."""
         if unicodedata.normalize("NFC", text) != unicodedata.normalize("NFC", encoded):
             raise EvaluationError(
-                f"the tokenizer of model= cannot encode this reply of {self.address}: {_shown(text)}. "
+                f"the tokenizer of model= cannot represent this reply of {self.address}: {_shown(text)}. "
                 "Name the served model, or one whose tokenizer covers every byte"
             )
 
