@@ -119,7 +119,7 @@ def test_a_tokenizer_that_cannot_write_a_text_is_refused(fake_server: FakeServer
     real = codec.text_ids
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codec, "text_ids", lambda text: real(text.replace("Left", "?")))
-        with pytest.raises(EvaluationError, match=r"tokenizer of model= cannot encode this reply .*Left"):
+        with pytest.raises(EvaluationError, match=r"tokenizer of model= cannot represent this reply .*Left"):
             ask(ChatServer)
 
 
