@@ -123,8 +123,8 @@ def all_rows(token_roles: Tensor) -> Tensor:
 class _ValidColumns(Mapping[str, Tensor]):
     """A batch's columns without its padding rows; the error for a missing one says how to get it.
 
-    Rows are selected when a column is read, and not at all without padding rows. To copy all columns first would more
-    than double the step's memory: docs/performance.md has the figures.
+    Rows are selected when a column is read, and not at all without padding rows: copies of all columns at once would be
+    as large as the batch (docs/performance.md).
     """
 
     def __init__(self, columns: Mapping[str, Tensor], rows: Tensor) -> None:
