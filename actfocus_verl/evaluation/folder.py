@@ -18,7 +18,7 @@ from actfocus_verl.evaluation.episodes import EpisodeRecord
 from actfocus_verl.files import append_json, json_text, timestamp, write_json
 from actfocus_verl.launch.claim import CLAIM_FILE, LOCK_FILE, FolderClaim
 from actfocus_verl.launch.record import installed_versions, source_commit
-from actfocus_verl.run_files import kept_lines
+from actfocus_verl.run_files import complete_lines, kept_lines
 
 EVALUATION_FILE = "evaluation.json"
 EPISODES_FILE = "episodes.jsonl"
@@ -39,7 +39,7 @@ def read_finished(path: Path) -> tuple[dict[str, Any], list[EpisodeRecord]]:
     if entry.get("status") != "finished":
         remedy = "Repeat the command that evaluates: it continues"
         raise ConfigurationError("evaluation", str(path), f"is not finished ({entry.get('status')})", remedy)
-    lines = (path / EPISODES_FILE).read_bytes().splitlines()
+    lines = complete_lines((path / EPISODES_FILE).read_bytes())
     return dict(entry["settings"]), [_record(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
