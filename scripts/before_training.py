@@ -30,21 +30,23 @@ Json = dict[str, Any]
 
 
 class Cell(NamedTuple):
-    """One model in one world. paper: what the paper reports of it."""
+    """One model in one world. paper: what the paper reports, of its cell `source`."""
 
     name: str
     env: str
     model: str
     paper: Json
+    source: str
 
 
 def main() -> int:
     arguments = _parse()
     content = yaml.safe_load(CELLS.read_text(encoding="utf-8"))
-    cells = [Cell(name, cell.pop("env"), cell.pop("model"), cell) for name, cell in content[arguments.table].items()]
+    listed = content[arguments.table].items()
+    cells = [Cell(name, cell.pop("env"), cell.pop("model"), cell, source=name) for name, cell in listed]
     if arguments.tiny:
-        # one cell per world: the scales of the paper are not the tiny policy's
-        cells = list({cell.env: cell._replace(name=f"{cell.env}_tiny", paper={}) for cell in cells}.values())
+        # one cell per world, beside the paper's larger model
+        cells = list({cell.env: cell._replace(name=f"{cell.env}_tiny") for cell in cells}.values())
     found = []
     for cell in cells:
         folder = arguments.out / cell.name
@@ -124,7 +126,8 @@ def _document(arguments: argparse.Namespace, found: list[tuple[Cell, Json]]) -> 
     yield ""
     boards = arguments.episodes // REPEATS
     yield f"{arguments.episodes} episodes per model, 16 on each of the first {boards} training boards of `ragen`; 95 %"
-    yield "intervals are bootstraps over boards. The paper's numbers are single measurements of its models."
+    yield "intervals are bootstraps over boards. The paper's numbers are single measurements, without intervals, of"
+    yield f"{', '.join(cell.source for cell, _ in found)}."
     yield ""
     yield f"| {' | '.join(header)} |"
     yield "|" + "---|" * len(header)
@@ -133,7 +136,8 @@ def _document(arguments: argparse.Namespace, found: list[tuple[Cell, Json]]) -> 
             yield f"| {' | '.join(row)} |"
     for cell, result in found:
         for note in result["notes"]:
-            yield f"\n{cell.name}: {note}."
+            if arguments.table == "fig1" or "gradient mass" not in note:
+                yield f"\n{cell.name}: {note}."
 
 
 def _table1(cell: Cell, result: Json) -> Iterator[list[str]]:
