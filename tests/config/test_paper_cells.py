@@ -182,6 +182,12 @@ def test_without_a_cell_the_script_says_what_it_wants(arguments: list[str], mess
     assert message in answer.stderr
 
 
+def test_training_boards_come_in_the_order_of_the_code_base() -> None:
+    """Step s plays its seeds 10000 + 8 s to 10007 + 8 s: in the order of indices, a new board for every prompt."""
+    config = composed("experiment=paper/sokoban_3b", "model=tiny", "platform=cpu")
+    assert (config.data.shuffle, config.data.train_batch_size, config.env.train_size) == (False, 8, 8 * 200)
+
+
 def test_what_is_measured_before_training_is_the_paper_s() -> None:
     """Table 1's models are those of the training cells, its shares add up to 100; Fig. 1 and 2 are of Sokoban 3B."""
     content = yaml.safe_load((ROOT / "recipes" / "paper" / "before_training.yaml").read_text())
