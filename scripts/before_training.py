@@ -136,7 +136,7 @@ def _document(arguments: argparse.Namespace, found: list[tuple[Cell, Json]]) -> 
             yield f"| {' | '.join(row)} |"
     for cell, result in found:
         for note in result["notes"]:
-            if arguments.table == "fig1" or "gradient mass" not in note:
+            if "gradient mass" not in note or (arguments.table == "fig1" and not note.startswith("no ")):
                 yield f"\n{cell.name}: {note}."
 
 
