@@ -47,8 +47,14 @@ def main() -> int:
     if arguments.tiny:
         # one cell per world, beside the paper's larger model
         cells = list({cell.env: cell._replace(name=f"{cell.env}_tiny") for cell in cells}.values())
+    chosen = [cell for cell in cells if not arguments.only or cell.name in arguments.only]
+    unknown = set(arguments.only or ()) - {cell.name for cell in cells}
+    if unknown:
+        names = ", ".join(cell.name for cell in cells)
+        print(f"error: --only {', '.join(sorted(unknown))}: is not a row. Choose from: {names}", file=sys.stderr)
+        return 2
     found = []
-    for cell in cells:
+    for cell in chosen:
         folder = arguments.out / cell.name
         for command in _commands(arguments, cell, folder, content["max_context_tokens"].get(cell.env, 3600)):
             print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
@@ -72,6 +78,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--tiny", action="store_true", help="the tiny policy of each world instead of Qwen2.5")
     parser.add_argument("--server", help="OpenAI-compatible vLLM server of the model, http://host:port/v1")
+    parser.add_argument("--only", action="append", metavar="MODEL", help="a row of the table; may be repeated")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     return parser.parse_args()
 
