@@ -124,7 +124,7 @@ def _diagnose(
 def _groups(source: Source, notes: list[str]) -> list[Group]:
     """The whole groups of samples with energy; what is missing is noted."""
     with_energy = [sample for sample in source.samples if "energy" in sample.columns]
-    if len(with_energy) < len(source.samples):
+    if len(with_energy) < len(source.samples) and source.energy_remedy is not None:
         without = len(source.samples) - len(with_energy)
         notes.append(f"{without} of {len(source.samples)} steps kept no energy: {source.energy_remedy}")
     groups, cut = whole_groups(with_energy, source.group_size)

@@ -56,7 +56,7 @@ class EvaluationEpisodes:
             model=str(self.settings["model"]),
             checkpoint=self.settings["step"],
             remarks=["an evaluation has no advantages: |A| is 1, and gradient mass is the share of the weights alone"],
-            energy_remedy="leave energy=false out",
+            energy_remedy=None,
         )
 
 

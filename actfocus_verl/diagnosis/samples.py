@@ -67,8 +67,8 @@ class Source:
     """What is diagnosed, of a run or of an evaluation.
 
     group_size: episodes of a whole prompt group. temperature: of the sampling. model, checkpoint: what `find_model`
-    finds the policy by. remarks: what a reader has to know to
-    read the figures right. energy_remedy: what to do about episodes without energy.
+    finds the policy by. remarks: what a reader has to know to read the figures right. energy_remedy: what to do about
+    episodes without energy; None where nobody asked for it.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class Source:
     model: str
     checkpoint: int | None
     remarks: Sequence[str]
-    energy_remedy: str
+    energy_remedy: str | None
 
 
 def run_source(run: RunFolder, step: int | None = None) -> Source:
