@@ -17,7 +17,7 @@ _NULL = "null (expected 0)"
 
 def truth_tables(found: Mapping[str, Any]) -> Group:
     """Shares of the variance, the checks beside them, and the shares by turn; intervals are 95 %."""
-    return Group(_shares(found), Text(), _turns(found["by_turn"]))
+    return Group(_shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -25,29 +25,39 @@ def show(found: Mapping[str, Any]) -> None:
     Console(highlight=False).print(truth_tables(found))
 
 
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+
+
 def _shares(found: Mapping[str, Any]) -> Table:
-    played = f"{found['episodes']} episodes on {found['boards']} boards"
-    sampled = f"{found['continuations']} continuations per boundary"
-    title = f"Shares of Var(return | board) = {found['variance']:.4f}: {played}, {sampled}"
-    columns = ("kind", "share", "95 % interval", "by covariance", "95 % interval", "drift", "95 % interval")
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    played = (
+        f"{found['episodes']} episodes, {found['boards']} boards, {found['continuations']} continuations a boundary"
+    )
+    table = _table(f"Var(return | board) = {found['variance']:.4f}: {played}", "kind", "share", "95 % interval")
     for name in (*_KINDS, SUM):
-        cells = [*_cells(found["shares"][name]), *_cells(found["covariance"][name])]
-        table.add_row(name, *cells, *_cells(found["drift"].get(name)))
+        table.add_row(name, *_cells(found["shares"][name]))
     table.add_row(_NULL, *_cells(found["null"]))
     return table
 
 
+def _checks(found: Mapping[str, Any]) -> Table:
+    table = _table("Checks", "kind", "share by covariance", "drift (expected 0)")
+    for name in (*_KINDS, SUM):
+        figures = found["covariance"][name], found["drift"].get(name)
+        table.add_row(name, *(" ".join(_cells(figure)) for figure in figures))
+    return table
+
+
 def _turns(turns: list[Mapping[str, Any]]) -> Table:
-    title = "Shares by turn"
-    table = Table("turn", "reached", *_KINDS, title=title, title_justify="left", box=None, pad_edge=False)
+    table = _table("Shares by turn", "turn", "reached", *_KINDS)
     for turn in turns:
-        shares = [" ".join(_cells(turn[name])) for name in _KINDS]
+        shares = ["\n".join(_cells(turn[name], digits=2)) for name in _KINDS]
         table.add_row(str(turn["turn"]), f"{turn['reached']:.2f}", *shares)
     return table
 
 
-def _cells(figure: Mapping[str, Any] | None) -> tuple[str, str]:
+def _cells(figure: Mapping[str, Any] | None, *, digits: int = 3) -> tuple[str, str]:
     if figure is None:
         return "", ""
-    return f"{figure['estimate']:.3f}", f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+    estimate, low, high = (f"{figure[name]:.{digits}f}" for name in ("estimate", "low", "high"))
+    return estimate, f"[{low}, {high}]"

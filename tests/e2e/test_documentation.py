@@ -65,7 +65,7 @@ NIGHTLY: Final = {
     "scripts/build_tiny_policy.py": "is for the benchmark after it",
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
     "rollouts=true": "evaluates as the blocks of docs/evaluation.md do; tests/evaluation/test_diagnosis.py reads one",
-    "actfocus_verl.truth ": "plays on through the engine that evaluates; tests/truth runs the rest with made-up policies",
+    "actfocus_verl.truth ": "samples as evaluate does; tests/truth runs the rest with made-up policies",
     "credit.name=my_signal:": "trains a second weighting of the reader's own",
     "algorithm.adv_estimator=my_estimator:": "trains as the page's first method does",
     "filter.name=my_filter:": "trains as the page's first method does",

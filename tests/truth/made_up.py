@@ -79,10 +79,11 @@ class Coin(World):
 class Forgetful(Coin):
     """Draws from what no seed decides: it does not replay."""
 
-    _flips: ClassVar = itertools.count()
+    _moves_of_all: ClassVar = itertools.count()
 
     def step(self, action: str) -> StepResult:
-        return super().step(("Left", "Right")[next(self._flips) % 2])
+        self.points += 2 * next(self._moves_of_all)
+        return super().step(action)
 
 
 class Silent(Coin):
