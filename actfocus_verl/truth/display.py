@@ -17,7 +17,11 @@ _NULL = "null (expected 0)"
 
 def truth_tables(found: Mapping[str, Any]) -> Group:
     """Shares of the variance, the checks beside them, and the shares by turn; intervals are 95 %."""
-    return Group(_shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
+    size = (
+        f"{found['episodes']} episodes on {found['boards']} boards, {found['continuations']} continuations a boundary"
+    )
+    title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}; {size}")
+    return Group(title, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -26,7 +30,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    return Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
 
 
 def _shares(found: Mapping[str, Any]) -> Table:

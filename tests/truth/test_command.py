@@ -26,7 +26,7 @@ def result(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("replies", "more", "kind"),
     [
-        (LOOSE, ["max_turns=2"], "action"),
+        (LOOSE, [], "action"),
         (COUPLED, [], "reasoning"),
         (CONSTANT, ["slip=0.5"], "luck"),
     ],
@@ -40,16 +40,16 @@ def test_the_share_lies_where_the_decision_is(
     for name, share in found["shares"].items():
         assert share["low"] <= (name in (kind, "sum")) <= share["high"], (name, share)
     assert found["shares"][kind]["low"] > 0.5
-    assert [turn["reached"] for turn in found["by_turn"]] == [1.0] * (2 if kind == "action" else 1)
     assert found["continuations"] == 8
 
 
 def test_it_goes_on_where_it_was_interrupted(
     words: Words, engine: type[LookupEngine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = ["slip=0.3", "boards=2", "episodes=2", "continuations=2"]
+    more = ["slip=0.3", "max_turns=2", "boards=2", "continuations=2"]
     assert main(words(*more)) == 0
     whole, sampled = result(tmp_path / "out"), engine.sampled
+    assert [turn["reached"] for turn in whole["by_turn"]] == [1.0, 1.0]
     shown = capsys.readouterr()
     assert "sum" in shown.out
     assert "starting vLLM" in shown.err
