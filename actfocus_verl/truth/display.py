@@ -17,11 +17,10 @@ _NULL = "null (expected 0)"
 
 def truth_tables(found: Mapping[str, Any]) -> Group:
     """Shares of the variance, the checks beside them, and the shares by turn; intervals are 95 %."""
-    size = (
-        f"{found['episodes']} episodes on {found['boards']} boards, {found['continuations']} continuations a boundary"
-    )
-    title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}; {size}")
-    return Group(title, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
+    title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}")
+    played = f"{found['episodes']} episodes on {found['boards']} boards"
+    size = Text(f"{played}, {found['continuations']} continuations per boundary")
+    return Group(title, size, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -29,15 +28,12 @@ def show(found: Mapping[str, Any]) -> None:
     Console(highlight=False).print(truth_tables(found))
 
 
-def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title or None, title_justify="left", box=None, pad_edge=False)
+def _table(title: str | None, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
 
 
 def _shares(found: Mapping[str, Any]) -> Table:
-    played = (
-        f"{found['episodes']} episodes, {found['boards']} boards, {found['continuations']} continuations a boundary"
-    )
-    table = _table(f"Var(return | board) = {found['variance']:.4f}: {played}", "kind", "share", "95 % interval")
+    table = _table(None, "kind", "share", "95 % interval")
     for name in (*_KINDS, SUM):
         table.add_row(name, *_cells(found["shares"][name]))
     table.add_row(_NULL, *_cells(found["null"]))
