@@ -19,8 +19,8 @@ from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
 from actfocus_verl.rollout import ChatCodec, Episode, ForkPoint, PlayedEpisode, ReplayMismatchError, Reply, Trajectory
 from actfocus_verl.truth.segments import Boundary, Segment, episode_segments
 
-_COMPARED: Final = ("states", "anchors", "rewards", "final")
-"""Columns of `Sampled` that a replay must give again."""
+_COMPARED: Final = {"states": "prompts", "anchors": "states", "rewards": "rewards", "final": "last states"}
+"""Columns of `Sampled` that a replay must give again, and what they are called in errors."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class Continuations:
             raise self._mismatch("the replayed episode goes on")
         trajectory = episode.trajectory()
         again = Sampled.of(trajectory)
-        for name in _COMPARED:
+        for name, called in _COMPARED.items():
             if getattr(again, name) != getattr(sampled, name):
-                raise self._mismatch(f"its {name} are other ones")
+                raise self._mismatch(f"its {called} differ")
         segments = episode_segments(self._codec, trajectory.replies)
         return Replayed(key, PlayedEpisode(trajectory, ((0, seed),)), segments)
 
