@@ -18,7 +18,8 @@ from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
 from actfocus_verl.rollout import ChatCodec, Episode, Trajectory
 
-Key, Played = TypeVar("Key"), TypeVar("Played")
+Key = TypeVar("Key")
+Played = TypeVar("Played")
 
 ROLLOUT_COLUMNS: Final = ("prompt_ids", "responses", "response_mask", "token_roles")
 """Token ids and roles of an episode, named as in a run's `rollouts/<step>.jsonl`."""

@@ -51,7 +51,8 @@ class Sampled:
     def from_json(cls, entry: Mapping[str, Any]) -> Sampled:
         """Raises KeyError, TypeError or ValueError for another object."""
         replies = [([int(token) for token in ids], str(reason)) for ids, reason in entry["replies"]]
-        return cls(replies, *(list(entry[name]) for name in ("states", "anchors", "rewards")), int(entry["final"]))
+        states, anchors, rewards = (list(entry[name]) for name in ("states", "anchors", "rewards"))
+        return cls(replies, states, anchors, rewards, int(entry["final"]))
 
 
 @dataclass(frozen=True)
