@@ -31,6 +31,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "train": Command("train", "train a policy; arguments are Hydra's overrides, --help prints the groups"),
     "evaluate": Command("evaluate", "evaluate a model, a checkpoint or a server on the boards of a split"),
     "diagnose": Command("diagnose", "show where reward variance and the gradient are among a run's tokens"),
+    "truth": Command("truth", "show where an episode's return is decided: reasoning, action, format or luck"),
     "report": Command("report", "write a run's page and figure, print its success rates"),
     "export": Command("export", "write a run's checkpoint as a Hugging Face model"),
     "serve": Command("serve", "serve a model through vLLM's OpenAI-compatible server"),

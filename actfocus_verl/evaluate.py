@@ -10,10 +10,8 @@ Any other key, like max_turns=5, belongs to the world. Ctrl-C keeps every finish
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -26,15 +24,15 @@ if __name__ == "__main__":
 from rich.console import Console
 
 from actfocus_verl.arguments import help_text
-from actfocus_verl.command import STOP_SIGNALS, run_command, start
+from actfocus_verl.command import run_command, start
 from actfocus_verl.environments import world_config
-from actfocus_verl.errors import ConfigurationError, Interrupted
+from actfocus_verl.errors import Interrupted
 from actfocus_verl.evaluation.arguments import (
-    PAPER_CONTEXT,
     Arguments,
     Options,
     RunDefaults,
     complete,
+    context_tokens,
     evaluation_options,
 )
 from actfocus_verl.evaluation.display import EpisodeProgress, summary_tables
@@ -48,8 +46,9 @@ from actfocus_verl.evaluation.episodes import (
     play_episodes,
 )
 from actfocus_verl.evaluation.folder import EvaluationFolder
+from actfocus_verl.evaluation.interruption import run_interruptible
 from actfocus_verl.evaluation.models import ModelFiles, NamedModel, find_model, read_model, weights_digest
-from actfocus_verl.evaluation.sampling import EvaluationError, Sampler
+from actfocus_verl.evaluation.sampling import Sampler
 from actfocus_verl.evaluation.summary import summarise
 
 Json = dict[str, Any]
@@ -112,20 +111,11 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "server_model": arguments.server_model,
         "server_api": None if local else arguments.server_api,
         "request": None if local else dict(arguments.request),
-        "max_context_tokens": _context(arguments.max_context_tokens, model.positions),
+        "max_context_tokens": context_tokens(arguments.max_context_tokens, model.positions),
         "max_response_tokens": arguments.max_response_tokens,
         "texts": arguments.texts,
         "rollouts": arguments.rollouts or None,  # absent, and so None, in folders of earlier versions
     }
-
-
-def _context(wanted: int | None, positions: int | None) -> int:
-    if wanted is None:
-        return min(PAPER_CONTEXT, positions or PAPER_CONTEXT)
-    if positions is not None and wanted > positions:
-        problem = f"the model's context is {positions} tokens"
-        raise ConfigurationError("max_context_tokens", wanted, problem, f"Set it to at most {positions}")
-    return wanted
 
 
 @contextmanager
@@ -161,7 +151,7 @@ class _Play:
         if self._arguments.server is None:
             self._play_here(keys)
         else:
-            _run(self._play_on_server(keys, self._arguments.server))
+            run_interruptible(self._play_on_server(keys, self._arguments.server))
 
     def _play_here(self, keys: Sequence[EpisodeKey]) -> None:
         arguments = self._arguments
@@ -171,7 +161,7 @@ class _Play:
             no_processes_left(),
             LocalEngine(self._model.path, platform=arguments.platform, **own, **self._sampling) as engine,
         ):
-            _run(self._play_with(engine, keys))
+            run_interruptible(self._play_with(engine, keys))
 
     async def _play_on_server(self, keys: Sequence[EpisodeKey], address: str) -> None:
         from actfocus_verl.evaluation.server import ChatServer, CompletionServer
@@ -207,38 +197,6 @@ class _Play:
                 progress.add(record.success)
 
             await play_episodes(keys, player.play, concurrency=arguments.concurrency, record=keep)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, or to a signal: then cancel it and raise Interrupted."""
-    interrupted = False
-
-    async def main() -> None:
-        nonlocal interrupted
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-
-        def interrupt() -> None:
-            nonlocal interrupted
-            if not interrupted:  # a second signal must not break off what the first one started
-                interrupted = True
-                task.cancel()
-
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, interrupt)
-        await task
-
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        asyncio.run(main())
-    except (asyncio.CancelledError, EvaluationError):  # on a terminal Ctrl-C reaches the engine as well
-        if not interrupted:
-            raise
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if interrupted:
-        raise Interrupted
 
 
 def _evaluate_and_show(words: Sequence[str], console: Console) -> None:

@@ -154,6 +154,16 @@ def complete(options: Mapping[str, Any], run: RunDefaults | None) -> Arguments:
     return arguments
 
 
+def context_tokens(wanted: int | None, positions: int | None) -> int:
+    """Tokens of prompt and response together. Raises ConfigurationError where the model has fewer positions."""
+    if wanted is None:
+        return min(PAPER_CONTEXT, positions or PAPER_CONTEXT)
+    if positions is not None and wanted > positions:
+        problem = f"the model's context is {positions} tokens"
+        raise ConfigurationError("max_context_tokens", wanted, problem, f"Set it to at most {positions}")
+    return wanted
+
+
 def _habits(run: RunDefaults, preset: str) -> dict[str, str]:
     """What the run's policy is used to be told and to be read by, where another preset has it otherwise."""
     own, other = (world_config(run.env, preset=each) for each in (run.preset, preset))

@@ -10,13 +10,16 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import make_world
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
 from actfocus_verl.rollout import ChatCodec, Episode, Trajectory
+
+Key = TypeVar("Key")
+Played = TypeVar("Played")
 
 ROLLOUT_COLUMNS: Final = ("prompt_ids", "responses", "response_mask", "token_roles")
 """Token ids and roles of an episode, named as in a run's `rollouts/<step>.jsonl`."""
@@ -177,13 +180,13 @@ def rollout_columns(trajectory: Trajectory) -> dict[str, list[int]]:
 
 
 async def play_episodes(
-    keys: Sequence[EpisodeKey],
-    play: Callable[[EpisodeKey], Awaitable[EpisodeRecord]],
+    keys: Sequence[Key],
+    play: Callable[[Key], Awaitable[Played]],
     *,
     concurrency: int,
-    record: Callable[[EpisodeRecord], None],
+    record: Callable[[Played], None],
 ) -> None:
-    """Play the episodes, at most `concurrency` at a time; `record` is called as each one ends.
+    """Play what the keys stand for, at most `concurrency` at a time; `record` is called as each one ends.
 
     The first error, or a cancellation, ends all of them.
     """

@@ -1,0 +1,10 @@
+"""Where the return of an episode is decided, by continuations: `actfocus truth`, docs/truth.md.
+
+- :mod:`~actfocus_verl.truth.arguments`: the command line.
+- :mod:`~actfocus_verl.truth.segments`: the boundaries of an episode, each a stopping time, and what lies between them.
+- :mod:`~actfocus_verl.truth.continuations`: plays an episode, and plays on from a boundary in the replayed world.
+- :mod:`~actfocus_verl.truth.samples`: what was sampled, in a file that an interrupted measurement goes on from.
+- :mod:`~actfocus_verl.truth.decomposition`: shares of the return's variance from the continuations: NumPy alone.
+- :mod:`~actfocus_verl.truth.display`: the result as tables.
+- :mod:`~actfocus_verl.truth.command`: all of it together.
+"""

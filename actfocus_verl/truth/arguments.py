@@ -1,0 +1,95 @@
+"""The command line of a measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from actfocus_verl.arguments import build_arguments, option, read_options
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation import arguments as evaluation
+from actfocus_verl.evaluation.models import NamedModel
+from actfocus_verl.run_files import TINY_POLICY_FILE
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keys of the command line; any other key is the world's own."""
+
+    model: str = option("model's folder, Hugging Face id, or a run's folder: its latest checkpoint")
+    out: Path = option("new folder for truth.json and samples.jsonl; the same command resumes the measurement")
+    step: int | None = option("training step of the run's checkpoint; default: the latest", None, low=1)
+    env: str = option("world; default: that of the run or the tiny policy", "")
+    preset: str = option("preset of the world; default: the run's, else the world's first", "")
+    split: str = option("split whose first boards are played", "train")
+    boards: int = option("boards; intervals are over these", 16, low=2)
+    episodes: int = option("episodes per board", 8, low=2)
+    continuations: int = option("continuations per boundary in each of its two sets", 8, low=2)
+    temperature: float = option("sampling temperature; 0 is greedy", 1.0, low=0.0, high=100.0)
+    seed: int = option("random seed of worlds and sampling", 0, low=0)
+    template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
+    platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=evaluation.PLATFORMS)
+    engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
+    concurrency: int = option("episodes and continuations played concurrently", 256, low=1)
+    max_context_tokens: int | None = option(
+        f"tokens of prompt and response; default: the run's, or {evaluation.PAPER_CONTEXT}, capped at the model's",
+        None,
+        low=1,
+    )
+    max_response_tokens: int | None = option(
+        "tokens after the first prompt; default: the run's, else unlimited", None, low=1
+    )
+
+
+KEYS: Final = tuple(Options.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line, checked and complete. played: how an evaluation would play the same episodes."""
+
+    options: Options
+    played: evaluation.Arguments
+
+
+def read_options_and_world(words: Sequence[str]) -> tuple[Options, dict[str, Any]]:
+    """The command's keys, and those of the world. Raises ConfigurationError."""
+    given = read_options(words)
+    options = build_arguments(Options, {key: value for key, value in given.items() if key in KEYS})
+    world = {key: value for key, value in given.items() if key not in KEYS}
+    for key in world:
+        if key in evaluation.KEYS:  # evaluate has it, and no world
+            raise ConfigurationError(key, world[key], "is not a known key", f"Known: {', '.join(KEYS)}")
+    return options, world
+
+
+def complete(
+    options: Options, world: Mapping[str, Any], named: NamedModel, run: evaluation.RunDefaults | None
+) -> Arguments:
+    """The arguments; what was not given comes from the run, if any.
+
+    Raises ConfigurationError for an invalid value, and for a world that the model was not trained in.
+    """
+    trained = run.env if run is not None else _tiny_policy_world(named)
+    if options.env and trained is not None and options.env != trained:
+        problem = f"the checkpoint is of another world ({trained})"
+        raise ConfigurationError("env", options.env, problem, f"Write env={trained}, or name another model")
+    shared = {key: value for key, value in asdict(options).items() if key in evaluation.KEYS and value != ""}
+    shared |= {"episodes": options.boards * options.episodes, "repeats": options.episodes}
+    if trained is not None:
+        shared["env"] = trained
+    played = evaluation.complete({**shared, **world}, run)
+    return Arguments(options, played)
+
+
+def _tiny_policy_world(named: NamedModel) -> str | None:
+    """The world of a tiny policy, which its folder says."""
+    if not named.is_folder or named.checkpoint:
+        return None
+    try:
+        return str(json.loads((Path(named.name) / TINY_POLICY_FILE).read_bytes())["config"]["env"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,219 @@
+"""The measurement: episodes of the policy, continuations from their boundaries, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+
+from actfocus_verl.arguments import help_text
+from actfocus_verl.command import run_command
+from actfocus_verl.environments import world_config
+from actfocus_verl.errors import CommandFailed
+from actfocus_verl.evaluation.arguments import RunDefaults, context_tokens
+from actfocus_verl.evaluation.engine import LocalEngine, no_processes_left, platform_environment
+from actfocus_verl.evaluation.episodes import EpisodeKey, EpisodeSettings, plan, play_episodes
+from actfocus_verl.evaluation.interruption import run_interruptible
+from actfocus_verl.evaluation.models import ModelFiles, NamedModel, find_model, read_model, weights_digest
+from actfocus_verl.evaluation.sampling import Sampler
+from actfocus_verl.files import write_json
+from actfocus_verl.launch.claim import FolderClaim
+from actfocus_verl.launch.progress import StageProgress
+from actfocus_verl.launch.record import installed_versions, source_commit
+from actfocus_verl.truth.arguments import Arguments, Options, complete, read_options_and_world
+from actfocus_verl.truth.continuations import Continuations, Replayed
+from actfocus_verl.truth.decomposition import MeasuredEpisode, decompose
+from actfocus_verl.truth.display import show
+from actfocus_verl.truth.samples import SampleFile
+
+RESULT_FILE: Final = "truth.json"
+SETS: Final = 2
+
+Json = dict[str, Any]
+Place = tuple[Replayed, int]
+"""An episode and the number of one of its boundaries."""
+
+
+def measure(words: Sequence[str], console: Console) -> Json:
+    """Sample what is missing, decompose, and write truth.json, which is returned.
+
+    words: the command line. console: for progress. Raises ConfigurationError; CommandFailed where no return varies or
+    the engine fails; Interrupted after a signal. What was sampled by then is kept.
+    """
+    options, world = read_options_and_world(words)
+    named = find_model(options.model, options.step)
+    arguments = complete(options, world, named, RunDefaults.read(named.run) if named.run else None)
+    played = arguments.played
+    opening = world_config(played.env, preset=played.preset, **played.world).limits().opening
+    model = read_model(_weights(named, played.platform, console), played.template, opening)
+    settings = _settings(arguments, named, model)
+    with FolderClaim("out", played.out):
+        file = SampleFile(played.out, settings)
+        measurement = _Measurement(arguments, model, settings["max_context_tokens"], file, console)
+        measurement.complete()
+        found = {
+            "settings": settings,
+            "commit": source_commit(),
+            "versions": installed_versions(),
+            "continuations": SETS * options.continuations,
+            **decompose(measurement.measured()),
+        }
+        write_json(played.out / RESULT_FILE, found)
+    console.print(f"written: {played.out}", soft_wrap=True)
+    return found
+
+
+def _weights(named: NamedModel, platform: str, console: Console) -> str:
+    if named.checkpoint and not named.checkpoint.is_merged:
+        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
+    return named.with_weights(platform_environment(platform))
+
+
+def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Json:
+    """Everything that the samples depend on."""
+    options, played = arguments.options, arguments.played
+    return {
+        "model": named.name,
+        "step": named.step,
+        "revision": model.revision,
+        "weights": weights_digest(model.path) if named.is_folder else None,
+        "env": played.env,
+        "preset": played.preset,
+        "split": played.split,
+        "world": dict(played.world),
+        "boards": options.boards,
+        "episodes": options.episodes,
+        "continuations": options.continuations,
+        "temperature": float(played.temperature),
+        "seed": played.seed,
+        "template": dict(played.template) or None,
+        "platform": played.platform,
+        "engine": dict(played.engine),
+        "max_context_tokens": context_tokens(played.max_context_tokens, model.positions),
+        "max_response_tokens": played.max_response_tokens,
+    }
+
+
+class _Measurement:
+    """What a measurement has, and samples of what it lacks."""
+
+    def __init__(
+        self, arguments: Arguments, model: ModelFiles, max_context_tokens: int, file: SampleFile, console: Console
+    ) -> None:
+        options, played = arguments.options, arguments.played
+        shared = EpisodeSettings(
+            env=played.env,
+            preset=played.preset,
+            split=played.split,
+            overrides=played.world,
+            seed=played.seed,
+            max_context_tokens=max_context_tokens,
+            max_response_tokens=played.max_response_tokens,
+        )
+        self._model = model
+        self._file = file
+        self._console = console
+        self._count = SETS * options.continuations
+        self._concurrency = played.concurrency
+        self._keys = plan(options.boards, options.episodes)
+        self._continuations = Continuations(shared, model.codec, self._count)
+        self._continuations.require_reseed()
+        self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
+        self._engine: Json = {
+            "platform": played.platform,
+            "max_context_tokens": max_context_tokens,
+            "temperature": float(played.temperature),
+            "end_of_turn_id": model.codec.end_of_turn_id,
+            "overrides": played.engine,
+        }
+
+    def complete(self) -> None:
+        """Sample what is missing; without a policy where nothing is."""
+        if len(self._episodes) == len(self._keys) and not self._missing(self._places()):
+            return
+        self._console.print("starting vLLM")
+        with no_processes_left(), LocalEngine(self._model.path, **self._engine) as engine:
+            run_interruptible(self._sample(engine))
+
+    def measured(self) -> list[MeasuredEpisode]:
+        """All episodes with their continuations. Raises CommandFailed where the returns do not vary."""
+        self._require_spread()
+        return [self._measured(self._episodes[key]) for key in self._keys]
+
+    def _measured(self, episode: Replayed) -> MeasuredEpisode:
+        returns = [self._file.returns[episode.key, boundary] for boundary in range(len(episode.segments))]
+        return MeasuredEpisode(
+            board=episode.key.board,
+            episode_return=episode.played.trajectory.episode_return,
+            kinds=[segment.kind for segment in episode.segments],
+            turns=[segment.start.turn for segment in episode.segments],
+            continuations=np.array(returns).reshape(len(returns), SETS, -1),
+        )
+
+    async def _sample(self, sampler: Sampler) -> None:
+        with StageProgress("truth", self._console) as progress:
+            await self._play(sampler, progress)
+            starts = [(self._episodes[key], 0) for key in self._keys]
+            await self._continue("board starts", starts, sampler, progress)
+            self._require_spread()  # before most of the work
+            await self._continue("continuations", self._places(), sampler, progress)
+
+    async def _play(self, sampler: Sampler, progress: StageProgress) -> None:
+        async def play(key: EpisodeKey) -> EpisodeKey:
+            sampled = await self._continuations.play(key, sampler)
+            self._episodes[key] = self._continuations.replay(key, sampled)
+            self._file.add_episode(key, sampled)
+            return key
+
+        missing = [key for key in self._keys if key not in self._episodes]
+        await play_episodes(
+            missing,
+            play,
+            concurrency=self._concurrency,
+            record=lambda _: progress("episodes", len(self._episodes), len(self._keys)),
+        )
+
+    async def _continue(self, stage: str, places: Sequence[Place], sampler: Sampler, progress: StageProgress) -> None:
+        async def play(place: Place) -> Place:
+            episode, boundary = place
+            returns = await self._continuations.returns(episode, boundary, sampler)
+            self._file.add_returns(episode.key, boundary, returns)
+            return place
+
+        missing = self._missing(places)
+        done = len(places) - len(missing)
+
+        def count(_: Place) -> None:
+            nonlocal done
+            done += 1
+            progress(stage, done * self._count, len(places) * self._count)
+
+        # a worker plays all continuations of a boundary at once
+        await play_episodes(missing, play, concurrency=-(-self._concurrency // self._count), record=count)
+
+    def _places(self) -> list[Place]:
+        episodes = [self._episodes[key] for key in self._keys]
+        return [(episode, boundary) for episode in episodes for boundary in range(len(episode.segments))]
+
+    def _missing(self, places: Sequence[Place]) -> list[Place]:
+        return [place for place in places if (place[0].key, place[1]) not in self._file.returns]
+
+    def _require_spread(self) -> None:
+        for _, keys in groupby(self._keys, key=lambda key: key.board):
+            if len({value for key in keys for value in self._file.returns[key, 0]}) > 1:
+                return
+        text = "on every board all continuations from its start have the same return, so there is no variance to share"
+        raise CommandFailed(f"{text}. Choose boards that the policy neither always nor never solves")
+
+
+def _measure_and_show(words: Sequence[str], console: Console) -> None:
+    show(measure(words, console))
+
+
+def main(words: Sequence[str], text: str = "") -> int:
+    """Measure, show the tables on stdout and the rest on stderr; returns the exit status. text: of `--help`."""
+    goes_on = "interrupted; run the same command again to resume"
+    return run_command(words, _measure_and_show, lambda: help_text(text, Options), interrupted=goes_on)
