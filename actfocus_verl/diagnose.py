@@ -29,7 +29,7 @@ from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_
 from actfocus_verl.diagnosis.samples import Source, run_source
 from actfocus_verl.diagnosis.tokens import Tokens, flat_tokens, role_shares, token_figures
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.engine import platform_environment
+from actfocus_verl.evaluation.engine import local_weights
 from actfocus_verl.evaluation.episodes import EpisodeKey
 from actfocus_verl.evaluation.models import NamedModel, find_model, weights_digest
 from actfocus_verl.files import write_json
@@ -62,7 +62,11 @@ def _diagnose_evaluation(arguments: Arguments, episodes: EvaluationEpisodes, con
         source = episodes.source(None)
         named = _named_model(arguments, source)
         path = _weights(named, arguments.device, console)
-        reference = {"name": named.name, "step": named.step, "weights": weights_digest(path)}
+        reference = {
+            "name": named.name,
+            "step": named.step,
+            "weights": weights_digest(path) if named.is_folder else None,
+        }
         file = EnergyFile(arguments.folder, reference)
         model = load_policy(path, arguments.device)
         require_vocabulary(model, named.name, source.samples)
@@ -164,9 +168,7 @@ def _norms(
 
 
 def _weights(named: NamedModel, device: str, console: Console) -> str:
-    if named.checkpoint and not named.checkpoint.is_merged:
-        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
-    return named.with_weights(platform_environment("gpu" if device.startswith("cuda") else "cpu"))
+    return local_weights(named, "gpu" if device.startswith("cuda") else "cpu", console)
 
 
 def _notes(tokens: Tokens) -> list[str]:

@@ -36,12 +36,11 @@ from actfocus_verl.evaluation.arguments import (
     evaluation_options,
 )
 from actfocus_verl.evaluation.display import EpisodeProgress, summary_tables
-from actfocus_verl.evaluation.engine import LocalEngine, no_processes_left, platform_environment
+from actfocus_verl.evaluation.engine import LocalEngine, local_weights, no_processes_left
 from actfocus_verl.evaluation.episodes import (
     EpisodeKey,
     EpisodePlayer,
     EpisodeRecord,
-    EpisodeSettings,
     plan,
     play_episodes,
 )
@@ -83,9 +82,7 @@ def _model_path(named: NamedModel, arguments: Arguments, console: Console) -> st
     """The folder of configuration and tokenizer, and of the weights unless a server has them."""
     if arguments.server is not None:
         return named.without_weights()
-    if named.checkpoint and not named.checkpoint.is_merged:
-        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
-    return named.with_weights(platform_environment(arguments.platform))
+    return local_weights(named, arguments.platform, console)
 
 
 def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Json:
@@ -177,17 +174,7 @@ class _Play:
 
     async def _play_with(self, sampler: Sampler, keys: Sequence[EpisodeKey]) -> None:
         arguments, records = self._arguments, self._folder.records
-        shared = EpisodeSettings(
-            env=arguments.env,
-            preset=arguments.preset,
-            split=arguments.split,
-            overrides=arguments.world,
-            seed=arguments.seed,
-            max_context_tokens=self._sampling["max_context_tokens"],
-            max_response_tokens=arguments.max_response_tokens,
-            texts=arguments.texts,
-            rollouts=arguments.rollouts,
-        )
+        shared = arguments.episode_settings(self._sampling["max_context_tokens"])
         successes = sum(record.success for record in records)
         player = EpisodePlayer(shared, self._model.codec, sampler)
         with EpisodeProgress(arguments.episodes, len(records), successes, self._console) as progress:

@@ -16,6 +16,7 @@ from actfocus_verl.arguments import build_arguments, option, read_options
 from actfocus_verl.config import template_options, world_overrides
 from actfocus_verl.environments import known_presets, make_world, world_config
 from actfocus_verl.errors import ConfigurationError, one_line
+from actfocus_verl.evaluation.episodes import EpisodeSettings
 from actfocus_verl.run_files import CONFIG_FILE
 
 PLATFORMS = ("cpu", "gpu")
@@ -79,6 +80,20 @@ class Arguments(Options):
     """The command line, checked and complete. world: keys of the world."""
 
     world: Mapping[str, object] = field(default_factory=dict)
+
+    def episode_settings(self, max_context_tokens: int) -> EpisodeSettings:
+        """What its episodes share. max_context_tokens: as the model allows, see `context_tokens`."""
+        return EpisodeSettings(
+            env=self.env,
+            preset=self.preset,
+            split=self.split,
+            overrides=self.world,
+            seed=self.seed,
+            max_context_tokens=max_context_tokens,
+            max_response_tokens=self.max_response_tokens,
+            texts=self.texts,
+            rollouts=self.rollouts,
+        )
 
 
 KEYS = tuple(Options.__dataclass_fields__)

@@ -13,9 +13,11 @@ from uuid import uuid4
 
 import psutil
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from actfocus_verl.command import STOP_SIGNALS
 from actfocus_verl.errors import one_line
+from actfocus_verl.evaluation.models import NamedModel
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.rollout import Reply
 
@@ -28,6 +30,13 @@ _STEP_TOKENS = 2048
 def platform_environment(platform: str) -> dict[str, str]:
     """The environment variables of a platform, from `configs/platform`."""
     return {key: str(value) for key, value in _platform(platform).platform.env_vars.items()}
+
+
+def local_weights(named: NamedModel, platform: str, console: Console) -> str:
+    """The folder or id that vLLM or transformers loads; a run's checkpoint is merged first, which the console says."""
+    if named.checkpoint and not named.checkpoint.is_merged:
+        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
+    return named.with_weights(platform_environment(platform))
 
 
 def engine_arguments(platform: str, max_context_tokens: int, overrides: Mapping[str, object]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from actfocus_verl.command import run_command
 from actfocus_verl.environments import world_config
 from actfocus_verl.errors import CommandFailed
 from actfocus_verl.evaluation.arguments import RunDefaults, context_tokens
-from actfocus_verl.evaluation.engine import LocalEngine, no_processes_left, platform_environment
-from actfocus_verl.evaluation.episodes import EpisodeKey, EpisodeSettings, plan, play_episodes
+from actfocus_verl.evaluation.engine import LocalEngine, local_weights, no_processes_left
+from actfocus_verl.evaluation.episodes import EpisodeKey, plan, play_episodes
 from actfocus_verl.evaluation.interruption import run_interruptible
 from actfocus_verl.evaluation.models import ModelFiles, NamedModel, find_model, read_model, weights_digest
 from actfocus_verl.evaluation.sampling import Sampler
@@ -48,7 +48,7 @@ def measure(words: Sequence[str], console: Console) -> Json:
     arguments = complete(options, world, named, RunDefaults.read(named.run) if named.run else None)
     played = arguments.played
     opening = world_config(played.env, preset=played.preset, **played.world).limits().opening
-    model = read_model(_weights(named, played.platform, console), played.template, opening)
+    model = read_model(local_weights(named, played.platform, console), played.template, opening)
     settings = _settings(arguments, named, model)
     with FolderClaim("out", played.out):
         file = SampleFile(played.out, settings)
@@ -64,12 +64,6 @@ def measure(words: Sequence[str], console: Console) -> Json:
         write_json(played.out / RESULT_FILE, found)
     console.print(f"written: {played.out}", soft_wrap=True)
     return found
-
-
-def _weights(named: NamedModel, platform: str, console: Console) -> str:
-    if named.checkpoint and not named.checkpoint.is_merged:
-        console.print(f"merging the checkpoint of step {named.step}: {named.checkpoint.merged}", soft_wrap=True)
-    return named.with_weights(platform_environment(platform))
 
 
 def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Json:
@@ -104,22 +98,13 @@ class _Measurement:
         self, arguments: Arguments, model: ModelFiles, max_context_tokens: int, file: SampleFile, console: Console
     ) -> None:
         options, played = arguments.options, arguments.played
-        shared = EpisodeSettings(
-            env=played.env,
-            preset=played.preset,
-            split=played.split,
-            overrides=played.world,
-            seed=played.seed,
-            max_context_tokens=max_context_tokens,
-            max_response_tokens=played.max_response_tokens,
-        )
         self._model = model
         self._file = file
         self._console = console
         self._count = SETS * options.continuations
         self._concurrency = played.concurrency
         self._keys = plan(options.boards, options.episodes)
-        self._continuations = Continuations(shared, model.codec, self._count)
+        self._continuations = Continuations(played.episode_settings(max_context_tokens), model.codec, self._count)
         self._continuations.require_reseed()
         self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
         self._engine: Json = {
