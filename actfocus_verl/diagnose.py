@@ -25,13 +25,13 @@ from actfocus_verl.diagnosis.correlations import Group, correlations, whole_grou
 from actfocus_verl.diagnosis.display import diagnosis_tables, token_progress
 from actfocus_verl.diagnosis.evaluations import EnergyFile, EvaluationEpisodes, response_energy
 from actfocus_verl.diagnosis.figures import plot_energy
-from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_policy, require_vocabulary
+from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, require_vocabulary
 from actfocus_verl.diagnosis.samples import Source, run_source
 from actfocus_verl.diagnosis.tokens import Tokens, flat_tokens, role_shares, token_figures
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.engine import local_weights
 from actfocus_verl.evaluation.episodes import EpisodeKey
-from actfocus_verl.evaluation.models import NamedModel, find_model, weights_digest
+from actfocus_verl.evaluation.models import NamedModel, find_model, load_policy, weights_digest
 from actfocus_verl.files import write_json
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.launch.progress import StageProgress

@@ -20,31 +20,10 @@ import torch
 from actfocus_verl.credit.tokens import RESPONSE_ROLES
 from actfocus_verl.diagnosis.samples import StepSample
 from actfocus_verl.diagnosis.tokens import ROLE_NAMES, FloatArray, IntArray, Tokens, role_means, role_shares
-from actfocus_verl.errors import ConfigurationError, first_line, one_line
-from actfocus_verl.hub import UNREADABLE
+from actfocus_verl.errors import ConfigurationError
 
 SCORE: Final = "score"
 """The row of a table for the norms without a factor."""
-
-
-def load_policy(path: str, device: str) -> torch.nn.Module:
-    """The model in float32 for evaluation. Raises ConfigurationError when it or the device cannot be used."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        problem = f"torch cannot use it here ({first_line(error)})"
-        raise ConfigurationError("device", device, problem, "Write device=cpu") from error
-    try:
-        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except UNREADABLE as error:
-        problem = f"cannot be loaded ({one_line(error, 300)})"
-        raise ConfigurationError("model", path, problem, "Name a complete model") from error
-    return model.eval().to(place)
 
 
 def require_vocabulary(model: Any, name: str, samples: Sequence[StepSample]) -> None:

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from actfocus_verl.errors import ConfigurationError, one_line
+from actfocus_verl.errors import ConfigurationError, first_line, one_line
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.hub import HUB_ID, UNREADABLE
 from actfocus_verl.rollout import ChatCodec
@@ -126,3 +126,24 @@ def weights_digest(path: str) -> str:
             while block := stream.read(1 << 22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def load_policy(path: str, device: str) -> Any:
+    """The model in float32 for evaluation. Raises ConfigurationError when it or the device cannot be used."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        problem = f"torch cannot use it here ({first_line(error)})"
+        raise ConfigurationError("device", device, problem, "Write device=cpu") from error
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except UNREADABLE as error:
+        problem = f"cannot be loaded ({one_line(error, 300)})"
+        raise ConfigurationError("model", path, problem, "Name a complete model") from error
+    return model.eval().to(place)

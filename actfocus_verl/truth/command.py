@@ -17,7 +17,14 @@ from actfocus_verl.evaluation.arguments import RunDefaults, context_tokens
 from actfocus_verl.evaluation.engine import LocalEngine, local_weights, no_processes_left
 from actfocus_verl.evaluation.episodes import EpisodeKey, plan, play_episodes
 from actfocus_verl.evaluation.interruption import run_interruptible
-from actfocus_verl.evaluation.models import ModelFiles, NamedModel, find_model, read_model, weights_digest
+from actfocus_verl.evaluation.models import (
+    ModelFiles,
+    NamedModel,
+    find_model,
+    load_policy,
+    read_model,
+    weights_digest,
+)
 from actfocus_verl.evaluation.sampling import Sampler
 from actfocus_verl.files import write_json
 from actfocus_verl.launch.claim import FolderClaim
@@ -25,8 +32,10 @@ from actfocus_verl.launch.progress import StageProgress
 from actfocus_verl.launch.record import installed_versions, source_commit
 from actfocus_verl.truth.arguments import Arguments, Options, complete, read_options_and_world
 from actfocus_verl.truth.continuations import Continuations, Replayed
-from actfocus_verl.truth.decomposition import MeasuredEpisode, decompose
+from actfocus_verl.truth.decomposition import Changes, MeasuredEpisode, decompose, episode_changes
 from actfocus_verl.truth.display import show
+from actfocus_verl.truth.judging import Episodes as JudgedEpisodes
+from actfocus_verl.truth.judging import judge
 from actfocus_verl.truth.samples import SampleFile
 
 RESULT_FILE: Final = "truth.json"
@@ -48,7 +57,8 @@ def measure(words: Sequence[str], console: Console) -> Json:
     arguments = complete(options, world, named, RunDefaults.read(named.run) if named.run else None)
     played = arguments.played
     opening = world_config(played.env, preset=played.preset, **played.world).limits().opening
-    model = read_model(local_weights(named, played.platform, console), played.template, opening)
+    weights = local_weights(named, played.platform, console)
+    model = read_model(weights, played.template, opening)
     settings = _settings(arguments, named, model)
     with FolderClaim("out", played.out):
         file = SampleFile(played.out, settings)
@@ -61,6 +71,8 @@ def measure(words: Sequence[str], console: Console) -> Json:
             "continuations": SETS * options.continuations,
             **decompose(measurement.measured()),
         }
+        if options.judge:
+            found["judged"] = measurement.judge(weights)
         write_json(played.out / RESULT_FILE, found)
     console.print(f"written: {played.out}", soft_wrap=True)
     return found
@@ -104,6 +116,11 @@ class _Measurement:
         self._count = SETS * options.continuations
         self._concurrency = played.concurrency
         self._keys = plan(options.boards, options.episodes)
+        further = options.episodes * options.plain if options.judge else 0
+        every = plan(options.boards, options.episodes + further)
+        self._plain = [key for key in every if key.repeat >= options.episodes]
+        self._batch = options.batch
+        self._temperature = float(played.temperature)
         self._continuations = Continuations(played.episode_settings(max_context_tokens), model.codec, self._count)
         self._continuations.require_reseed()
         self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
@@ -117,7 +134,7 @@ class _Measurement:
 
     def complete(self) -> None:
         """Sample what is missing; without a policy where nothing is."""
-        if len(self._episodes) == len(self._keys) and not self._missing(self._places()):
+        if all(key in self._episodes for key in (*self._keys, *self._plain)) and not self._missing(self._places()):
             return
         self._console.print("starting vLLM")
         with no_processes_left(), LocalEngine(self._model.path, **self._engine) as engine:
@@ -127,6 +144,28 @@ class _Measurement:
         """All episodes with their continuations. Raises CommandFailed where the returns do not vary."""
         self._require_spread()
         return [self._measured(self._episodes[key]) for key in self._keys]
+
+    def judge(self, weights: str) -> Json:
+        """The figures of every method. weights: the folder or id of the policy."""
+        policy = load_policy(weights, "cpu")
+        with StageProgress("truth", self._console) as progress:
+            return judge(
+                policy,
+                self._as_step(self._keys, episode_changes(self.measured())),
+                self._as_step(self._plain, []),
+                temperature=self._temperature,
+                batch=self._batch,
+                progress=progress,
+            )
+
+    def _as_step(self, keys: Sequence[EpisodeKey], changes: Sequence[Changes]) -> JudgedEpisodes:
+        episodes = [self._episodes[key] for key in keys]
+        return JudgedEpisodes(
+            trajectories=[episode.played.trajectory for episode in episodes],
+            boards=[key.board for key in keys],
+            segments=[episode.segments for episode in episodes],
+            changes=changes,
+        )
 
     def _measured(self, episode: Replayed) -> MeasuredEpisode:
         returns = [self._file.returns[episode.key, boundary] for boundary in range(len(episode.segments))]
@@ -140,25 +179,33 @@ class _Measurement:
 
     async def _sample(self, sampler: Sampler) -> None:
         with StageProgress("truth", self._console) as progress:
-            await self._play(sampler, progress)
+            await self._play("episodes", self._keys, sampler, progress)
             starts = [(self._episodes[key], 0) for key in self._keys]
             await self._continue("board starts", starts, sampler, progress)
             self._require_spread()  # before most of the work
             await self._continue("continuations", self._places(), sampler, progress)
+            await self._play("plain episodes", self._plain, sampler, progress)
 
-    async def _play(self, sampler: Sampler, progress: StageProgress) -> None:
+    async def _play(self, stage: str, keys: Sequence[EpisodeKey], sampler: Sampler, progress: StageProgress) -> None:
         async def play(key: EpisodeKey) -> EpisodeKey:
             sampled = await self._continuations.play(key, sampler)
             self._episodes[key] = self._continuations.replay(key, sampled)
             self._file.add_episode(key, sampled)
             return key
 
-        missing = [key for key in self._keys if key not in self._episodes]
+        missing = [key for key in keys if key not in self._episodes]
+        done = len(keys) - len(missing)
+
+        def count(_: EpisodeKey) -> None:
+            nonlocal done
+            done += 1
+            progress(stage, done, len(keys))
+
         await play_episodes(
             missing,
             play,
             concurrency=self._concurrency,
-            record=lambda _: progress("episodes", len(self._episodes), len(self._keys)),
+            record=count,
         )
 
     async def _continue(self, stage: str, places: Sequence[Place], sampler: Sampler, progress: StageProgress) -> None:

@@ -45,6 +45,26 @@ class MeasuredEpisode:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """The estimated expected returns along an episode of S segments.
+
+    kinds, turns (S): of each segment. means (S + 1): m at each boundary, the last one being the episode's own return.
+    noise (S + 1): the variance of each mean's error, which are independent; 0 for the last.
+    """
+
+    kinds: Sequence[Kind]
+    turns: Sequence[int]
+    means: Floats
+    noise: Floats
+
+    @property
+    def values(self) -> Floats:
+        """(S,): m_after - m_before of each segment, the estimate of its true advantage."""
+        values: Floats = np.diff(self.means)
+        return values
+
+
+@dataclass(frozen=True)
 class _Boards:
     """Sums over the episodes of each of B boards, divided by their number; K kinds, T turns.
 
@@ -167,25 +187,45 @@ def _tables(episodes: Sequence[MeasuredEpisode]) -> _Boards:
     )
 
 
+def board_changes(episodes: Sequence[MeasuredEpisode]) -> list[Changes]:
+    """The changes of one board's episodes, whose first boundaries share all continuations from there."""
+    starts = _starts(episodes)
+    found = []
+    for episode in episodes:
+        both = episode.continuations.reshape(len(episode.kinds), -1)
+        means = np.append(both.mean(axis=1), episode.episode_return)
+        noise = np.append(both.var(axis=1, ddof=1) / both.shape[1], 0.0)
+        means[0], noise[0] = starts.mean(), starts.var(ddof=1) / len(starts)
+        found.append(Changes(episode.kinds, episode.turns, means, noise))
+    return found
+
+
+def episode_changes(episodes: Sequence[MeasuredEpisode]) -> list[Changes]:
+    """The changes of all episodes, in their order; those of a board are neighbours."""
+    boards = groupby(episodes, key=lambda episode: episode.board)
+    return [changes for _, group in boards for changes in board_changes(list(group))]
+
+
+def _starts(episodes: Sequence[MeasuredEpisode]) -> Floats:
+    """The returns of all continuations from the start of these episodes' board."""
+    return np.concatenate([episode.continuations[0].ravel() for episode in episodes])
+
+
 def _board(episodes: Sequence[MeasuredEpisode], turns: int) -> _Boards:
     """The sums of one board's episodes, each with a leading axis of 1."""
     if len(episodes) < 2 or min(episode.continuations.shape[2] for episode in episodes) < 2:
         raise ValueError("a board needs two episodes, and a set two continuations")
-    starts = np.concatenate([episode.continuations[0].ravel() for episode in episodes])
-    variance = starts.var(ddof=1)
+    variance = _starts(episodes).var(ddof=1)
     squares, segments = np.zeros((2, turns, len(KINDS)))
     changes = np.zeros((len(episodes), len(KINDS)))
     null, reached = 0.0, np.zeros(turns)
-    for row, episode in enumerate(episodes):
-        _, sets, size = episode.continuations.shape
-        both = episode.continuations.reshape(-1, sets * size)
-        means = np.append(both.mean(axis=1), episode.episode_return)
-        noise = np.append(both.var(axis=1, ddof=1) / both.shape[1], 0.0)
-        means[0], noise[0] = starts.mean(), variance / len(starts)
+    for row, (episode, along) in enumerate(zip(episodes, board_changes(episodes), strict=True)):
+        means, noise = along.means, along.noise
         places = np.asarray(episode.turns), np.array([KINDS.index(kind) for kind in episode.kinds])
         np.add.at(squares, places, squared_change(means[:-1], noise[:-1], means[1:], noise[1:]))
         np.add.at(segments, places, 1.0)
-        np.add.at(changes[row], places[1], np.diff(means))
+        np.add.at(changes[row], places[1], along.values)
+        size = episode.continuations.shape[2]
         halves = episode.continuations.mean(axis=2)
         half_noise = episode.continuations.var(axis=2, ddof=1) / size
         null += float(squared_change(halves[:, 0], half_noise[:, 0], halves[:, 1], half_noise[:, 1]).sum())

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from actfocus_verl.credit.tokens import RESPONSE_ROLES
-from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, load_policy, require_vocabulary, score_norms
+from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, require_vocabulary, score_norms
 from actfocus_verl.diagnosis.samples import read_samples
 from actfocus_verl.diagnosis.tokens import AS_TRAINED, flat_tokens
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.models import load_policy
 from actfocus_verl.reporting.run_folder import RunFolder
 from tests.diagnosis.conftest import TEMPERATURE, VOCABULARY, records, tiny_model
 

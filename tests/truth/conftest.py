@@ -36,6 +36,6 @@ def words(model_folder: Path, tmp_path: Path, engine: type[LookupEngine]) -> Cal
 
     def command_line(*more: str) -> list[str]:
         fixed = [f"model={model_folder}", f"out={tmp_path / 'out'}", "env=tests.truth.made_up:Coin", "max_turns=1"]
-        return [*fixed, "boards=10", "episodes=2", "continuations=4", *more]
+        return [*fixed, "boards=10", "episodes=2", "continuations=4", "judge=false", *more]
 
     return command_line

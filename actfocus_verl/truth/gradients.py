@@ -1,0 +1,116 @@
+"""The gradients that methods give on the same episodes, and the inner products that say how good they are.
+
+At the policy that sampled, a step's gradient under a method is g = sum over tokens of c_t grad log pi(y_t), c being the
+method's credit (advantage times weight). Boards are independent, so everything is kept by board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actfocus_verl.truth.steps import MeasuredStep, response_logits
+
+TOKENS_PER_PASS: Final = 4096
+"""Tokens of prompt and response whose activations are kept at a time."""
+ADAM_EPS: Final = 1e-8
+
+Floats = NDArray[np.float64]
+Gradients = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Products:
+    """Inner products of the gradients g_p of one method on P boards.
+
+    with_reference (P, P): <g_p, G_q>, G being the reference's gradients. own (P, P): <g_p, g_q>.
+    """
+
+    with_reference: Floats
+    own: Floats
+
+
+def board_gradients(
+    model: torch.nn.Module,
+    step: MeasuredStep,
+    given: Sequence[Tensor],
+    groups: Tensor,
+    temperature: float,
+    done: Callable[[int], None] = lambda _: None,
+) -> Gradients:
+    """(M, P, D), float32: of M credits `given`, each (B, T), on P boards, for the D parameters that require a gradient.
+
+    Divided by the number of sampled tokens of an average board, as verl's token mean is by those of the batch. One
+    forward pass over an episode, and a backward pass a credit.
+
+    Args:
+        groups: (B,), the board of each episode.
+        done: called with the number of episodes after each board.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    boards = torch.unique(groups)
+    size = sum(parameter.numel() for parameter in parameters)
+    gradients = np.zeros((len(given), len(boards), size), dtype=np.float32)
+    for place, board in enumerate(boards):
+        of_board = (groups == board).nonzero()[:, 0].tolist()
+        for rows in _passes(step, [row for row in of_board if any(bool(each[row].any()) for each in given)]):
+            ids, logits = response_logits(model, step, rows)
+            log_probs = (logits.float() / temperature).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
+            for number, credit in enumerate(given):
+                of_rows = credit[rows, : log_probs.shape[1]].to(log_probs)
+                if not bool((of_rows != 0).any()):
+                    continue
+                total = torch.where(of_rows != 0, of_rows * log_probs, 0.0).sum()
+                found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+                gradients[number, place] += _flat(found, parameters)
+        done(len(of_board))
+    gradients *= len(boards) / int((step.segments >= 0).sum())
+    return gradients
+
+
+def _passes(step: MeasuredStep, rows: Sequence[int]) -> list[list[int]]:
+    """The rows, those of like length together, in portions of at most TOKENS_PER_PASS tokens with padding."""
+    lengths = {row: len(step.prompts[row]) + step.lengths[row] for row in rows}
+    portions: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: lengths[row]):
+        if not portions or lengths[row] * (len(portions[-1]) + 1) > TOKENS_PER_PASS:
+            portions.append([])
+        portions[-1].append(row)
+    return portions
+
+
+def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Gradients:
+    parts = [
+        torch.zeros(parameter.numel()) if gradient is None else gradient.detach().float().reshape(-1).cpu()
+        for gradient, parameter in zip(gradients, parameters, strict=True)
+    ]
+    flat: Gradients = torch.cat(parts).numpy()
+    return flat
+
+
+def inner_products(gradients: Gradients, reference: Gradients, *, batch: int | None = None) -> Products:
+    """The inner products of a method's gradients (P, D) with the reference's (P, D), and of each with themselves.
+
+    batch: None for the gradients as they are. Else they are divided, parameter by parameter, by sqrt(v) + 1e-8 as Adam
+    does in the long run, v being the second moment of the mean gradient of `batch` boards; the reference is not.
+    """
+    if batch is not None:
+        mean = gradients.mean(axis=0, dtype=np.float64)
+        second = np.square(gradients, dtype=np.float64).mean(axis=0)
+        moment = second / batch + (1 - 1 / batch) * mean**2
+        gradients = (gradients / (np.sqrt(moment) + ADAM_EPS)).astype(np.float32)
+    return Products(gram(gradients, reference), gram(gradients, gradients))
+
+
+def gram(rows: Gradients, columns: Gradients, block: int = 1 << 18) -> Floats:
+    """(P, Q), float64: inner products over D, summed in float64 over blocks of parameters."""
+    products = np.zeros((len(rows), len(columns)))
+    for start in range(0, rows.shape[1], block):
+        products += (rows[:, start : start + block] @ columns[:, start : start + block].T).astype(np.float64)
+    return products

@@ -1,0 +1,153 @@
+"""The episodes of a measurement as a training step: the columns that methods read, and the true advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from actfocus_verl.columns import ANCHORS, ENTROPY, GROUP_IDS, STATES, TOKEN_ROLES, TURN_IDS, TURN_REWARDS
+from actfocus_verl.credit.signals import LOGIT_SIGNALS, entropy
+from actfocus_verl.rollout import Trajectory
+from actfocus_verl.truth.decomposition import Changes, Floats
+from actfocus_verl.truth.segments import Segment
+
+TURN_COUNTS: Final = "turn_counts"
+
+TokenBatch = tuple[Tensor, Tensor]
+"""Token ids (b, L), right-padded with 0, and for each row the position of its first response token (b,)."""
+
+
+@dataclass(frozen=True)
+class MeasuredStep:
+    """B episodes, T tokens the longest response; the episodes of a board are a prompt group."""
+
+    columns: dict[str, Tensor]
+    """As in training: (B, T) per token, (B, K) per turn, (B,) per episode; 0 (turn ids: -1) beyond a response."""
+    prompts: Sequence[Sequence[int]]
+    """Per episode: the token ids of its first prompt."""
+    segments: Tensor
+    """(B, T), int64: the number of the segment that a sampled token is in; -1 elsewhere."""
+    changes: Sequence[Changes]
+    """Per episode: how much each of its segments changed the expected return."""
+
+    @property
+    def returns(self) -> Tensor:
+        """(B,), float32."""
+        returns: Tensor = self.columns["rm_scores"].sum(dim=1)
+        return returns
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Per episode: tokens of its response up to the last sampled one, at least 1."""
+        ends = torch.where(self.segments >= 0, torch.arange(1, self.segments.shape[1] + 1), 1)
+        return [int(length) for length in ends.amax(dim=1)]
+
+    def of_segments(self, values: Callable[[Changes], Floats]) -> Tensor:
+        """(B, T), float32: a value of each segment at its tokens, 0 elsewhere."""
+        rows = [torch.tensor([*values(each).tolist(), 0.0]) for each in self.changes]
+        return torch.stack([row[places] for row, places in zip(rows, self.segments, strict=True)])
+
+
+def measured_step(
+    trajectories: Sequence[Trajectory],
+    groups: Sequence[int],
+    segments: Sequence[Sequence[Segment]],
+    changes: Sequence[Changes],
+) -> MeasuredStep:
+    """The step of these episodes; groups: the number of each one's board."""
+    columns = {
+        "responses": _padded([each.response_ids for each in trajectories]),
+        "response_mask": _padded([each.response_mask for each in trajectories]),
+        TOKEN_ROLES: _padded([each.token_roles for each in trajectories]),
+        TURN_IDS: _padded([each.turn_ids for each in trajectories], -1),
+        TURN_REWARDS: _padded([each.turn_rewards for each in trajectories], dtype=torch.float32),
+        TURN_COUNTS: torch.tensor([each.turns for each in trajectories]),
+        ANCHORS: _padded([each.anchors for each in trajectories]),
+        STATES: _padded([each.states for each in trajectories]),
+        GROUP_IDS: torch.tensor(list(groups)),
+    }
+    scores = torch.zeros(columns["responses"].shape, dtype=torch.float32)
+    for row, each in enumerate(trajectories):
+        scores[row, len(each.response_ids) - 1] = each.episode_return
+    columns["rm_scores"] = scores
+    return MeasuredStep(
+        columns=columns,
+        prompts=[each.prompt_ids for each in trajectories],
+        segments=_padded([token_segments(*each) for each in zip(trajectories, segments, strict=True)], -1),
+        changes=changes,
+    )
+
+
+def token_segments(trajectory: Trajectory, segments: Sequence[Segment]) -> list[int]:
+    """For each response token of R the number of the segment it is in; -1 where it was not sampled."""
+    starts = [(segment.start.turn, segment.start.tokens, number) for number, segment in enumerate(segments)]
+    numbers, read = [], dict.fromkeys(trajectory.turn_ids, 0)
+    for turn in trajectory.turn_ids:
+        before = [number for of, tokens, number in starts if of == turn and tokens <= read[turn]]
+        numbers.append(before[-1] if turn >= 0 else -1)
+        read[turn] += 1
+    return numbers
+
+
+@torch.no_grad()
+def with_logits(model: torch.nn.Module, step: MeasuredStep, temperature: float) -> dict[str, Tensor]:
+    """The step's columns with those that the actor's and the reference's passes give; the model is both.
+
+    Log-probs and entropy are those of the sampling distribution, at `temperature`; the reference's signals are those of
+    its raw logits, as in training.
+    """
+    shape = step.segments.shape
+    names = ("old_log_probs", ENTROPY, *LOGIT_SIGNALS)
+    columns = {name: torch.zeros(shape, dtype=torch.float32) for name in names}
+    for row, length in enumerate(step.lengths):
+        ids, logits_TV = response_logits(model, step, [row])
+        logits_TV = logits_TV[0, :length].float()
+        scaled_TV = logits_TV / temperature
+        log_probs = scaled_TV.log_softmax(dim=-1).gather(1, ids[0, :length, None])[:, 0]
+        found = {"old_log_probs": log_probs, ENTROPY: entropy(scaled_TV)}
+        found |= {name: signal(logits_TV) for name, signal in LOGIT_SIGNALS.items()}
+        for name, values in found.items():
+            columns[name][row, :length] = values.cpu()
+    return {**step.columns, **columns, "ref_log_prob": columns["old_log_probs"]}
+
+
+def response_logits(model: torch.nn.Module, step: MeasuredStep, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The response ids (b, T) of some rows and the logits (b, T, V) that predict them; arbitrary beyond a response.
+
+    One forward pass over prompt and response, right-padded: the model is causal, so padding changes nothing before it.
+    """
+    device = next(model.parameters()).device
+    responses = step.columns["responses"][list(rows)]
+    lengths = [step.lengths[row] for row in rows]
+    longest = max(lengths)
+    sequences = [
+        torch.tensor([*step.prompts[row], *ids[:length].tolist()])
+        for row, ids, length in zip(rows, responses, lengths, strict=True)
+    ]
+    padded = pad_sequence(sequences, batch_first=True).to(device)
+    logits = model(input_ids=padded[:, :-1], use_cache=False).logits
+    first = torch.tensor([len(step.prompts[row]) - 1 for row in rows], device=device)
+    places = (first[:, None] + torch.arange(longest, device=device)).clamp(max=logits.shape[1] - 1)
+    chosen = logits[torch.arange(len(rows), device=device)[:, None], places]
+    return responses[:, :longest].to(device), chosen
+
+
+def _padded(rows: Sequence[Sequence[float]], value: int = 0, dtype: torch.dtype = torch.int64) -> Tensor:
+    return pad_sequence([torch.tensor(list(row), dtype=dtype) for row in rows], batch_first=True, padding_value=value)
+
+
+def segment_sums(step: MeasuredStep, column: Tensor) -> list[Floats]:
+    """Per episode of S segments, (S,) float64: the sums of a (B, T) column over the tokens of each segment."""
+    sums = []
+    for row, (places, change) in enumerate(zip(step.segments, step.changes, strict=True)):
+        sampled = places >= 0
+        of_row = torch.zeros(len(change.kinds), dtype=torch.float64)
+        of_row.index_add_(0, places[sampled], column[row, sampled].double())
+        sums.append(of_row.numpy())
+    return sums
