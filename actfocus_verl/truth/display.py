@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actfocus_verl.truth.decomposition import KINDS, SUM
+from actfocus_verl.truth.judged_display import judged_tables
 
 _KINDS = tuple(kind.value for kind in KINDS)
 _NULL = "null (expected 0)"
@@ -20,7 +21,8 @@ def truth_tables(found: Mapping[str, Any]) -> Group:
     title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}")
     played = f"{found['episodes']} episodes on {found['boards']} boards"
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
-    return Group(title, size, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
+    judged = [Text(), *judged_tables(found["judged"])] if "judged" in found else []
+    return Group(title, size, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *judged)
 
 
 def show(found: Mapping[str, Any]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console, Group
 
 from actfocus_verl.columns import ENTROPY, GROUP_IDS
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.rollout import Reply, StopReason, Trajectory, TurnText
 from actfocus_verl.truth.decomposition import Changes
 from actfocus_verl.truth.gradients import board_gradients
+from actfocus_verl.truth.judged_display import judged_tables
 from actfocus_verl.truth.judging import Episodes, judge
 from actfocus_verl.truth.methods import BASE, group_advantages, judged_methods
 from actfocus_verl.truth.segments import Boundary, Kind, Segment
@@ -164,7 +169,8 @@ def test_every_registered_method_has_a_row_or_a_reason(step: MeasuredStep) -> No
         assert not bool((method.credit[step.segments < 0] != 0).any()), method.name
 
 
-def test_the_whole_judgement(episodes: Episodes) -> None:
+@pytest.fixture(scope="module")
+def judged(episodes: Episodes) -> dict[str, Any]:
     stages = []
     found = judge(
         tiny_model(),
@@ -174,10 +180,23 @@ def test_the_whole_judgement(episodes: Episodes) -> None:
         batch=8,
         progress=lambda stage, done, total: stages.append((stage, done, total)),
     )
-    base = found["methods"][" + ".join(BASE)]
+    assert next(stage for stage, done, total in stages if done == total) == "reference gradient"
+    return found
+
+
+def test_the_whole_judgement(judged: dict[str, Any]) -> None:
+    base = judged["methods"][" + ".join(BASE)]
     assert sum(base["mass"].values()) == pytest.approx(1)
     assert base["gradient"]["gain"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
-    assert found["methods"]["truth + uniform"]["turns"] is None  # it would be compared with itself
-    assert found["methods"]["turn_ppo + uniform"]["remark"] == "a critic of the measured values"
-    assert found["reference"]["episodes"] == 4
-    assert next(stage for stage, done, total in stages if done == total) == "reference gradient"
+    assert judged["methods"]["truth + uniform"]["turns"] is None  # it would be compared with itself
+    assert judged["methods"]["turn_ppo + uniform"]["remark"] == "a critic of the measured values"
+    assert judged["reference"]["episodes"] == 4
+
+
+def test_the_tables_show_every_method(judged: dict[str, Any]) -> None:
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(Group(*judged_tables(judged)))
+    text = console.export_text()
+    for name in judged["methods"]:
+        assert text.count(f"{name} ") >= 2
+    assert "Not judged: a2tgpo + uniform (needs answer_scores)" in text

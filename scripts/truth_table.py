@@ -1,0 +1,159 @@
+"""Where the return is decided, and which method finds it: `actfocus truth` of every cell of recipes/truth.yaml.
+
+python scripts/truth_table.py run                  # measure what is missing; --only frozen_lake_loose
+python scripts/truth_table.py table                # results/truth/table.md from results/truth/*.json
+
+`run` builds the policies, measures in outputs/truth, and copies each finished truth.json to results/truth/<cell>.json.
+The same command again continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+CELLS: Final = ROOT / "recipes" / "truth.yaml"
+RESULTS: Final = ROOT / "results" / "truth"
+TABLE: Final = "table.md"
+KINDS: Final = ("reasoning", "action", "format", "luck", "sum")
+
+Json = dict[str, Any]
+
+
+def main() -> int:
+    arguments = _parse()
+    content = yaml.safe_load(CELLS.read_text(encoding="utf-8"))
+    if arguments.command == "run":
+        unknown = set(arguments.only or ()) - set(content["cells"])
+        if unknown:
+            known = ", ".join(content["cells"])
+            print(f"error: --only {', '.join(sorted(unknown))}: is not a cell. Choose from: {known}", file=sys.stderr)
+            return 2
+        for name in arguments.only or content["cells"]:
+            if status := _measure(name, content["cells"][name], content["settings"], arguments.out, arguments.dry_run):
+                return status
+    if not arguments.dry_run:
+        text = "\n".join(_document(_results(content["cells"]))) + "\n"
+        (RESULTS / TABLE).write_text(text, encoding="utf-8")
+        print(text, end="")
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("run", "table"))
+    parser.add_argument("--only", action="append", metavar="CELL", help="a cell to run; may be repeated")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "truth", help="default: %(default)s")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    return parser.parse_args()
+
+
+def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) -> int:
+    """Build the policy, measure, and keep the result. Returns the exit status of the first command that failed."""
+    options = [word for key in ("env", "preset", "coupling") for word in (f"--{key}", cell[key])]
+    build = [sys.executable, str(ROOT / "scripts" / "build_tiny_policy.py"), *options]
+    print(f"$ {shlex.join(build)}", file=sys.stderr, flush=True)
+    model = f"<tiny policy of {name}>"
+    if not dry_run:
+        model = subprocess.run(build, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    words = [f"{key}={value}" for key, value in settings.items()]
+    truth = [sys.executable, "-m", "actfocus_verl.truth", f"model={model}", f"out={out / name}", *words]
+    print(f"$ {shlex.join(truth)}", file=sys.stderr, flush=True)
+    if dry_run:
+        return 0
+    if status := subprocess.run(truth, check=False).returncode:
+        return status
+    found = json.loads((out / name / "truth.json").read_text(encoding="utf-8"))
+    found["settings"]["model"] = Path(found["settings"]["model"]).name  # no absolute paths
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(_rounded(found), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers with six digits, which no interval here deserves."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
+
+
+def _results(cells: Json) -> dict[str, Json]:
+    files = {name: RESULTS / f"{name}.json" for name in cells}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+
+
+def _document(found: dict[str, Json]) -> Iterator[str]:
+    yield "# Where the return is decided, and which method finds it"
+    yield ""
+    yield "`python scripts/truth_table.py run`, of the policies in recipes/truth.yaml; docs/truth.md explains every"
+    yield "figure. Intervals are 95 %, bootstraps over boards."
+    for name, result in found.items():
+        settings, judged = result["settings"], result["judged"]
+        yield ""
+        yield f"## {name}"
+        yield ""
+        yield f"{result['episodes']} episodes on {result['boards']} boards of `{settings['env']}` "
+        yield f"(`preset={settings['preset']}`, `split={settings['split']}`), {result['continuations']} continuations per"
+        yield f"boundary; reference gradient of {judged['reference']['episodes']} other episodes, cosine with the expected"
+        yield f"gradient of the measured changes {_figure(judged['reference']['cosine'])}."
+        yield ""
+        yield from _table(
+            [*KINDS, "null"], [[_figure(result["shares"][kind]) for kind in KINDS] + [_figure(result["null"])]]
+        )
+        yield ""
+        yield from _table(_COLUMNS, [_row(method, figures) for method, figures in judged["methods"].items()])
+        yield ""
+        for method, reason in judged["left_out"].items():
+            yield f"- {method}: {reason}"
+
+
+_COLUMNS: Final = (
+    "method",
+    "correlation of turns",
+    "right sign",
+    "correlation with luck",
+    "segments",
+    "mass on actions",
+    "alignment",
+    "minus base",
+    "steps of base",
+    "Adam: alignment",
+    "minus base",
+    "steps of base",
+)
+
+
+def _row(name: str, found: Json) -> list[str]:
+    turns = found["turns"] or {}
+    cells = [_figure(turns.get(key)) for key in ("correlation", "sign", "luck")]
+    cells += [_figure(found["segments"]), f"{found['mass']['action']:.2f}"]
+    cells += [_figure(found[kind][key]) for kind in ("gradient", "adam") for key in ("alignment", "gain", "worth")]
+    return [f"{name} ({found['remark']})" if found["remark"] else name, *cells]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _figure(found: Json | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
