@@ -136,6 +136,7 @@ class _Measurement:
             kinds=[segment.kind for segment in episode.segments],
             turns=[segment.start.turn for segment in episode.segments],
             continuations=np.array(returns).reshape(len(returns), SETS, -1),
+            stratum=episode.stratum,
         )
 
     async def _sample(self, sampler: Sampler) -> None:

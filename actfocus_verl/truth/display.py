@@ -20,7 +20,8 @@ def truth_tables(found: Mapping[str, Any]) -> Group:
     title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}")
     played = f"{found['episodes']} episodes on {found['boards']} boards"
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
-    return Group(title, size, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]))
+    strata = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
+    return Group(title, size, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata)
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -51,13 +52,28 @@ def _checks(found: Mapping[str, Any]) -> Table:
 def _turns(turns: list[Mapping[str, Any]]) -> Table:
     table = _table("Shares by turn", "turn", "reached", *_KINDS)
     for turn in turns:
-        shares = ["\n".join(_cells(turn[name], digits=2)) for name in _KINDS]
-        table.add_row(str(turn["turn"]), f"{turn['reached']:.2f}", *shares)
+        table.add_row(str(turn["turn"]), f"{turn['reached']:.2f}", *_narrow(turn))
     return table
 
 
+def _strata(strata: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _table("By stratum", "stratum", "boards", "episodes", "Var(return)", *_KINDS)
+    for stratum, part in strata.items():
+        size = str(part["boards"]), str(part["episodes"]), f"{part['variance']:.4f}"
+        table.add_row(stratum, *size, *_narrow(part))
+    return table
+
+
+def _narrow(shares: Mapping[str, Any]) -> list[str]:
+    """A cell of two lines for each kind."""
+    return ["\n".join(cell for cell in _cells(shares[kind], digits=2) if cell) for kind in _KINDS]
+
+
 def _cells(figure: Mapping[str, Any] | None, *, digits: int = 3) -> tuple[str, str]:
-    if figure is None:
+    """Estimate and interval; empty where there is none."""
+    if figure is None or figure["estimate"] is None:
         return "", ""
-    estimate, low, high = (f"{figure[name]:.{digits}f}" for name in ("estimate", "low", "high"))
-    return estimate, f"[{low}, {high}]"
+    estimate, low, high = (
+        "" if figure[name] is None else f"{figure[name]:.{digits}f}" for name in ("estimate", "low", "high")
+    )
+    return estimate, f"[{low}, {high}]" if low else ""

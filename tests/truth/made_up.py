@@ -64,6 +64,9 @@ class Coin(World):
         self.points += goes_right
         return StepResult(float(goes_right), self.done, self.success)
 
+    def stratum(self) -> int:
+        return 1 + self.index % 2
+
     def reseed(self, episode_seed: int) -> None:
         self.draws = random.Random(episode_seed)
 

@@ -52,6 +52,8 @@ def test_it_goes_on_where_it_was_interrupted(
     assert [turn["reached"] for turn in whole["by_turn"]] == [1.0, 1.0]
     shown = capsys.readouterr()
     assert "sum" in shown.out
+    assert {name: part["episodes"] for name, part in whole["strata"].items()} == {"1": 2, "2": 2}
+    assert "By stratum" in shown.out
     assert "starting vLLM" in shown.err
 
     other = words(*more, f"out={tmp_path / 'other'}", "concurrency=4")
