@@ -201,27 +201,37 @@ def _tables(episodes: Sequence[MeasuredEpisode]) -> _Boards:
     )
 
 
+def expected_returns(episodes: Sequence[MeasuredEpisode]) -> list[tuple[Floats, Floats]]:
+    """Of each episode of one board m at its S boundaries and R, (S + 1,), and the squared standard errors, (S + 1,).
+
+    The start of the board is that of all its episodes, so m_0 is the mean of all continuations from there.
+    """
+    starts = np.concatenate([episode.continuations[0].ravel() for episode in episodes])
+    found = []
+    for episode in episodes:
+        both = episode.continuations.reshape(len(episode.continuations), -1)
+        means = np.append(both.mean(axis=1), episode.episode_return)
+        noise = np.append(both.var(axis=1, ddof=1) / both.shape[1], 0.0)
+        means[0], noise[0] = starts.mean(), starts.var(ddof=1) / len(starts)
+        found.append((means, noise))
+    return found
+
+
 def _board(episodes: Sequence[MeasuredEpisode], turns: int) -> _Boards:
     """The sums of one board's episodes, each with a leading axis of 1."""
     if len(episodes) < 2 or min(episode.continuations.shape[2] for episode in episodes) < 2:
         raise ValueError("a board needs two episodes, and a set two continuations")
-    starts = np.concatenate([episode.continuations[0].ravel() for episode in episodes])
-    variance = starts.var(ddof=1)
+    variance = np.concatenate([episode.continuations[0].ravel() for episode in episodes]).var(ddof=1)
     squares, segments = np.zeros((2, turns, len(KINDS)))
     changes = np.zeros((len(episodes), len(KINDS)))
     null, reached = 0.0, np.zeros(turns)
-    for row, episode in enumerate(episodes):
-        _, sets, size = episode.continuations.shape
-        both = episode.continuations.reshape(-1, sets * size)
-        means = np.append(both.mean(axis=1), episode.episode_return)
-        noise = np.append(both.var(axis=1, ddof=1) / both.shape[1], 0.0)
-        means[0], noise[0] = starts.mean(), variance / len(starts)
+    for row, (episode, (means, noise)) in enumerate(zip(episodes, expected_returns(episodes), strict=True)):
         places = np.asarray(episode.turns), np.array([KINDS.index(kind) for kind in episode.kinds])
         np.add.at(squares, places, squared_change(means[:-1], noise[:-1], means[1:], noise[1:]))
         np.add.at(segments, places, 1.0)
         np.add.at(changes[row], places[1], np.diff(means))
         halves = episode.continuations.mean(axis=2)
-        half_noise = episode.continuations.var(axis=2, ddof=1) / size
+        half_noise = episode.continuations.var(axis=2, ddof=1) / episode.continuations.shape[2]
         null += float(squared_change(halves[:, 0], half_noise[:, 0], halves[:, 1], half_noise[:, 1]).sum())
         reached[: max(episode.turns) + 1] += 1
     returns = np.array([episode.episode_return for episode in episodes])

@@ -9,19 +9,22 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from actfocus_verl.truth.decomposition import KINDS, SUM
+from actfocus_verl.truth.checks import checks, remarks
+from actfocus_verl.truth.decomposition import KINDS
 
 _KINDS = tuple(kind.value for kind in KINDS)
-_NULL = "null (expected 0)"
+_REACH = "luck is what the world draws: no weighting of tokens can reach it"
 
 
 def truth_tables(found: Mapping[str, Any]) -> Group:
-    """Shares of the variance, the checks beside them, and the shares by turn; intervals are 95 %."""
+    """Shares of the variance, the checks of them, the shares by turn and by stratum; intervals are 95 %."""
     title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}")
     played = f"{found['episodes']} episodes on {found['boards']} boards"
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
     strata = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
-    return Group(title, size, _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata)
+    notes = [Text(f"note: {remark}") for remark in (_REACH, *remarks(found))]
+    tables = _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata, Text(), *notes
+    return Group(title, size, *tables)
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -35,17 +38,16 @@ def _table(title: str | None, *columns: str) -> Table:
 
 def _shares(found: Mapping[str, Any]) -> Table:
     table = _table(None, "kind", "share", "95 % interval")
-    for name in (*_KINDS, SUM):
+    for name in _KINDS:
         table.add_row(name, *_cells(found["shares"][name]))
-    table.add_row(_NULL, *_cells(found["null"]))
     return table
 
 
 def _checks(found: Mapping[str, Any]) -> Table:
-    table = _table("Checks", "kind", "share by covariance", "drift (expected 0)")
-    for name in (*_KINDS, SUM):
-        figures = found["covariance"][name], found["drift"].get(name)
-        table.add_row(name, *(" ".join(_cells(figure)) for figure in figures))
+    title = "Checks: no results, they say whether the shares can be believed"
+    table = _table(title, "check", "value", "95 % interval", "expected")
+    for check in checks(found):
+        table.add_row(check.name, *_cells(check.figure), check.beside or str(check.expected))
     return table
 
 
