@@ -33,6 +33,15 @@ class Options:
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
     platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=evaluation.PLATFORMS)
     engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
+    server: str | None = option(
+        "vLLM server to use instead, http://host:port/v1; model then gives the tokenizer",
+        None,
+    )
+    server_model: str | None = option("name of the model on the server; default: its only one", None)
+    request: dict[str, Any] = option("field of every request to a server; null leaves a field out", {})
+    timeout: float | None = option(
+        "timeout of a reply from a server, in seconds; default: 600", None, low=1.0, high=86_400.0
+    )
     concurrency: int = option("episodes and continuations played concurrently", 256, low=1)
     max_context_tokens: int | None = option(
         f"tokens of prompt and response; default: the run's, or {evaluation.PAPER_CONTEXT}, capped at the model's",
@@ -45,6 +54,8 @@ class Options:
 
 
 KEYS: Final = tuple(Options.__dataclass_fields__)
+_TOKEN_IDS: Final = "completions"
+"""The one way to ask a server, as `evaluate` calls it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,9 @@ def read_options_and_world(words: Sequence[str]) -> tuple[Options, dict[str, Any
     given = read_options(words)
     options = build_arguments(Options, {key: value for key, value in given.items() if key in KEYS})
     world = {key: value for key, value in given.items() if key not in KEYS}
+    if world.pop("server_api", _TOKEN_IDS) != _TOKEN_IDS:
+        problem = "a continuation within a reply needs token ids, which a chat does not take"
+        raise ConfigurationError("server_api", given["server_api"], problem, f"Use server_api={_TOKEN_IDS}")
     for key in world:
         if key in evaluation.KEYS:  # evaluate has it, and no world
             raise ConfigurationError(key, world[key], "is not a known key", f"Known: {', '.join(KEYS)}")
@@ -77,7 +91,7 @@ def complete(
     if options.env and trained is not None and options.env != trained:
         problem = f"the checkpoint is of another world ({trained})"
         raise ConfigurationError("env", options.env, problem, f"Write env={trained}, or name another model")
-    shared = {key: value for key, value in asdict(options).items() if key in evaluation.KEYS and value != ""}
+    shared = {key: value for key, value in asdict(options).items() if key in evaluation.KEYS and value not in ("", {})}
     shared |= {"episodes": options.boards * options.episodes, "repeats": options.episodes}
     if trained is not None:
         shared["env"] = trained
