@@ -103,10 +103,10 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
         yield ""
         yield f"## {name}"
         yield ""
-        yield f"{result['episodes']} episodes on {result['boards']} boards of `{settings['env']}` "
-        yield f"(`preset={settings['preset']}`, `split={settings['split']}`), {result['continuations']} continuations per"
-        yield f"boundary; reference gradient of {judged['reference']['episodes']} other episodes, cosine with the expected"
-        yield f"gradient of the measured changes {_figure(judged['reference']['cosine'])}."
+        where = f"`{settings['env']}` (`preset={settings['preset']}`, `split={settings['split']}`)"
+        yield f"{result['episodes']} episodes on {result['boards']} boards of {where}, {result['continuations']}"
+        yield f"continuations per boundary; reference gradient of {judged['reference']['episodes']} other episodes, cosine"
+        yield f"with the expected gradient of the measured changes {_figure(judged['reference']['cosine'])}."
         yield ""
         yield from _table(
             [*KINDS, "null"], [[_figure(result["shares"][kind]) for kind in KINDS] + [_figure(result["null"])]]

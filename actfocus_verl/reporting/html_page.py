@@ -17,7 +17,7 @@ from typing import Any, Final
 from actfocus_verl import __version__
 from actfocus_verl.files import json_text, timestamp
 from actfocus_verl.reporting.curves import panels, run_series
-from actfocus_verl.reporting.episodes import ROLE_NAMES, Episode, colourings, read_episodes
+from actfocus_verl.reporting.episodes import ROLE_NAMES, colourings, read_episodes
 from actfocus_verl.reporting.run_folder import RunFolder
 
 SCRIPTS: Final[tuple[str, ...]] = ("base.js", "colours.js", "charts.js", "tokens.js", "episodes.js", "main.js")
@@ -66,7 +66,10 @@ def build_page(runs: Sequence[RunFolder], *, episodes: int) -> str:
         "panels": panels(series),
         "colourings": colourings(episode for chosen, _ in shown for episode in chosen),
     }
-    return _assemble(data, [chosen for chosen, _ in shown])
+    blocks = {"page-data": data}
+    for run, (chosen, _) in enumerate(shown):
+        blocks |= {f"episode-{run}-{number}": episode.detail for number, episode in enumerate(chosen)}
+    return assemble(page_part("page.html"), [page_part(name) for name in SCRIPTS], page_part("page.css"), blocks)
 
 
 def safe_json(value: Any) -> str:
@@ -86,23 +89,26 @@ def config_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> l
     return [row for row in rows if row[1] != row[2]]
 
 
-def _assemble(data: Mapping[str, Any], episodes: Sequence[Sequence[Episode]]) -> str:
-    folder = resources.files("actfocus_verl.reporting").joinpath("page")
-    style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    script = '"use strict";\n' + "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
-    blocks = [_block("page-data", data)]
-    blocks += [
-        _block(f"episode-{run}-{number}", episode.detail)
-        for run, chosen in enumerate(episodes)
-        for number, episode in enumerate(chosen)
-    ]
+def page_part(name: str) -> str:
+    """The text of a part in `page/`, which other pages may be made of as well."""
+    return resources.files("actfocus_verl.reporting").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def assemble(template: str, scripts: Sequence[str], style: str, blocks: Mapping[str, Any]) -> str:
+    """A page of texts: its data in script elements, its style and its scripts in the template's places.
+
+    Args:
+        template: with the places `{{policy}}`, `{{style}}`, `{{data}}` and `{{script}}`.
+        scripts: in the order in which they run, as one.
+        blocks: data by the element's id.
+    """
+    script = '"use strict";\n' + "\n".join(scripts)
     parts = {
         "policy": f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}",
         "style": style,
-        "data": "\n".join(blocks),
+        "data": "\n".join(_block(name, value) for name, value in blocks.items()),
         "script": script,
     }
-    template = folder.joinpath("page.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 

@@ -28,7 +28,9 @@ class Options:
     boards: int = option("boards; intervals are over these", 16, low=2)
     episodes: int = option("episodes per board", 8, low=2)
     continuations: int = option("continuations per boundary in each of its two sets", 8, low=2)
-    judge: bool = option("judge methods: their credit and gradients against the measured changes", True)
+    judge: bool | None = option(
+        "judge methods by the measured changes; default: true, and false for a policy on a server", None
+    )
     batch: int = option("boards per training step, for the gradients of methods", 8, low=1)
     plain: int = option("plain episodes per measured one, for the reference gradient", 20, low=1)
     temperature: float = option("sampling temperature; 0 is greedy", 1.0, low=0.0, high=100.0)
@@ -36,6 +38,15 @@ class Options:
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
     platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=evaluation.PLATFORMS)
     engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
+    server: str | None = option(
+        "vLLM server to use instead, http://host:port/v1; model then gives the tokenizer",
+        None,
+    )
+    server_model: str | None = option("name of the model on the server; default: its only one", None)
+    request: dict[str, Any] = option("field of every request to a server; null leaves a field out", {})
+    timeout: float | None = option(
+        "timeout of a reply from a server, in seconds; default: 600", None, low=1.0, high=86_400.0
+    )
     concurrency: int = option("episodes and continuations played concurrently", 256, low=1)
     max_context_tokens: int | None = option(
         f"tokens of prompt and response; default: the run's, or {evaluation.PAPER_CONTEXT}, capped at the model's",
@@ -48,6 +59,8 @@ class Options:
 
 
 KEYS: Final = tuple(Options.__dataclass_fields__)
+_TOKEN_IDS: Final = "completions"
+"""The one way to ask a server, as `evaluate` calls it."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,20 @@ class Arguments:
     options: Options
     played: evaluation.Arguments
 
+    @property
+    def judges(self) -> bool:
+        """Whether methods are judged, which needs the policy's weights."""
+        return self.played.server is None if self.options.judge is None else self.options.judge
+
 
 def read_options_and_world(words: Sequence[str]) -> tuple[Options, dict[str, Any]]:
     """The command's keys, and those of the world. Raises ConfigurationError."""
     given = read_options(words)
     options = build_arguments(Options, {key: value for key, value in given.items() if key in KEYS})
     world = {key: value for key, value in given.items() if key not in KEYS}
+    if world.pop("server_api", _TOKEN_IDS) != _TOKEN_IDS:
+        problem = "a continuation within a reply needs token ids, which a chat does not take"
+        raise ConfigurationError("server_api", given["server_api"], problem, f"Use server_api={_TOKEN_IDS}")
     for key in world:
         if key in evaluation.KEYS:  # evaluate has it, and no world
             raise ConfigurationError(key, world[key], "is not a known key", f"Known: {', '.join(KEYS)}")
@@ -80,12 +101,24 @@ def complete(
     if options.env and trained is not None and options.env != trained:
         problem = f"the checkpoint is of another world ({trained})"
         raise ConfigurationError("env", options.env, problem, f"Write env={trained}, or name another model")
-    shared = {key: value for key, value in asdict(options).items() if key in evaluation.KEYS and value != ""}
+    shared = {key: value for key, value in asdict(options).items() if key in evaluation.KEYS and value not in ("", {})}
     shared |= {"episodes": options.boards * options.episodes, "repeats": options.episodes}
     if trained is not None:
         shared["env"] = trained
     played = evaluation.complete({**shared, **world}, run)
-    return Arguments(options, played)
+    arguments = Arguments(options, played)
+    if arguments.judges:
+        _require_gradients(arguments)
+    return arguments
+
+
+def _require_gradients(arguments: Arguments) -> None:
+    if arguments.played.server is not None:
+        problem = "needs the weights, and the policy is behind a server"
+        raise ConfigurationError("judge", True, problem, "Write judge=false, or leave out server=")
+    if arguments.played.temperature == 0:
+        problem = "a greedy policy has no gradient by which methods could be judged"
+        raise ConfigurationError("temperature", 0.0, problem, "Write judge=false, or a temperature above 0")
 
 
 def _tiny_policy_world(named: NamedModel) -> str | None:

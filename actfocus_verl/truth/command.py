@@ -26,7 +26,7 @@ from actfocus_verl.evaluation.models import (
     weights_digest,
 )
 from actfocus_verl.evaluation.sampling import Sampler
-from actfocus_verl.files import write_json
+from actfocus_verl.files import write_json, write_text
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.launch.progress import StageProgress
 from actfocus_verl.launch.record import installed_versions, source_commit
@@ -34,11 +34,15 @@ from actfocus_verl.truth.arguments import Arguments, Options, complete, read_opt
 from actfocus_verl.truth.continuations import Continuations, Replayed
 from actfocus_verl.truth.decomposition import Changes, MeasuredEpisode, decompose, episode_changes
 from actfocus_verl.truth.display import show
+from actfocus_verl.truth.figures import plot_shares
+from actfocus_verl.truth.html_page import build_page, with_largest_changes
 from actfocus_verl.truth.judging import Episodes as JudgedEpisodes
 from actfocus_verl.truth.judging import judge
 from actfocus_verl.truth.samples import SampleFile
 
 RESULT_FILE: Final = "truth.json"
+FIGURE_FILE: Final = "truth.png"
+PAGE_FILE: Final = "truth.html"
 SETS: Final = 2
 
 Json = dict[str, Any]
@@ -57,23 +61,28 @@ def measure(words: Sequence[str], console: Console) -> Json:
     arguments = complete(options, world, named, RunDefaults.read(named.run) if named.run else None)
     played = arguments.played
     opening = world_config(played.env, preset=played.preset, **played.world).limits().opening
-    weights = local_weights(named, played.platform, console)
+    local = played.server is None
+    weights = local_weights(named, played.platform, console) if local else named.without_weights()
     model = read_model(weights, played.template, opening)
     settings = _settings(arguments, named, model)
     with FolderClaim("out", played.out):
         file = SampleFile(played.out, settings)
         measurement = _Measurement(arguments, model, settings["max_context_tokens"], file, console)
         measurement.complete()
+        measured = measurement.measured()
         found = {
             "settings": settings,
             "commit": source_commit(),
             "versions": installed_versions(),
             "continuations": SETS * options.continuations,
-            **decompose(measurement.measured()),
+            **decompose(measured),
         }
-        if options.judge:
+        if arguments.judges:
             found["judged"] = measurement.judge(weights)
         write_json(played.out / RESULT_FILE, found)
+        plot_shares(found, played.out / FIGURE_FILE)
+        shown = with_largest_changes(measured, measurement.replayed())
+        write_text(played.out / PAGE_FILE, build_page(found, shown, model.codec))
     console.print(f"written: {played.out}", soft_wrap=True)
     return found
 
@@ -81,11 +90,13 @@ def measure(words: Sequence[str], console: Console) -> Json:
 def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Json:
     """Everything that the samples depend on."""
     options, played = arguments.options, arguments.played
+    local = played.server is None
+    served = {"server": played.server, "server_model": played.server_model, "request": dict(played.request)}
     return {
         "model": named.name,
         "step": named.step,
         "revision": model.revision,
-        "weights": weights_digest(model.path) if named.is_folder else None,
+        "weights": weights_digest(model.path) if local and named.is_folder else None,
         "env": played.env,
         "preset": played.preset,
         "split": played.split,
@@ -96,10 +107,11 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "temperature": float(played.temperature),
         "seed": played.seed,
         "template": dict(played.template) or None,
-        "platform": played.platform,
+        "platform": played.platform if local else None,
         "engine": dict(played.engine),
         "max_context_tokens": context_tokens(played.max_context_tokens, model.positions),
         "max_response_tokens": played.max_response_tokens,
+        **({} if local else served),
     }
 
 
@@ -116,7 +128,7 @@ class _Measurement:
         self._count = SETS * options.continuations
         self._concurrency = played.concurrency
         self._keys = plan(options.boards, options.episodes)
-        further = options.episodes * options.plain if options.judge else 0
+        further = options.episodes * options.plain if arguments.judges else 0
         every = plan(options.boards, options.episodes + further)
         self._plain = [key for key in every if key.repeat >= options.episodes]
         self._batch = options.batch
@@ -124,26 +136,35 @@ class _Measurement:
         self._continuations = Continuations(played.episode_settings(max_context_tokens), model.codec, self._count)
         self._continuations.require_reseed()
         self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
-        self._engine: Json = {
-            "platform": played.platform,
+        self._played = played
+        self._sampling: Json = {
             "max_context_tokens": max_context_tokens,
             "temperature": float(played.temperature),
-            "end_of_turn_id": model.codec.end_of_turn_id,
-            "overrides": played.engine,
         }
 
     def complete(self) -> None:
         """Sample what is missing; without a policy where nothing is."""
         if all(key in self._episodes for key in (*self._keys, *self._plain)) and not self._missing(self._places()):
             return
+        if self._played.server is not None:
+            run_interruptible(self._sample_on_server(self._played.server))
+            return
         self._console.print("starting vLLM")
-        with no_processes_left(), LocalEngine(self._model.path, **self._engine) as engine:
+        own: Json = {"end_of_turn_id": self._model.codec.end_of_turn_id, "overrides": self._played.engine}
+        with (
+            no_processes_left(),
+            LocalEngine(self._model.path, platform=self._played.platform, **own, **self._sampling) as engine,
+        ):
             run_interruptible(self._sample(engine))
 
     def measured(self) -> list[MeasuredEpisode]:
         """All episodes with their continuations. Raises CommandFailed where the returns do not vary."""
         self._require_spread()
-        return [self._measured(self._episodes[key]) for key in self._keys]
+        return [self._measured(episode) for episode in self.replayed()]
+
+    def replayed(self) -> list[Replayed]:
+        """The episodes in the order of `measured`."""
+        return [self._episodes[key] for key in self._keys]
 
     def judge(self, weights: str) -> Json:
         """The figures of every method. weights: the folder or id of the policy."""
@@ -175,7 +196,16 @@ class _Measurement:
             kinds=[segment.kind for segment in episode.segments],
             turns=[segment.start.turn for segment in episode.segments],
             continuations=np.array(returns).reshape(len(returns), SETS, -1),
+            stratum=episode.stratum,
         )
+
+    async def _sample_on_server(self, address: str) -> None:
+        from actfocus_verl.evaluation.server import CompletionServer
+
+        played = self._played
+        own: Json = {"model": played.server_model, "timeout": played.timeout, "fields": dict(played.request)}
+        async with CompletionServer(address, self._model.codec, **own, **self._sampling) as server:
+            await self._sample(server)
 
     async def _sample(self, sampler: Sampler) -> None:
         with StageProgress("truth", self._console) as progress:
@@ -227,8 +257,7 @@ class _Measurement:
         await play_episodes(missing, play, concurrency=-(-self._concurrency // self._count), record=count)
 
     def _places(self) -> list[Place]:
-        episodes = [self._episodes[key] for key in self._keys]
-        return [(episode, boundary) for episode in episodes for boundary in range(len(episode.segments))]
+        return [(episode, boundary) for episode in self.replayed() for boundary in range(len(episode.segments))]
 
     def _missing(self, places: Sequence[Place]) -> list[Place]:
         return [place for place in places if (place[0].key, place[1]) not in self._file.returns]

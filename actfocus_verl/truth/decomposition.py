@@ -24,6 +24,7 @@ from actfocus_verl.truth.segments import Kind
 KINDS: Final = tuple(Kind)
 SUM: Final = "sum"
 RESAMPLES: Final = 10_000
+_FIGURE: Final = ("estimate", "low", "high")
 
 Floats = NDArray[np.float64]
 Json = dict[str, Any]
@@ -34,7 +35,8 @@ class MeasuredEpisode:
     """An episode of S segments with the continuations of its boundaries.
 
     episode_return: R, its own. kinds, turns (S): of each segment. continuations (S, 2, N): returns of two independent
-    sets of N continuations from the boundary before each segment. The first boundary is the board's start.
+    sets of N continuations from the boundary before each segment. The first boundary is the board's start. stratum: the
+    board's difficulty class, `World.stratum`.
     """
 
     board: int
@@ -42,6 +44,7 @@ class MeasuredEpisode:
     kinds: Sequence[Kind]
     turns: Sequence[int]
     continuations: Floats
+    stratum: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class _Boards:
 
     squares (B, T, K), changes (B, K), segments (B, K): of the segments of a kind, their squared changes, their changes,
     their number. covariance (B, K), null (B,), variance (B,): see `decompose`. reached (B, T): episodes with that turn.
+    strata (B,): the stratum.
     """
 
     squares: Floats
@@ -79,6 +83,7 @@ class _Boards:
     null: Floats
     variance: Floats
     reached: Floats
+    strata: Floats
 
 
 def squared_change(before: Floats, before_noise: Floats, after: Floats, after_noise: Floats) -> Floats:
@@ -104,6 +109,7 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
     - `shares`, `by_turn`: the sum of `squared_change` over the segments of a kind, mean over episodes, over `variance`.
     - `null`: each boundary against itself, the square of the difference of its two sets' means without their noise,
       summed and divided in the same way. Its expectation is 0, whatever the policy.
+    - `strata`: the shares on the boards of each stratum, by its name; a stratum of one board has no intervals.
     - `drift`: mean of m_after - m_before over the segments of a kind, in the unit of returns. 0 for a martingale.
     - `covariance`: Cov(R, M_after - M_before | board) over `variance`. As R - M_0 is the sum of the changes, which are
       uncorrelated, this is the same share. It is linear in m, whose noise is independent of R, so nothing is
@@ -116,14 +122,10 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
     if not boards.variance.sum() > 0:
         raise ValueError("the return of no board varies")
     count, turns = boards.squares.shape[:2]
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
-
-    def shares(parts: Floats) -> list[Json]:
-        return _ratios(parts, np.broadcast_to(boards.variance[:, None], parts.shape), drawn)
+    drawn = _draws(count, resamples, seed)
 
     def by_kind(parts: Floats) -> Json:
-        names = [*(kind.value for kind in KINDS), SUM]
-        return dict(zip(names, shares(np.column_stack([parts, parts.sum(axis=1)])), strict=True))
+        return _by_kind(parts, boards.variance, drawn)
 
     return {
         "boards": count,
@@ -131,7 +133,7 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
         "segments": sum(len(episode.kinds) for episode in episodes),
         "variance": float(boards.variance.mean()),
         "shares": by_kind(boards.squares.sum(axis=1)),
-        "null": shares(boards.null[:, None])[0],
+        "null": _ratios(boards.null[:, None], boards.variance[:, None], drawn)[0],
         "drift": {
             kind.value: found if boards.segments[:, place].any() else None
             for place, (kind, found) in enumerate(
@@ -143,13 +145,43 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
             {"turn": turn + 1, "reached": float(boards.reached[:, turn].mean()), **by_kind(boards.squares[:, turn])}
             for turn in range(turns)
         ],
+        "strata": {
+            str(int(stratum)): {
+                "boards": int((boards.strata == stratum).sum()),
+                "episodes": int((boards.strata == stratum).sum()) * (len(episodes) // count),
+                **_stratum(boards, boards.strata == stratum, resamples, seed),
+            }
+            for stratum in np.unique(boards.strata)
+        },
     }
+
+
+def _stratum(boards: _Boards, chosen: NDArray[np.bool_], resamples: int, seed: int) -> Json:
+    """Variance and shares on the chosen boards."""
+    squares, variance = boards.squares[chosen].sum(axis=1), boards.variance[chosen]
+    drawn = _draws(len(variance), resamples, seed)
+    return {"variance": float(variance.mean()), **_by_kind(squares, variance, drawn)}
+
+
+def _draws(count: int, resamples: int, seed: int) -> Floats:
+    """How often each of `count` boards is in each resample, (resamples, count); none of a single board."""
+    if count == 1:
+        return np.zeros((0, 1))
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return drawn.astype(float)
+
+
+def _by_kind(parts: Floats, variance: Floats, drawn: Floats) -> Json:
+    """The shares of (B, K) parts in the variance (B,), and their sum."""
+    parts = np.column_stack([parts, parts.sum(axis=1)])
+    names = [*(kind.value for kind in KINDS), SUM]
+    return dict(zip(names, _ratios(parts, np.broadcast_to(variance[:, None], parts.shape), drawn), strict=True))
 
 
 def _ratios(parts: Floats, wholes: Floats, drawn: Floats) -> list[Json]:
     """For each column of (B, M) parts and wholes the ratio of their sums over boards, and its interval.
 
-    drawn (resamples, B): how often each board is in a resample. A ratio to 0 is null, and left out of the interval.
+    drawn (resamples, B): how often each board is in a resample. A ratio to 0 is None, and left out of the interval.
     """
 
     def ratio(top: Floats, bottom: Floats) -> Floats:
@@ -160,10 +192,11 @@ def _ratios(parts: Floats, wholes: Floats, drawn: Floats) -> list[Json]:
     resampled = ratio(drawn @ parts, drawn @ wholes)
     known = ~np.isnan(resampled).all(axis=0)
     low, high = np.full((2, parts.shape[1]), np.nan)
-    low[known], high[known] = np.nanquantile(resampled[:, known], [0.025, 0.975], axis=0)
+    if known.any():
+        low[known], high[known] = np.nanquantile(resampled[:, known], [0.025, 0.975], axis=0)
     return [
-        {"estimate": float(each), "low": float(least), "high": float(most)}
-        for each, least, most in zip(value, low, high, strict=True)
+        {name: float(number) if np.isfinite(number) else None for name, number in zip(_FIGURE, figure, strict=True)}
+        for figure in zip(value, low, high, strict=True)
     ]
 
 
@@ -184,6 +217,7 @@ def _tables(episodes: Sequence[MeasuredEpisode]) -> _Boards:
         null=sums.null / number[:, 0],
         variance=sums.variance,
         reached=sums.reached / number,
+        strata=sums.strata,
     )
 
 
@@ -225,9 +259,8 @@ def _board(episodes: Sequence[MeasuredEpisode], turns: int) -> _Boards:
         np.add.at(squares, places, squared_change(means[:-1], noise[:-1], means[1:], noise[1:]))
         np.add.at(segments, places, 1.0)
         np.add.at(changes[row], places[1], along.values)
-        size = episode.continuations.shape[2]
         halves = episode.continuations.mean(axis=2)
-        half_noise = episode.continuations.var(axis=2, ddof=1) / size
+        half_noise = episode.continuations.var(axis=2, ddof=1) / episode.continuations.shape[2]
         null += float(squared_change(halves[:, 0], half_noise[:, 0], halves[:, 1], half_noise[:, 1]).sum())
         reached[: max(episode.turns) + 1] += 1
     returns = np.array([episode.episode_return for episode in episodes])
@@ -240,4 +273,5 @@ def _board(episodes: Sequence[MeasuredEpisode], turns: int) -> _Boards:
         null=np.array([null]),
         variance=np.array([variance]),
         reached=reached[None],
+        strata=np.array([float(episodes[0].stratum)]),
     )

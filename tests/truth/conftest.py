@@ -25,7 +25,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[LookupEngine]]:
     monkeypatch.setattr(command, "LocalEngine", LookupEngine)
-    for name in ("replies", "sampled", "stop_after"):
+    for name in ("replies", "sampled", "stop_after", "interrupts"):
         monkeypatch.setattr(LookupEngine, name, getattr(LookupEngine, name))
     return LookupEngine
 

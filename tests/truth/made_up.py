@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import random
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -64,6 +67,9 @@ class Coin(World):
         self.points += goes_right
         return StepResult(float(goes_right), self.done, self.success)
 
+    def stratum(self) -> int:
+        return 1 + self.index % 2
+
     def reseed(self, episode_seed: int) -> None:
         self.draws = random.Random(episode_seed)
 
@@ -95,12 +101,14 @@ class Silent(Coin):
 class LookupEngine:
     """`LocalEngine` of a policy that draws one of its replies, each as likely; it goes on with those that still fit.
 
-    replies: set by the test. sampled: replies so far. stop_after: so many; then the engine fails.
+    replies: set by the test. sampled: replies so far. stop_after: so many; then the engine fails, or where
+    `interrupts` is set, Ctrl-C is pressed.
     """
 
     replies: ClassVar[Sequence[str]] = LOOSE
     sampled: ClassVar[int] = 0
     stop_after: ClassVar[int | None] = None
+    interrupts: ClassVar[bool] = False
 
     def __init__(self, model: str, **_: Any) -> None:
         tokenizer = build_tokenizer()
@@ -115,7 +123,10 @@ class LookupEngine:
 
     async def sample(self, request: ReplyRequest) -> Reply:
         if self.stop_after is not None and LookupEngine.sampled >= self.stop_after:
-            raise EvaluationError("the engine stopped")
+            if not self.interrupts:
+                raise EvaluationError("the engine stopped")
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)  # is cancelled
         LookupEngine.sampled += 1
         stands = self._after_header(request.prompt_ids)
         fitting = [reply for reply in self._replies if reply[: len(stands)] == stands]
@@ -126,3 +137,19 @@ class LookupEngine:
         size = len(self._header)
         start = next(at for at in range(len(ids) - size, -1, -1) if ids[at : at + size] == self._header)
         return ids[start + size :]
+
+
+class LookupServer(LookupEngine):
+    """`CompletionServer` of that policy. asked: what it was made with."""
+
+    asked: ClassVar[list[Any]] = []
+
+    def __init__(self, address: str, codec: Any, **settings: Any) -> None:
+        super().__init__(address)
+        self.asked.append((address, settings))
+
+    async def __aenter__(self) -> LookupServer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.evaluation.arguments import RunDefaults
+from actfocus_verl.evaluation.checkpoints import Checkpoint
+from actfocus_verl.evaluation.models import NamedModel
 from actfocus_verl.run_files import TINY_POLICY_FILE
-from actfocus_verl.truth.arguments import KEYS
+from actfocus_verl.truth.arguments import KEYS, complete, read_options_and_world
 from actfocus_verl.truth.command import main
-from tests.truth.made_up import CONSTANT, COUPLED, LOOSE, LookupEngine
+from tests.truth.made_up import CONSTANT, COUPLED, LOOSE, LookupEngine, LookupServer
 
 Words = Callable[..., list[str]]
 SEED = 1
@@ -52,6 +56,8 @@ def test_it_goes_on_where_it_was_interrupted(
     assert [turn["reached"] for turn in whole["by_turn"]] == [1.0, 1.0]
     shown = capsys.readouterr()
     assert "sum" in shown.out
+    assert {name: part["episodes"] for name, part in whole["strata"].items()} == {"1": 2, "2": 2}
+    assert "By stratum" in shown.out
     assert "starting vLLM" in shown.err
 
     other = words(*more, f"out={tmp_path / 'other'}", "concurrency=4")
@@ -77,11 +83,48 @@ def test_it_goes_on_where_it_was_interrupted(
     assert capsys.readouterr().err.startswith(problem)
 
 
+def test_ctrl_c_keeps_what_was_sampled(
+    words: Words, engine: type[LookupEngine], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["boards=2", "continuations=2"]
+    engine.stop_after, engine.interrupts = 40, True
+    assert main(words(*more)) == 130
+    assert capsys.readouterr().err.endswith("interrupted; run the same command again to resume\n")
+    kept = (tmp_path / "out" / "samples.jsonl").read_text()
+    assert kept.count("returns") >= 4
+    engine.stop_after = None
+    assert main(words(*more)) == 0
+    assert (tmp_path / "out" / "samples.jsonl").read_text().startswith(kept)
+
+
+def test_a_served_policy_is_asked_by_token_ids(
+    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("actfocus_verl.evaluation.server.CompletionServer", LookupServer)
+    more = ["boards=2", "continuations=2"]
+    assert main(words(*more)) == 0
+    here = result(tmp_path / "out")
+    address = "http://127.0.0.1:9/v1"
+    served = [*words(*more), f"server={address}", "request.priority=1", f"out={tmp_path / 'served'}"]
+    assert main(served) == 0
+    there = result(tmp_path / "served")
+    ((asked, settings),) = LookupServer.asked
+    assert (asked, settings["fields"], settings["timeout"]) == (address, {"priority": 1}, 600.0)
+    assert there["shares"] == here["shares"]
+    assert there["settings"]["server"] == address
+    assert there["settings"]["platform"] is None
+    assert "server" not in here["settings"]
+    assert main([*served, "server_api=chat"]) == 2
+    refusal = "error: server_api='chat': a continuation within a reply needs token ids, which a chat does not take."
+    assert refusal in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["continuations=1"], "continuations=1: must be an integer >= 2."),
         (["boards=1"], "boards=1: must be an integer >= 2."),
+        (["server_model=tiny"], "server_model='tiny': needs a server."),
         (["repeats=2"], "repeats=2: is not a known key. Known: model, out, "),
         (["colour=red"], "env.colour='red': unknown key of Coin."),
         (["env=tests.truth.made_up:Silent"], "env='tests.truth.made_up:Silent': does not say how its randomness"),
@@ -121,6 +164,18 @@ def test_a_policy_of_another_world_is_refused(
     assert main(words(f"model={model}")) == 2
     problem = "error: env='tests.truth.made_up:Coin': the checkpoint is of another world (sudoku). Write env=sudoku"
     assert last_line(capsys).startswith(problem)
+
+
+def test_a_run_of_another_world_is_refused() -> None:
+    named = NamedModel("run", is_folder=True, checkpoint=Checkpoint(Path("run"), 5))
+    run = RunDefaults("sokoban", "clean", {}, max_context_tokens=900, max_response_tokens=600)
+    options, world = read_options_and_world(["model=run", "out=out", "env=frozen_lake"])
+    with pytest.raises(ConfigurationError) as refused:
+        complete(options, world, named, run)
+    problem = (
+        "env='frozen_lake': the checkpoint is of another world (sokoban). Write env=sokoban, or name another model"
+    )
+    assert str(refused.value).startswith(problem)
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,8 @@ def test_numbers_by_hand() -> None:
     assert found["drift"]["action"] is None
     assert found["by_turn"] == [{"turn": 1, "reached": 1.0, **found["shares"]}]
     assert (found["boards"], found["episodes"], found["segments"]) == (2, 4, 4)
+    whole = {"boards": 2, "episodes": 4, "variance": found["variance"], **found["shares"]}
+    assert found["strata"] == {"0": whole}
 
 
 def test_estimates_are_unbiased() -> None:
@@ -111,3 +115,22 @@ def test_what_cannot_be_decomposed() -> None:
         decompose([one, one, *[MeasuredEpisode(1, 0.0, [Kind.LUCK], [0], sets)] * 3])
     with pytest.raises(ValueError, match="varies"):
         decompose([MeasuredEpisode(0, 0.0, [Kind.LUCK], [0], np.zeros_like(sets))] * 2)
+
+
+def test_a_stratum_has_shares_and_intervals_of_its_own_boards() -> None:
+    """Strata 3 (three boards), 7 (one) and 8 (one whose return does not vary) of simulated boards."""
+    measured = simulated(np.random.default_rng(3), boards=5)
+    strata = [3, 7, 3, 8, 3]
+    measured = [replace(episode, stratum=strata[episode.board]) for episode in measured]
+    still = np.ones_like(measured[0].continuations)
+    measured = [
+        replace(episode, episode_return=1.0, continuations=still) if episode.stratum == 8 else episode
+        for episode in measured
+    ]
+    found = decompose(measured, resamples=200)["strata"]
+    alone = decompose([episode for episode in measured if episode.stratum == 3], resamples=200)
+    assert list(found) == ["3", "7", "8"]
+    assert found["3"] == {"boards": 3, "episodes": 6, "variance": alone["variance"], **alone["shares"]}
+    assert found["7"]["action"] == {"estimate": found["7"]["action"]["estimate"], "low": None, "high": None}
+    assert found["7"][SUM]["estimate"] is not None
+    assert found["8"][SUM] == {"estimate": None, "low": None, "high": None}
