@@ -23,6 +23,9 @@ CLIP_SCALES: Final = "clip_scales"
 VALUES: Final = "values"
 TOKEN_WEIGHTS: Final = "token_weights"
 ENTROPY: Final = "entropy"
+INFLUENCE: Final = "influence"
+RESPONSES: Final = "responses"
+"""verl's column of token ids, (B, T). It is not in the table: no weighting reads it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ REFERENCE: Final = Giver("a frozen reference", "one forward pass per step, and i
 CRITIC: Final = Giver("a critic", "its training, and one forward pass per step")
 PROBES: Final = Giver("the actor, probed for the world's known answer", "one more log-prob pass per step")
 ESTIMATOR: Final = Giver("the advantage estimator")
+MEASUREMENT: Final = Giver("the first answers of the prompt groups")
 WEIGHTING: Final = Giver("the token weighting")
 TRAINER: Final = Giver("the trainer")
 
@@ -135,6 +139,14 @@ _TABLE: Final = (
         "token",
         ESTIMATOR,
         "factor of the token's clip range (`algorithm=a2tgpo`)",
+        on_request=True,
+    ),
+    Column(
+        INFLUENCE,
+        "float32",
+        "episode",
+        MEASUREMENT,
+        "share of an answer that the reasoning decides; one value for all",
         on_request=True,
     ),
     Column(TURN_REWARDS, "float32", "turn", OWN_LOOP, "the environment's rewards and penalties", on_request=True),
