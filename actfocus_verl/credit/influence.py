@@ -83,10 +83,11 @@ def answer_entropies(columns: Mapping[str, Tensor], group_ids: Tensor) -> Answer
     Raises:
         ValueError: shapes differ, or roles and response mask contradict each other.
     """
-    roles = response_roles(columns)
     for name in (TURN_IDS, RESPONSES, ENTROPY):
-        check_same_shape(name, columns[name], roles)
-    check_rows("group_ids", group_ids, roles)
+        check_same_shape(name, columns[name], columns[TOKEN_ROLES])
+    check_rows("group_ids", group_ids, columns[TOKEN_ROLES])
+    columns = _first_turns(columns)
+    roles = response_roles(columns)
     first = (roles != TokenRole.ENVIRONMENT) & (columns[TURN_IDS] == 0)
     if not bool((first & (roles == TokenRole.REASONING)).any()):
         return None
@@ -104,6 +105,15 @@ def answer_entropies(columns: Mapping[str, Tensor], group_ids: Tensor) -> Answer
         given_reasoning=_mean([_mean([entropy for _, entropy in members]) for members in compared]),
         repeated=_mean([_repeated([answer for answer, _ in members]) for members in compared]),
     )
+
+
+def _first_turns(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The columns up to the end of the longest first turn, so that the cost is not that of whole episodes."""
+    first = (columns[TURN_IDS] == 0) & (columns[TOKEN_ROLES] != TokenRole.ENVIRONMENT)
+    places = first.any(dim=0).nonzero()
+    width = int(places.max()) + 1 if len(places) else 0
+    names = (TOKEN_ROLES, TURN_IDS, RESPONSES, ENTROPY, "response_mask")
+    return {name: columns[name][:, :width] for name in names if name in columns}
 
 
 def _entropy(answers: Sequence[tuple[int, ...]]) -> float:

@@ -122,7 +122,7 @@ def test_without_the_policys_entropy_no_influence_is_logged(
     for row in rows.values():
         row["rollout_log_probs"] = -torch.ones(len(row["responses"]))
     bypass = "algorithm.rollout_correction.bypass_mode=true"
-    _, metrics = to_advantages(make_trainer("credit=uniform", f"+{bypass}"), queue.fill(rows))
+    _, metrics = to_advantages(make_trainer("credit=uniform", bypass), queue.fill(rows))
     assert not {ALPHA, *METRICS} & {*metrics}
 
 
