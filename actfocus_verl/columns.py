@@ -24,6 +24,7 @@ VALUES: Final = "values"
 TOKEN_WEIGHTS: Final = "token_weights"
 ENTROPY: Final = "entropy"
 INFLUENCE: Final = "influence"
+RELEVANCE: Final = "relevance"
 RESPONSES: Final = "responses"
 """verl's column of token ids, (B, T). It is not in the table: no weighting reads it."""
 
@@ -44,6 +45,9 @@ ACTOR: Final = Giver("the actor's log-prob pass")
 REFERENCE: Final = Giver("a frozen reference", "one forward pass per step, and its weights in memory (none with LoRA)")
 CRITIC: Final = Giver("a critic", "its training, and one forward pass per step")
 PROBES: Final = Giver("the actor, probed for the world's known answer", "one more log-prob pass per step")
+EMBEDDINGS: Final = Giver(
+    "the actor, differentiated by its input embeddings", "one forward and one backward pass per step"
+)
 ESTIMATOR: Final = Giver("the advantage estimator")
 MEASUREMENT: Final = Giver("the first answers of the prompt groups")
 WEIGHTING: Final = Giver("the token weighting")
@@ -111,6 +115,16 @@ _TABLE: Final = (
     Column("ref_log_prob", "float32", "token", REFERENCE, "log-prob of the frozen reference", recorded=True),
     Column("old_log_probs", "float32", "token", ACTOR, "log-prob of the policy that sampled", recorded=True),
     Column(ENTROPY, "float32", "token", ACTOR, "entropy of its distribution, in nats", recorded=True),
+    Column(
+        RELEVANCE,
+        "float32",
+        "token",
+        EMBEDDINGS,
+        "norm of the action logits' gradient by its embedding",
+        on_request=True,
+        recorded=True,
+        label="relevance",
+    ),
     Column(
         VALUES,
         "float32",
