@@ -23,6 +23,10 @@ CLIP_SCALES: Final = "clip_scales"
 VALUES: Final = "values"
 TOKEN_WEIGHTS: Final = "token_weights"
 ENTROPY: Final = "entropy"
+INFLUENCE: Final = "influence"
+RELEVANCE: Final = "relevance"
+RESPONSES: Final = "responses"
+"""verl's column of token ids, (B, T). It is not in the table: no weighting reads it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ ACTOR: Final = Giver("the actor's log-prob pass")
 REFERENCE: Final = Giver("a frozen reference", "one forward pass per step, and its weights in memory (none with LoRA)")
 CRITIC: Final = Giver("a critic", "its training, and one forward pass per step")
 PROBES: Final = Giver("the actor, probed for the world's known answer", "one more log-prob pass per step")
+EMBEDDINGS: Final = Giver(
+    "the actor, differentiated by its input embeddings", "one forward and one backward pass per step"
+)
 ESTIMATOR: Final = Giver("the advantage estimator")
+MEASUREMENT: Final = Giver("the first answers of the prompt groups")
 WEIGHTING: Final = Giver("the token weighting")
 TRAINER: Final = Giver("the trainer")
 
@@ -108,6 +116,16 @@ _TABLE: Final = (
     Column("old_log_probs", "float32", "token", ACTOR, "log-prob of the policy that sampled", recorded=True),
     Column(ENTROPY, "float32", "token", ACTOR, "entropy of its distribution, in nats", recorded=True),
     Column(
+        RELEVANCE,
+        "float32",
+        "token",
+        EMBEDDINGS,
+        "norm of the action logits' gradient by its embedding",
+        on_request=True,
+        recorded=True,
+        label="relevance",
+    ),
+    Column(
         VALUES,
         "float32",
         "token",
@@ -135,6 +153,14 @@ _TABLE: Final = (
         "token",
         ESTIMATOR,
         "factor of the token's clip range (`algorithm=a2tgpo`)",
+        on_request=True,
+    ),
+    Column(
+        INFLUENCE,
+        "float32",
+        "episode",
+        MEASUREMENT,
+        "share of an answer that the reasoning decides; one value for all",
         on_request=True,
     ),
     Column(TURN_REWARDS, "float32", "turn", OWN_LOOP, "the environment's rewards and penalties", on_request=True),

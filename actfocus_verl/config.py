@@ -19,6 +19,8 @@ from actfocus_verl.columns import (
     CRITIC,
     ENTROPY,
     ESTIMATOR,
+    INFLUENCE,
+    MEASUREMENT,
     REFERENCE,
     WEIGHTING,
     Giver,
@@ -140,7 +142,7 @@ def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, l
     if given_by(CRITIC, columns) and not has_critic(config):
         raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
     correction = config.algorithm.get("rollout_correction") or {}
-    if ENTROPY in columns and correction.get("bypass_mode", False):
+    if {ENTROPY, INFLUENCE} & {*columns} and correction.get("bypass_mode", False):
         raise ConfigurationError(
             key,
             name,
@@ -154,6 +156,13 @@ def require_weighting_columns(config: Any, weighting: WeightingSpec) -> None:
     """Raise ConfigurationError when the weighting reads a column that no part of this run gives."""
     key, name, columns = "credit.name", weighting.name, weighting.required_columns
     require_given(config, key, name, columns, later=(WEIGHTING,))
+    if INFLUENCE in columns and config.actor_rollout_ref.rollout.n == 1:
+        raise ConfigurationError(
+            key,
+            name,
+            "actor_rollout_ref.rollout.n=1: it compares the answers to a prompt, and there is only one",
+            "Set actor_rollout_ref.rollout.n to at least 2, or use credit=uniform",
+        )
     if CLIP_SCALES in columns:
         algorithm = str(config.algorithm.adv_estimator)
         spec = build_estimator(algorithm, section(config, "estimator"))
@@ -203,7 +212,7 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
     spec = build_estimator(name, section(config, "estimator"))
     if spec is None:
         return None
-    require_given(config, key, name, spec.required_columns, later=(ESTIMATOR, WEIGHTING))
+    require_given(config, key, name, spec.required_columns, later=(MEASUREMENT, ESTIMATOR, WEIGHTING))
     if not spec.definition.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
         raise ConfigurationError(
             "algorithm.use_kl_in_reward",

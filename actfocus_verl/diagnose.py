@@ -26,6 +26,7 @@ from actfocus_verl.diagnosis.display import diagnosis_tables, token_progress
 from actfocus_verl.diagnosis.evaluations import EnergyFile, EvaluationEpisodes, response_energy
 from actfocus_verl.diagnosis.figures import plot_energy
 from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, require_vocabulary
+from actfocus_verl.diagnosis.influence import influence_figures
 from actfocus_verl.diagnosis.samples import Source, run_source
 from actfocus_verl.diagnosis.tokens import Tokens, flat_tokens, role_shares, token_figures
 from actfocus_verl.errors import ConfigurationError
@@ -112,6 +113,7 @@ def _diagnose(
         "episodes": sum(len(sample.groups) for sample in samples),
         "groups": len(set(tokens.cluster.tolist())),
         "tokens": token_figures(tokens),
+        "influence": influence_figures(samples),
         "correlation": correlations(groups) if groups else None,
         "gradient_mass": {name: role_shares(mass, tokens.role, tokens.cluster) for name, mass in tokens.mass.items()},
         "gradient_norms": _norms(arguments, source, model, tokens, notes, console),

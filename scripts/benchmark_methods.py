@@ -131,6 +131,7 @@ METHODS: dict[str, Method] = {
     "credit entropy_quantile": weighting("entropy_quantile"),
     "credit aem": weighting("aem"),
     "credit empg": weighting("empg"),
+    "credit influence": weighting("influence"),
 }
 
 

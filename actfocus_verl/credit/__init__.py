@@ -4,6 +4,7 @@
 - :mod:`~actfocus_verl.credit.signals`: per-token values from a model's logits (energy and related signals).
 - :mod:`~actfocus_verl.credit.weighting`: how the gradient is spread over the tokens (uniform, ActFocus, action only).
 - :mod:`~actfocus_verl.credit.entropy_weighting`: the same, from the policy's entropy (entropy quantile, AEM, EMPG).
+- :mod:`~actfocus_verl.credit.influence`: the same, from how much the reasoning decides the answer.
 - :mod:`~actfocus_verl.credit.estimators`: turn-level advantages.
 - :mod:`~actfocus_verl.credit.information_gain`: the same, from information gain about a known answer (IGPO, A2TGPO).
 - :mod:`~actfocus_verl.credit.turns`: means over a turn's tokens, and back.

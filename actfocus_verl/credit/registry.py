@@ -209,7 +209,7 @@ class Definition(Method):
 WEIGHTINGS: Final = Registry(
     "weighting",
     "credit",
-    ("actfocus_verl.credit.weighting", "actfocus_verl.credit.entropy_weighting"),
+    ("actfocus_verl.credit.weighting", "actfocus_verl.credit.entropy_weighting", "actfocus_verl.credit.influence"),
     Definition,
 )
 

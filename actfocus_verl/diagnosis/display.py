@@ -23,6 +23,8 @@ def token_progress(console: Console) -> Progress:
 def diagnosis_tables(diagnosis: Mapping[str, Any]) -> Group:
     """Everything but the single groups; intervals are 95 %, shares in %."""
     parts = _tokens(diagnosis)
+    if diagnosis["influence"] is not None:
+        parts.append(Text(f"\n{diagnosis['influence']['sentence']}"))
     if diagnosis["correlation"] is not None:
         parts += _correlation(diagnosis["correlation"]["pooled"])
     if diagnosis["gradient_mass"]:

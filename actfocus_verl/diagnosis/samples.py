@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from actfocus_verl.columns import COLUMNS, RECORDED
+from actfocus_verl.columns import COLUMNS, ENTROPY, RECORDED, RESPONSES, TURN_IDS
+from actfocus_verl.credit.influence import AnswerEntropies, answer_entropies
 from actfocus_verl.credit.token_weights import response_roles
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reporting.run_folder import Record, RunFolder
 from actfocus_verl.run_files import rollouts_file
 
-_TOKEN_COLUMNS: Final = {"responses": torch.int64} | {name: getattr(torch, COLUMNS[name].dtype) for name in RECORDED}
+INFLUENCE_READS: Final = (ENTROPY, TURN_IDS)
+"""Columns that a run may lack and by which it is measured how much the reasoning decides."""
+
+_TOKEN_COLUMNS: Final = {RESPONSES: torch.int64} | {name: getattr(torch, COLUMNS[name].dtype) for name in RECORDED}
 _REQUIRED: Final = ("responses", "response_mask", "token_roles", "prompt_ids", "group", "return")
 
 
@@ -60,6 +64,19 @@ class StepSample:
         """Group and session of each episode, in the order of its first row."""
         sessions = range(len(self.groups)) if self.sessions is None else self.sessions
         return list(dict.fromkeys(zip(self.groups, sessions, strict=True)))
+
+    @property
+    def answers(self) -> AnswerEntropies | None:
+        """How far the reasoning decides the first answers; None without these columns, or nothing to compare.
+
+        An episode's first row holds its first turn: a run's rows are in the order of its outputs.
+        """
+        if not {*INFLUENCE_READS} <= {*self.columns}:
+            return None
+        sessions = range(len(self.groups)) if self.sessions is None else self.sessions
+        places = list(zip(self.groups, sessions, strict=True))
+        first = [places.index(place) for place in self.episodes]
+        return answer_entropies({name: column[first] for name, column in self.columns.items()}, self.group_ids[first])
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actfocus_verl.columns import INFLUENCE
+from actfocus_verl.credit.influence import UNKNOWN
 from actfocus_verl.credit.registry import WeightingSpec, build_weighting, known_weightings
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import RESPONSE_ROLES, TokenRole
 from actfocus_verl.credit.weighting import UNIFORM
-from actfocus_verl.diagnosis.samples import StepSample
+from actfocus_verl.diagnosis.influence import influence_of
+from actfocus_verl.diagnosis.samples import INFLUENCE_READS, StepSample
 from actfocus_verl.reporting.statistics import cluster_interval
 
 AS_TRAINED: Final = "as trained"
 """The weights and advantages that the run recorded, beside the recomputed weightings."""
+
+_MEASURED_FROM: Final = {INFLUENCE: INFLUENCE_READS}
+"""Columns that a run does not keep, and those that they are computed from."""
 
 ROLE_NAMES: Final = tuple(role.name.lower() for role in RESPONSE_ROLES)
 
@@ -85,7 +91,8 @@ def _masses(samples: Sequence[StepSample], responses: Sequence[Tensor]) -> tuple
         mass[AS_TRAINED] = _flat(recorded, responses)
     for name in sorted(known_weightings(), key=lambda name: (name != UNIFORM, name)):  # what the others compare with
         spec = build_weighting({"name": name})
-        missing = [column for column in spec.required_columns if column not in columns]
+        needed = (each for name in spec.required_columns for each in _MEASURED_FROM.get(name, (name,)))
+        missing = [column for column in needed if column not in columns]
         if missing:
             left_out[name] = f"the run kept no {' and no '.join(missing)}"
         else:
@@ -95,7 +102,11 @@ def _masses(samples: Sequence[StepSample], responses: Sequence[Tensor]) -> tuple
 
 def _mass(sample: StepSample, spec: WeightingSpec) -> Tensor:
     """(B, T): w |A + shift|, the shift being 0 for all weightings but EMPG."""
-    found = compute_token_credit({**sample.columns, "group_ids": sample.group_ids}, spec)
+    of_rows = {"group_ids": sample.group_ids}
+    if INFLUENCE in spec.required_columns:
+        share = None if sample.answers is None else influence_of(sample.answers.metrics())
+        of_rows[INFLUENCE] = torch.full((len(sample.groups),), UNKNOWN if share is None else share)
+    found = compute_token_credit({**sample.columns, **of_rows}, spec)
     advantages = sample.columns["advantages"]
     shifted = advantages if found.advantage_shift is None else advantages + found.advantage_shift
     return found.weights.double() * shifted.abs()

@@ -60,6 +60,16 @@ def last_outputs(keys: Sequence[str]) -> list[int]:
     return [last[group_and_session(key)][1] for key in keys]
 
 
+def first_outputs(keys: Sequence[str]) -> list[int]:
+    """Return the position of each conversation's first output, in the order of rows."""
+    first: dict[tuple[str, str], tuple[int, int]] = {}
+    for position, key in enumerate(keys):
+        place = (output_index(key), position)
+        conversation = group_and_session(key)
+        first[conversation] = min(place, first.get(conversation, place))
+    return sorted(position for _, position in first.values())
+
+
 def conversation_rows(keys: Sequence[str]) -> list[int]:
     """Return the position of each conversation's last output, in the order of rows."""
     return [position for position, last in enumerate(last_outputs(keys)) if position == last]

@@ -17,6 +17,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDP
 
 from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.integration.checkpoints import PortableCheckpointMixin
+from actfocus_verl.integration.relevance import RelevanceMixin
 from actfocus_verl.integration.rotary import RotaryMixin
 from actfocus_verl.platforms.fsdp_cpu import CPUBuildMixin, CPUValueBuildMixin
 from actfocus_verl.platforms.value_model import ConfiguredAttentionMixin
@@ -74,12 +75,14 @@ class EnergyMixin:
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cuda", vendor=["nvidia", "amd"])
-class EnergyFSDPEngine(EnergyMixin, RotaryMixin, PortableCheckpointMixin, FSDPEngineWithLMHead):
+class EnergyFSDPEngine(RelevanceMixin, EnergyMixin, RotaryMixin, PortableCheckpointMixin, FSDPEngineWithLMHead):
     """Actor and reference on NVIDIA and AMD GPUs."""
 
 
 @EngineRegistry.register(model_type="language_model", backend=FSDP_BACKENDS, device="cpu")
-class CPUEnergyFSDPEngine(EnergyMixin, RotaryMixin, PortableCheckpointMixin, CPUBuildMixin, FSDPEngineWithLMHead):
+class CPUEnergyFSDPEngine(
+    RelevanceMixin, EnergyMixin, RotaryMixin, PortableCheckpointMixin, CPUBuildMixin, FSDPEngineWithLMHead
+):
     """Actor and reference on a CPU."""
 
 

@@ -15,6 +15,7 @@ from transfer_queue import KVBatchMeta
 from actfocus_verl.columns import RECORDED
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
+from actfocus_verl.credit.influence import MovingInfluence
 from actfocus_verl.files import append_json, json_text, write_text
 from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session, last_outputs, output_index
 from actfocus_verl.rollout import TokenDecoder
@@ -37,6 +38,7 @@ class RunLog:
         self.evaluates_first = bool(config.trainer.get("val_before_train", True))
         self.temperature = float(config.actor_rollout_ref.rollout.val_kwargs.temperature)
         self.history = History()
+        self.influence = MovingInfluence()
 
     def continue_from(self, step: int) -> None:
         """Drop what an earlier, interrupted start recorded after the checkpoint of `step`: those steps run again.
@@ -47,6 +49,7 @@ class RunLog:
             return
         for line in _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step):
             self.history.add_step(line)
+            self.influence.add_step(line)
         last_kept = step - 1 if self.evaluates_first else step
         kept = _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
         self.history.add_evaluations(kept)

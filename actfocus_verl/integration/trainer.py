@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
+import torch
 import transfer_queue as tq
 from omegaconf import OmegaConf
 from tensordict import TensorDict
@@ -24,6 +25,7 @@ from verl.workers.utils.padding import response_from_nested
 from actfocus_verl.columns import (
     ANSWER_SCORES,
     GROUP_IDS,
+    INFLUENCE,
     PASSED_ON,
     TOKEN_ROLES,
     TOKEN_WEIGHTS,
@@ -42,6 +44,7 @@ from actfocus_verl.config import (
 from actfocus_verl.credit.diagnostics import credit_metrics, group_metrics, prompt_groups
 from actfocus_verl.credit.early_stop import REASON, build_early_stop
 from actfocus_verl.credit.filters import build_filter
+from actfocus_verl.credit.influence import UNKNOWN
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY
 from actfocus_verl.credit.token_weights import compute_token_credit
@@ -62,6 +65,7 @@ from actfocus_verl.integration.columns import (
 from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.episode_metrics import episode_metrics
 from actfocus_verl.integration.estimators import fetch_inputs, lent, register, require_single_outputs
+from actfocus_verl.integration.first_answers import measure_influence
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
@@ -99,6 +103,7 @@ class TokenCreditMixin:
         self.reward_check = RewardCheck(config, drops=drops_nonfinite(config))
         self._group_factors: dict[str, float] = {}
         self._nothing_to_update = False
+        self._influence = UNKNOWN
         self.run_log = RunLog(config)
         super().__init__(config)  # type: ignore[call-arg]
 
@@ -216,6 +221,8 @@ class TokenCreditMixin:
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's log-prob pass of the sampling policy; where a method needs it, one more over known answers."""
         batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
+        self._influence, found = measure_influence(batch, self.run_log.influence)
+        metrics.update(found)
         if ANSWER_SCORES not in self._columns_read:
             return batch
         if self.estimator is not None and self.estimator.needs_answers:
@@ -283,13 +290,17 @@ class TokenCreditMixin:
         return super()._update_actor(batch, metrics)  # type: ignore[misc]
 
     def _write_token_weights(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        required = [name for name in self.weighting.required_columns if name != GROUP_IDS]
+        of_trainer = {
+            GROUP_IDS: group_ids(batch.keys),
+            INFLUENCE: torch.full((len(batch.keys),), self._influence),
+        }
+        required = [name for name in self.weighting.required_columns if name not in of_trainer]
         names = list(dict.fromkeys([*PASSED_ON, *required, *((_SCORES,) if self.is_diagnosed else ())]))
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
         require_columns(data, required, _CREDIT, self.weighting.name, otherwise="credit=uniform")
         nested_mask = data["response_mask"]
         valid_rows = valid_rows_of(batch)
-        columns = method_columns(data, valid_rows) | {GROUP_IDS: group_ids(batch.keys)}
+        columns = method_columns(data, valid_rows) | of_trainer
         ids = None
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]

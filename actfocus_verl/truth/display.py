@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -24,8 +24,8 @@ def truth_tables(found: Mapping[str, Any]) -> Group:
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
     strata = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
     notes = [Text(f"note: {remark}") for remark in (_REACH, *remarks(found))]
-    judged = [Text(), *judged_tables(found["judged"])] if "judged" in found else []
-    tables = _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata
+    judged: list[RenderableType] = [Text(), *judged_tables(found["judged"])] if "judged" in found else []
+    tables: list[RenderableType] = [_shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata]
     return Group(title, size, *tables, *judged, Text(), *notes)
 
 

@@ -383,7 +383,7 @@ class TestReference:
         with pytest.raises(ConfigurationError, match=f"needs the {wanted} of a frozen reference, and no reference is"):
             require_weighting_columns(changed(default_config, **NO_REFERENCE), weighting)
 
-    @pytest.mark.parametrize("weighting", ["action_only", "entropy_quantile", "aem", "empg"])
+    @pytest.mark.parametrize("weighting", ["action_only", "entropy_quantile", "aem", "empg", "influence"])
     def test_the_policys_own_columns_need_none(self, default_config: DictConfig, weighting: str) -> None:
         require_weighting_columns(changed(default_config, **NO_REFERENCE), build_weighting({"name": weighting}))
 
@@ -395,13 +395,18 @@ class TestReference:
 class TestEntropy:
     BYPASS = {"algorithm.rollout_correction.bypass_mode": True}
 
-    @pytest.mark.parametrize("name", ["entropy_quantile", "aem", "empg"])
+    @pytest.mark.parametrize("name", ["entropy_quantile", "aem", "empg", "influence"])
     def test_a_pass_that_is_left_out_gives_none(self, default_config: DictConfig, name: str) -> None:
         weighting = build_weighting({"name": name})
         require_weighting_columns(default_config, weighting)
         message = f"credit.name='{name}': reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true"
         with pytest.raises(ConfigurationError, match=message):
             require_weighting_columns(changed(default_config, **self.BYPASS), weighting)
+
+    def test_an_influence_needs_two_answers_to_a_prompt(self, default_config: DictConfig) -> None:
+        config = changed(default_config, **{"actor_rollout_ref.rollout.n": 1})
+        with pytest.raises(ConfigurationError, match=r"influence': actor_rollout_ref.rollout.n=1: .* at least"):
+            require_weighting_columns(config, build_weighting({"name": "influence"}))
 
     def test_who_does_not_read_it_does_not_mind(self, default_config: DictConfig) -> None:
         for name in ("uniform", "actfocus", "action_only"):

@@ -45,7 +45,8 @@ def random_columns(seed=0, rows=6, tokens=18):
     columns = {name: torch.randn(rows, tokens, generator=generator) for name in floats}
     columns["entropy"] = torch.rand(rows, tokens, generator=generator) * 2
     mask = (roles != E).long()
-    return columns | {"token_roles": roles, "turn_ids": turn_ids, "response_mask": mask, "group_ids": GROUPS[:rows]}
+    of_rows = {"group_ids": GROUPS[:rows], "influence": torch.full((rows,), 0.3)}
+    return columns | of_rows | {"token_roles": roles, "turn_ids": turn_ids, "response_mask": mask}
 
 
 def credit(columns, config, **options):
@@ -86,6 +87,7 @@ def test_a_file_says_all_parameters_and_their_defaults(name):
         {"name": "aem", "lam": 0, "scope": "trajectory"},
         {"name": "aem", "gate": 1e9},
         {"name": "empg", "k": 0, "zeta": 0, "center": False},
+        {"name": "influence", "floor": 1},
     ],
 )
 @pytest.mark.parametrize("normalize", ["batch", "mini_batch", "none"])
@@ -123,7 +125,7 @@ def test_padding_rows_and_masked_tokens_are_in_no_statistic(config, junk):
 
     masked = columns["token_roles"] == E
     dirty = {
-        name: torch.where(masked, junk, column) if column.is_floating_point() else column
+        name: torch.where(masked, junk, column) if column.is_floating_point() and column.dim() == 2 else column
         for name, column in columns.items()
     }
     dirty["token_roles"] = torch.where(masked, A, columns["token_roles"])  # only the mask says that they are masked
@@ -176,4 +178,4 @@ def test_the_placebo_keeps_the_weights_of_each_role(config):
         mine = columns["token_roles"] == role
         assert_same([c[mine].sort().values for c in placebo], [c[mine].sort().values for c in plain])
     moved = not torch.equal(plain[0], placebo[0])
-    assert moved == (config["name"] not in ("uniform", "action_only"))
+    assert moved == (config["name"] not in ("uniform", "action_only", "influence"))  # one weight per role

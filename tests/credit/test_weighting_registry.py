@@ -47,7 +47,7 @@ def user_module(tmp_path, monkeypatch, own_names):
 
 
 def test_ours_are_registered():
-    assert known_weightings() == ("actfocus", "action_only", "aem", "empg", "entropy_quantile", "uniform")
+    assert known_weightings() == ("actfocus", "action_only", "aem", "empg", "entropy_quantile", "influence", "uniform")
     assert registry.WEIGHTINGS.get("actfocus").function is actfocus_weighting
 
 
@@ -88,6 +88,7 @@ def test_actfocus_without_modulation_needs_no_energy():
         ({"name": "entropy_quantile"}, ("entropy",)),
         ({"name": "aem"}, ("entropy", "turn_ids", "group_ids")),
         ({"name": "aem", "scope": "batch"}, ("entropy", "turn_ids")),
+        ({"name": "influence"}, ("influence",)),
         ({"name": "empg"}, ("entropy", "turn_ids", "advantages")),
         ({"name": "empg", "center": False}, ("entropy", "turn_ids")),
         ({"name": "actfocus", "signal": "entropy"}, ("reference_entropy",)),
@@ -153,7 +154,7 @@ def test_registering_columns_as_one_string():
     [
         (
             {},
-            r"credit.name=None: is missing. Choose one of actfocus, action_only, aem, empg, entropy_quantile, uniform",
+            r"credit.name=None: is missing. Choose one of actfocus, .*, empg, entropy_quantile, influence, uniform",
         ),
         (
             {"name": "actfocsu"},

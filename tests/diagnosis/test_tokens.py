@@ -38,6 +38,9 @@ def raw_weights(name: str, step: int) -> tuple[list[list[float]], list[list[floa
         return slow_weightings.entropy_quantile(given["entropy"], roles, fraction=0.2), advantages
     if name == "aem":
         return slow_weightings.aem(given["entropy"], roles, turns, given["group"]), advantages
+    if name == "influence":
+        share = slow_weightings.influence(given["entropy"], roles, turns, given["responses"], given["group"])[2]
+        return slow_weightings.influence_weights(share, roles), advantages
     weights, modified = slow_weightings.empg(advantages, given["entropy"], roles, turns)
     return weights, [
         [m / w if w else 0.0 for m, w in zip(*rows, strict=True)] for rows in zip(modified, weights, strict=True)
@@ -79,7 +82,7 @@ def test_weightings_without_their_columns_are_named(run: Path) -> None:
         write_rollouts(run, step, without)
     tokens = flat_tokens(read_samples(RunFolder.open(run)))
     why = "the run kept no entropy"
-    assert tokens.left_out == {"aem": why, "empg": why, "entropy_quantile": why}
+    assert tokens.left_out == {"aem": why, "empg": why, "entropy_quantile": why, "influence": why}
     assert set(tokens.mass) == {"action_only", "actfocus", AS_TRAINED, "uniform"}
 
 

@@ -44,6 +44,28 @@ def entropy_quantile(entropy, roles, *, fraction):
     return weights
 
 
+def influence(entropy, roles, turn_ids, tokens, groups):
+    """Both entropies of the first answers, and 1 minus their quotient; every group needs two answers."""
+    answers, sums = {}, {}
+    for i, row in enumerate(roles):
+        places = [t for t, role in enumerate(row) if role == ACTION and turn_ids[i][t] == 0]
+        answers.setdefault(groups[i], []).append(tuple(tokens[i][t] for t in places))
+        sums.setdefault(groups[i], []).append(math.fsum(entropy[i][t] for t in places))
+    unconditional = []
+    for given in answers.values():
+        shares = [given.count(answer) / len(given) for answer in set(given)]
+        unconditional.append(-math.fsum(p * math.log(p) for p in shares) + (len(shares) - 1) / (2 * len(given)))
+    answer = math.fsum(unconditional) / len(unconditional)
+    given_reasoning = math.fsum(math.fsum(group) / len(group) for group in sums.values()) / len(sums)
+    return answer, given_reasoning, 1 - given_reasoning / answer
+
+
+def influence_weights(share, roles, *, floor=0.1, format_weight=1.0):
+    """The share on reasoning, at least the floor."""
+    of_role = {ENVIRONMENT: 0.0, REASONING: min(max(share, floor), 1.0), ACTION: 1.0, FORMAT: format_weight}
+    return [[of_role[role] for role in row] for row in roles]
+
+
 def turn_means(column, roles, turn_ids):
     """The mean of a column over each turn's sampled tokens, by (row, turn)."""
     tokens = {}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from actfocus_verl.credit.diagnostics import group_metrics, prompt_groups
 from actfocus_verl.credit.filters import Selection, build_filter
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.columns import conversation_ids, conversation_rows, last_outputs
+from actfocus_verl.integration.columns import conversation_ids, conversation_rows, first_outputs, last_outputs
 from actfocus_verl.integration.estimators import require_single_outputs
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics
 from actfocus_verl.integration.run_log import first_conversations
@@ -152,6 +152,7 @@ def test_the_last_output_is_that_of_the_highest_number() -> None:
     keys = ["a_0_10", "a_0_9", "b_0_0", "a_0_2"]
     assert last_outputs(keys) == [0, 0, 2, 0]
     assert conversation_rows(keys) == [0, 2]
+    assert first_outputs(keys) == [2, 3]
     assert conversation_ids(keys).tolist() == [0, 0, 1, 0]
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from actfocus_verl.credit.influence import METRICS, MovingInfluence
 from actfocus_verl.integration.run_log import RunLog
 
 
@@ -102,6 +103,17 @@ def test_a_fresh_start_forgets_everything(log: RunLog) -> None:
     log.continue_from(0)
     assert lines(log, "metrics.jsonl") == []
     assert lines(log, "evaluations.jsonl") == []
+
+
+def test_a_resumed_run_has_the_averages_of_an_undisturbed_one(log: RunLog) -> None:
+    undisturbed = MovingInfluence()
+    for step in range(1, 7):
+        metrics = dict(zip(METRICS, (1 / (step + 2), step / 70, 0.5), strict=True))
+        log.metrics(metrics, step)
+        if step <= 4:
+            undisturbed.add_step(metrics)
+    log.continue_from(4)
+    assert log.influence.value == undisturbed.value
 
 
 def test_a_folder_without_records_is_left_alone(log: RunLog) -> None:

@@ -19,6 +19,7 @@ from verl.experimental.agent_loop.tool_parser import ToolParser
 from verl.tools.function_tool import FUNCTION_TOOL_REGISTRY, FunctionTool, function_tool
 from verl.workers.rollout.replica import TokenOutput
 
+from actfocus_verl.credit.registry import known_weightings
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.span_columns import turn_ids
@@ -33,6 +34,7 @@ from tests.helpers.trainer import SECONDS, MakeTrainer, Trainer, to_advantages
 CALL = '<tool_call>{"name": "spans_weather", "arguments": {"city": "Bern"}}</tool_call>'
 OWN_DATA = ("env=none", "data.train_files=a.parquet", "data.val_files=b.parquet")
 OTHER_LOOP = ("env=none", "critic.enable=false")
+IN_GROUPS = ("actor_rollout_ref.rollout.n=3", "data.train_batch_size=2")
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +299,7 @@ def _alphabet(special: dict[int, str]) -> Any:
     return Fast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<")), eos_token=chr(0x4E02))
 
 
-@pytest.mark.parametrize("credit", ["uniform", "actfocus", "action_only", "entropy_quantile", "aem", "empg"])
+@pytest.mark.parametrize("credit", known_weightings())
 def test_every_weighting_works_on_another_loops_rows(
     make_trainer: MakeTrainer,
     queue: LocalQueue,
@@ -306,7 +308,8 @@ def test_every_weighting_works_on_another_loops_rows(
     credit: str,
     tmp_path: Path,
 ) -> None:
-    trainer = ready(make_trainer(*OTHER_LOOP, f"credit={credit}", "credit.action_span={regex: .}"), tokenizer)
+    settings = (*OTHER_LOOP, *IN_GROUPS, f"credit={credit}", "credit.action_span={regex: .}")
+    trainer = ready(make_trainer(*settings), tokenizer)
     batch, metrics = to_advantages(trainer, queue.fill(foreign_rows))
     assert all(torch.isfinite(queue.rows[key]["token_weights"]).all() for key in batch.keys)
     trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)

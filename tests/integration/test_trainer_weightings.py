@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
 
 from actfocus_verl.credit.estimation import ESTIMATORS
+from actfocus_verl.credit.influence import ALPHA, METRICS
 from actfocus_verl.credit.registry import WEIGHTINGS
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.columns import group_ids
@@ -87,6 +88,42 @@ def test_empg_writes_its_advantage_beside_its_weights(make_trainer: MakeTrainer,
     assert {"token_weights", "advantages"} <= set(batch.fields)
     mass = sum(metrics[f"credit/gradient_mass/{role}"] for role in ("reasoning", "action", "format"))
     assert mass == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("credit", ["influence", "uniform"])
+def test_the_influence_of_the_reasoning_is_measured_with_every_weighting(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, credit: str
+) -> None:
+    answers = dict(zip(KEYS, (5, 6, 5, 7, 7, 7), strict=True))
+    for key, row in rows.items():
+        row["response_mask"][:3] = 1
+        row["token_roles"][:3] = torch.tensor([1, 2, 3])
+        row["turn_ids"][:3] = 0
+        row["responses"][1] = answers[key]
+    in_groups = ("actor_rollout_ref.rollout.n=3", "data.train_batch_size=2")
+    trainer = make_trainer(f"credit={credit}", *in_groups)
+    trainer.run_log.influence.add_step(dict(zip(METRICS, (2.0, 1.0, 0.5), strict=True)))  # of an earlier step
+    batch, metrics = to_advantages(trainer, queue.fill(rows))
+    assert len(batch.keys) == 12  # with verl's padding rows
+
+    names = ("entropy", "token_roles", "turn_ids", "responses")
+    answer, given, _ = slow_weightings.influence(*(column(queue, name) for name in names), GROUPS)
+    assert [metrics[name] for name in METRICS] == pytest.approx([answer, given, (2 / 3 + 1) / 2], rel=1e-6)
+    share = max(0.0, 1 - (0.9 * 1.0 + given) / (0.9 * 2.0 + answer))
+    assert metrics[ALPHA] == pytest.approx(share, rel=1e-6)
+    roles = column(queue, "token_roles")
+    expected = slow_weightings.influence_weights(share if credit == "influence" else 1.0, roles)
+    assert_rows(queue, "token_weights", slow_weightings.normalize(expected, roles, [0] * 6), rtol=1e-5, atol=0)
+
+
+def test_without_the_policys_entropy_no_influence_is_logged(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows
+) -> None:
+    for row in rows.values():
+        row["rollout_log_probs"] = -torch.ones(len(row["responses"]))
+    bypass = "algorithm.rollout_correction.bypass_mode=true"
+    _, metrics = to_advantages(make_trainer("credit=uniform", bypass), queue.fill(rows))
+    assert not {ALPHA, *METRICS} & {*metrics}
 
 
 @pytest.mark.parametrize("name", ["aem", "entropy_quantile", "action_only"])
