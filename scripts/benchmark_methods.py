@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ import verl.trainer.ppo.core_algos as verl_algos
 from benchmark import median_interval
 from torch.profiler import ProfilerActivity, profile
 
-from actfocus_verl.credit import blocks, estimators
+from actfocus_verl.credit import blocks, estimators, turn_returns
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_credit
@@ -97,10 +98,24 @@ def _episodes(columns: Columns) -> Episodes:
     return Episodes.of(columns["turn_ids"], columns["response_mask"], columns["turn_rewards"], counts, valid)
 
 
-def gigpo(columns: Columns) -> object:
+def turn_grpo(columns: Columns) -> object:
+    episodes, valid = _episodes(columns), torch.ones(len(columns["group_ids"]), dtype=torch.bool)
+    settings = {"gamma": 1.0, "by_std": True, "leave_one_out": False}
+    found = turn_returns.turn_grpo_advantages(episodes, episodes.rewards, columns["group_ids"], valid, **settings)
+    return found * columns["response_mask"]
+
+
+def turn_grpo_redistributed(columns: Columns) -> object:
+    episode, _ = grpo(columns)  # type: ignore[misc]
+    episodes = _episodes(columns)
+    moved = episodes.turns.to_tokens(turn_returns.redistributed(episodes, gamma=1.0))
+    return episode + moved * columns["response_mask"]
+
+
+def gigpo(columns: Columns, *, history: int = 0) -> object:
     episode, _ = grpo(columns)  # type: ignore[misc]
     step, _ = estimators.gigpo_step_advantages(
-        _episodes(columns), columns["anchors"], columns["group_ids"], gamma=0.95, by_std=False
+        _episodes(columns), columns["anchors"], columns["group_ids"], gamma=0.95, by_std=False, history=history
     )
     return episode + step * columns["response_mask"]
 
@@ -119,7 +134,10 @@ def bilevel_gae(columns: Columns) -> object:
 
 METHODS: dict[str, Method] = {
     "estimator gae (verl)": gae,
+    "estimator turn_grpo": turn_grpo,
+    "estimator turn_grpo, redistribute": turn_grpo_redistributed,
     "estimator gigpo": gigpo,
+    "estimator gigpo, history 2": partial(gigpo, history=2),
     "estimator turn_ppo": turn_ppo,
     "estimator bilevel_gae": bilevel_gae,
     "credit uniform": weighting("uniform"),

@@ -120,7 +120,12 @@ class Estimator(Method):
 ESTIMATORS: Final = Registry(
     "estimator",
     "estimator",
-    ("actfocus_verl.credit.estimators", "actfocus_verl.credit.information_gain", "actfocus_verl.credit.trees"),
+    (
+        "actfocus_verl.credit.estimators",
+        "actfocus_verl.credit.information_gain",
+        "actfocus_verl.credit.trees",
+        "actfocus_verl.credit.turn_returns",
+    ),
     Estimator,
 )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from actfocus_verl.checks import require_number
+from actfocus_verl.checks import require_choice, require_integer, require_number
 from actfocus_verl.columns import ANCHORS, GROUP_IDS, TURN_IDS, TURN_REWARDS, VALUES
 from actfocus_verl.credit.blocks import row_blocks
 from actfocus_verl.credit.episodes import Episodes, discounted_sums
@@ -24,38 +24,95 @@ STD_EPS: Final = 1e-6
 """Added to a group's standard deviation, as verl's GRPO and GiGPO's authors do."""
 WHITEN_EPS: Final = 1e-8
 """Added to the variance that advantages are whitened by, as verl's GAE does."""
+_ROUNDING: Final = 1e-9
+"""Below this share of the largest return, a difference of float64 returns is a rounding of 0."""
+STATISTICS: Final = ("episodes", "turns")
+"""What GiGPO's mean return of a prompt counts: each episode once, or once for each of its turns."""
+TURN_VALUES: Final = ("last", "first")
+"""The token of a turn whose value is the turn's in bi-level GAE."""
 
 
 def gigpo_step_advantages(
-    episodes: Episodes, anchors: Tensor, group_ids: Tensor, *, gamma: float, by_std: bool
+    episodes: Episodes,
+    anchors: Tensor,
+    group_ids: Tensor,
+    *,
+    gamma: float,
+    by_std: bool,
+    history: int = 0,
+    history_power: float = 1.0,
 ) -> tuple[Tensor, float]:
     """GiGPO's second level (its Eqs. 5 to 7): discounted returns, compared where episodes of a prompt meet in a state.
+
+    With a history, HGPO's (arXiv 2602.22817): the same among turns whose last d states agree, d = 1 to history + 1, and
+    the mean of what is not 0 of these, weighted by (d + 1)^history_power.
 
     Args:
         anchors: (B, K), integer: the state each turn saw; read at the turns that were played.
         group_ids: (B,), integer: the prompt group of each row.
         gamma: discount of a turn.
         by_std: divide by the standard deviation (unbiased) of the anchor group as well.
+        history: how many states before its own a turn is compared by, at most; 0: GiGPO.
 
     Returns:
         (B, T), float32: 0 outside the sampled tokens and for a state met once; and the share of turns whose state was
         met more than once.
     """
     played = episodes.played
+    returns = discounted_sums(episodes.rewards, torch.full_like(episodes.rewards, gamma))
+    if not played.any():
+        return episodes.turns.to_tokens(torch.zeros_like(returns)), 0.0
     anchors = pad(anchors, (0, played.shape[1] - anchors.shape[1]))
-    returns = discounted_sums(episodes.rewards, torch.full_like(episodes.rewards, gamma))[played]
-    if returns.numel() == 0:
-        return episodes.turns.to_tokens(torch.zeros_like(episodes.rewards)), 0.0
-    states = torch.stack([group_ids[:, None].expand(played.shape)[played], anchors[played]], dim=1)
-    _, state = torch.unique(states, dim=0, return_inverse=True)
-    counts = sums_by(state, torch.ones_like(returns))
-    centred = returns - (sums_by(state, returns) / counts)[state]
+    prompts = group_ids[:, None].expand(played.shape)
+    states = _numbered(torch.stack([prompts, anchors], dim=2), played)
+    advantages, shared = _within(states, played, returns, by_std=by_std)
+    share = float(shared[played].double().mean())
+    if history:
+        advantages = _with_history(states, played, returns, by_std=by_std, history=history, power=history_power)
+    return episodes.turns.to_tokens(advantages), share
+
+
+def _numbered(keys: Tensor, selected: Tensor) -> Tensor:
+    """(B, K), int64: numbers from 0, equal for equal keys (B, K, ...) of selected turns; 0 elsewhere."""
+    numbers = torch.zeros(selected.shape, dtype=torch.int64, device=keys.device)
+    numbers[selected] = torch.unique(keys[selected], dim=0, return_inverse=True)[1]
+    return numbers
+
+
+def _within(states: Tensor, selected: Tensor, returns: Tensor, *, by_std: bool) -> tuple[Tensor, Tensor]:
+    """(B, K), float64: returns of selected turns less their state's mean, 0 for one alone; and which have peers."""
+    state, values = states[selected], returns[selected]
+    counts = sums_by(state, torch.ones_like(values))
+    centred = values - (sums_by(state, values) / counts)[state]
     if by_std:
         variance = sums_by(state, centred**2) / (counts - 1).clamp(min=1)
         centred = centred / (variance.sqrt() + STD_EPS)[state]
-    advantages = torch.zeros_like(episodes.rewards)
-    advantages[played] = torch.where(counts[state] > 1, centred, 0.0)
-    return episodes.turns.to_tokens(advantages), float((counts[state] > 1).double().mean())
+    advantages, shared = torch.zeros_like(returns), torch.zeros_like(selected)
+    shared[selected] = counts[state] > 1
+    advantages[selected] = torch.where(counts[state] > 1, centred, 0.0)
+    return advantages, shared
+
+
+def _with_history(
+    states: Tensor, played: Tensor, returns: Tensor, *, by_std: bool, history: int, power: float
+) -> Tensor:
+    """(B, K), float64: HGPO's weighted mean over the depths; see `gigpo_step_advantages`."""
+    size = float(returns[played].abs().max()) + 1.0
+    sums, weights = torch.zeros_like(returns), torch.zeros_like(returns)
+    path, reached = states, played
+    for depth in range(1, min(history + 1, played.shape[1]) + 1):
+        if depth > 1:
+            back = depth - 1
+            reached = reached & (torch.arange(played.shape[1], device=played.device) >= back)
+            if not reached.any():
+                break
+            path = _numbered(torch.stack([path, pad(states[:, :-back], (back, 0))], dim=2), reached)
+        advantages, _ = _within(path, reached, returns, by_std=by_std)
+        counted = advantages.abs() > _ROUNDING * size
+        weight = (depth + 1) ** power
+        sums += torch.where(counted, weight * advantages, 0.0)
+        weights += torch.where(counted, weight, 0.0)
+    return torch.where(weights > 0, sums / weights.clamp(min=1.0), 0.0)
 
 
 def sums_by(index: Tensor, values: Tensor) -> Tensor:
@@ -85,15 +142,23 @@ def turn_gae(
 
 
 def bilevel_gae(
-    episodes: Episodes, values: Tensor, loss_mask: Tensor, *, gamma: float, lam: float, high_level_gamma: float
+    episodes: Episodes,
+    values: Tensor,
+    loss_mask: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    high_level_gamma: float,
+    turn_value: str = "last",
 ) -> tuple[Tensor, Tensor]:
-    """RAGEN's two levels: GAE over turns gives each turn a return, which GAE over tokens spreads inside the turn.
+    """VAGEN's two levels: GAE over turns gives each turn a return, which GAE over tokens spreads inside the turn.
 
     Args:
-        values: (B, T): the critic's, before each token; read at sampled tokens. A turn's is that of its last token.
+        values: (B, T): the critic's, before each token; read at sampled tokens.
         loss_mask: (B, T): where advantages are whitened, non-zero at (some) sampled tokens.
         gamma: discount of a token inside a turn.
         high_level_gamma: discount of a turn.
+        turn_value: which token's value is its turn's, one of `TURN_VALUES`.
 
     Returns:
         As `turn_gae`.
@@ -104,8 +169,8 @@ def bilevel_gae(
     first, last = episodes.edges()
     if bool((episodes.turns.present & (last - first + 1 != episodes.turns.lengths)).any()):
         raise ValueError("turn_ids repeats a number for tokens that are not contiguous; a turn is one reply")
-    at_end = _gathered(episodes, values, last)
-    returns = at_end + episodes.gae(episodes.rewards_with_tokens(), at_end, high_level_gamma, lam)
+    of_turns = _gathered(episodes, values, first if turn_value == "first" else last)
+    returns = of_turns + episodes.gae(episodes.rewards_with_tokens(), of_turns, high_level_gamma, lam)
     bins = episodes.turns.bins
     advantages, targets = torch.zeros_like(values, dtype=torch.float32), torch.zeros_like(values, dtype=torch.float32)
     for rows in row_blocks(bins):
@@ -145,8 +210,31 @@ def _masked_sum(column: Tensor, mask: Tensor, of: Callable[[Tensor], Tensor]) ->
     return sum(float(torch.where(mask[rows], of(column[rows].double()), 0.0).sum()) for rows in row_blocks(column))
 
 
-def _check_gigpo(*, step_weight: object) -> None:
+def over_turns(returns: Tensor, turns: Tensor, group_ids: Tensor, *, by_std: bool) -> Tensor:
+    """(B,), float32: returns less the mean of the prompt, in which an episode counts once for each of its turns.
+
+    Args:
+        returns: (B,): read at rows with turns.
+        turns: (B,), integer: turns of each episode, 0 for a padding row.
+        group_ids: (B,), integer: the prompt group of each row.
+        by_std: divide by the standard deviation (unbiased, likewise over turns) plus 1e-6.
+    """
+    prompts = torch.unique(group_ids, return_inverse=True)[1]
+    weights, values = turns.double(), torch.where(turns > 0, returns.double(), 0.0)
+    counts = sums_by(prompts, weights)
+    means = torch.where(counts > 1, sums_by(prompts, weights * values) / counts.clamp(min=1), 0.0)
+    centred = values - means[prompts]
+    if by_std:
+        variance = sums_by(prompts, weights * centred**2) / (counts - 1).clamp(min=1)
+        centred = centred / torch.where(counts > 1, variance.sqrt() + STD_EPS, 1.0)[prompts]
+    return torch.where(turns > 0, centred, 0.0).float()
+
+
+def _check_gigpo(*, step_weight: object, history: object, history_power: object, episode_statistics: object) -> None:
     require_number("step_weight", step_weight, low=0.0)
+    require_integer("history", history, low=0)
+    require_number("history_power", history_power, low=0.0)
+    require_choice("episode_statistics", episode_statistics, choices=STATISTICS)
 
 
 @register_estimator(
@@ -156,11 +244,28 @@ def _check_gigpo(*, step_weight: object) -> None:
     granularity="turn",
     family="Monte Carlo",
 )
-def gigpo(step: Step, *, step_weight: float = 1.0) -> Tensor:
+def gigpo(
+    step: Step,
+    *,
+    step_weight: float = 1.0,
+    history: int = 0,
+    history_power: float = 1.0,
+    episode_statistics: str = "episodes",
+) -> Tensor:
     """verl's GRPO plus ``step_weight`` times the advantage within the states that episodes share."""
-    episode = step.grpo(step.rewards, step.response_mask)
+    if episode_statistics == "turns":
+        turns = step.episodes.played.sum(dim=1)
+        episode = over_turns(step.returns, turns, step.group_ids, by_std=step.by_std)[:, None] * step.response_mask
+    else:
+        episode = step.grpo(step.rewards, step.response_mask)
     of_states, share = gigpo_step_advantages(
-        step.episodes, step.columns[ANCHORS], step.group_ids, gamma=step.gamma, by_std=step.by_std
+        step.episodes,
+        step.columns[ANCHORS],
+        step.group_ids,
+        gamma=step.gamma,
+        by_std=step.by_std,
+        history=history,
+        history_power=history_power,
     )
     step.metrics["estimator/compared_turns"] = share
     return episode + step_weight * of_states * step.response_mask
@@ -179,8 +284,9 @@ def turn_ppo(step: Step) -> Advantages:
     return Advantages(*turn_gae(step.episodes, values, penalties, step.response_mask, gamma=step.gamma, lam=step.lam))
 
 
-def _check_bilevel_gae(*, high_level_gamma: object) -> None:
+def _check_bilevel_gae(*, high_level_gamma: object, turn_value: object) -> None:
     require_number("high_level_gamma", high_level_gamma, low=0.0, high=1.0)
+    require_choice("turn_value", turn_value, choices=TURN_VALUES)
 
 
 @register_estimator(
@@ -191,7 +297,7 @@ def _check_bilevel_gae(*, high_level_gamma: object) -> None:
     granularity="token",
     family="temporal difference",
 )
-def bilevel_gae_advantages(step: Step, *, high_level_gamma: float = 0.95) -> Advantages:
+def bilevel_gae_advantages(step: Step, *, high_level_gamma: float = 0.95, turn_value: str = "last") -> Advantages:
     """GAE over turns with ``high_level_gamma``, then over the tokens of each turn."""
     return Advantages(
         *bilevel_gae(
@@ -201,5 +307,6 @@ def bilevel_gae_advantages(step: Step, *, high_level_gamma: float = 0.95) -> Adv
             gamma=step.gamma,
             lam=step.lam,
             high_level_gamma=high_level_gamma,
+            turn_value=turn_value,
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from verl.trainer.ppo.core_algos import compute_gae_advantage_return
 from actfocus_verl.credit import estimators
 from actfocus_verl.credit.episodes import discounted_sums
 from actfocus_verl.credit.estimation import build_estimator
-from actfocus_verl.credit.estimators import whiten
+from actfocus_verl.credit.estimators import over_turns, whiten
 from actfocus_verl.errors import ConfigurationError
 from tests.helpers.slow_estimators import (
     NAN,
@@ -25,7 +26,9 @@ from tests.helpers.slow_estimators import (
     random_episodes,
     slow_bilevel,
     slow_gigpo,
+    slow_hgpo,
     slow_turn_ppo,
+    step_of,
     tokens_of,
     turn_ppo,
 )
@@ -56,6 +59,46 @@ def test_gigpo_against_the_slow_loop(seed: int, by_std: bool, gamma: float) -> N
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("by_std", [False, True])
+@pytest.mark.parametrize(("history", "power"), [(0, 1.0), (1, 1.0), (3, 0.5), (9, 0.0)])
+def test_histories_against_the_slow_loop(seed: int, by_std: bool, history: int, power: float) -> None:
+    episodes = random_episodes(9, seed)
+    batch = batch_of(episodes, padding=2)
+    found, _ = gigpo(batch, gamma=0.9, by_std=by_std, history=history, history_power=power)
+    expected = slow_hgpo(episodes, gamma=0.9, by_std=by_std, history=history, power=power)
+    assert_tokens(found, on_tokens(batch, expected))
+
+
+def on_tokens(batch: dict[str, Any], by_turn: list[list[float]]) -> dict[tuple[int, int], float]:
+    return {
+        (row, t): value
+        for row, turns in enumerate(by_turn)
+        for turn, value in enumerate(turns)
+        for t in tokens_of(batch, row, turn)
+    }
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("by_std", [False, True])
+def test_statistics_over_turns_against_the_slow_loop(seed: int, by_std: bool) -> None:
+    """Each return is repeated as often as its episode has turns."""
+    episodes = [*random_episodes(9, seed), ("c", [(1, 0.5, 1)]), ("d", [(1, 0.5, 1), (1, 1.0, 2)])]
+    batch = batch_of(episodes, padding=2)
+    returns = [sum(reward for _, reward, _ in turns) for _, turns in episodes]
+    expected = []
+    for (group, _), value in zip(episodes, returns, strict=True):
+        rows = [
+            other for (theirs, turns), other in zip(episodes, returns, strict=True) for _ in turns if theirs == group
+        ]
+        centred = value - statistics.fmean(rows) if len(rows) > 1 else value
+        expected.append(centred / (statistics.stdev(rows) + 1e-6 if by_std and len(rows) > 1 else 1.0))
+    spec = build_estimator("gigpo", {"step_weight": 0.0, "episode_statistics": "turns"})
+    assert spec is not None
+    found = spec(step_of(batch, by_std=by_std)).advantages
+    assert_tokens(found, on_tokens(batch, [[a] * len(turns) for a, (_, turns) in zip(expected, episodes, strict=True)]))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("gamma", "lam"), GAE)
 def test_turn_ppo_against_the_slow_loop(seed: int, gamma: float, lam: float) -> None:
     episodes = random_episodes(6, seed)
@@ -68,11 +111,14 @@ def test_turn_ppo_against_the_slow_loop(seed: int, gamma: float, lam: float) -> 
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("gamma", "lam"), GAE)
-@pytest.mark.parametrize("high_level_gamma", [1.0, 0.95])
-def test_bilevel_gae_against_the_slow_loop(seed: int, gamma: float, lam: float, high_level_gamma: float) -> None:
+@pytest.mark.parametrize(("high_level_gamma", "turn_value"), [(1.0, "last"), (0.95, "last"), (0.95, "first")])
+def test_bilevel_gae_against_the_slow_loop(
+    seed: int, gamma: float, lam: float, high_level_gamma: float, turn_value: str
+) -> None:
     episodes = random_episodes(6, seed)
     batch = batch_of(episodes, padding=2)
-    settings = {"gamma": gamma, "lam": lam, "high_level_gamma": high_level_gamma}
+    settings: dict[str, Any] = {"gamma": gamma, "lam": lam, "high_level_gamma": high_level_gamma}
+    settings["turn_value"] = turn_value
     advantages, targets = bilevel(batch, **settings)
     expected = slow_bilevel(episodes, batch, **settings)
     assert_tokens(advantages, expected[0])
@@ -90,6 +136,24 @@ def test_gigpo_by_hand() -> None:
     assert share == 0.5
     divided, _ = gigpo(batch, gamma=0.5, by_std=True)  # the deviation of 0.5 and 0 is 0.5 / sqrt(2)
     assert divided[:, 0].tolist() == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)], rel=1e-5)
+
+
+def test_histories_by_hand() -> None:
+    """Returns 1, 1; 0, 0; 1, 1; state 8 after 7, 7 and 6. By state 8: 1/3, -2/3, 1/3; by the last two: 1/2, -1/2.
+
+    Depths weigh 2 and 3: (2/3 + 3/2) / 5, (-4/3 - 3/2) / 5, and 1/3 where the history has no peer.
+    """
+    turns = [("a", [(1, 0.0, first), (1, reward, 8)]) for first, reward in ((7, 1.0), (7, 0.0), (6, 1.0))]
+    batch = batch_of(turns)
+    found, _ = gigpo(batch, gamma=1.0, by_std=False, history=1)
+    assert found[:, 2].tolist() == pytest.approx([13 / 30, -17 / 30, 1 / 3])
+    assert found[:, 0].tolist() == [0.5, -0.5, 0.0]
+
+
+def test_statistics_over_turns_by_hand() -> None:
+    """A success in 2 turns, a failure in 8: the mean of ten turns is 2, not 5."""
+    found = over_turns(torch.tensor([10.0, 0.0, NAN]), torch.tensor([2, 8, 0]), torch.tensor([4, 4, 4]), by_std=False)
+    assert found.tolist() == [8.0, -2.0, 0.0]
 
 
 def by_hand() -> dict[str, Any]:
@@ -116,6 +180,9 @@ def test_bilevel_gae_by_hand() -> None:
     """
     _, targets = bilevel(by_hand(), gamma=1.0, lam=0.5, high_level_gamma=0.5)
     assert targets.tolist() == [[4.875 + 0.5, 1.75, 0, 2.0, 0]]
+    # with V = 0.5 at turn 1's first token the return is 1.75 as in Turn-PPO
+    _, targets = bilevel(by_hand(), gamma=1.0, lam=0.5, high_level_gamma=0.5, turn_value="first")
+    assert targets[0, 1].tolist() == 1.75
 
 
 # Oracles
@@ -206,7 +273,7 @@ def test_the_targets_of_undiscounted_turn_ppo_are_the_rewards_to_come() -> None:
 
 def everything(batch: dict[str, Any]) -> list[torch.Tensor]:
     return [
-        gigpo(batch, gamma=0.95, by_std=True)[0],
+        gigpo(batch, gamma=0.95, by_std=True, history=2)[0],
         *turn_ppo(batch, gamma=0.9, lam=0.8),
         *bilevel(batch, gamma=0.9, lam=0.8, high_level_gamma=0.95),
     ]
@@ -332,6 +399,13 @@ def test_columns_that_contradict_each_other_are_refused() -> None:
         ),
         ("gigpo", {"step_weight": -1.0}, "estimator.step_weight=-1.0: must be a finite number >= 0"),
         ("gigpo", {"step_weight": "one"}, "estimator.step_weight='one': must be a finite number >= 0"),
+        ("gigpo", {"history": -1}, "estimator.history=-1: must be an integer >= 0"),
+        ("gigpo", {"episode_statistics": "rows"}, "'rows': is not a known value. Choose one of: episodes, turns"),
+        (
+            "bilevel_gae",
+            {"turn_value": "mean"},
+            "estimator.turn_value='mean': is not a known value. Choose one of: last",
+        ),
         ("bilevel_gae", {"high_level_gamma": 1.5}, "estimator.high_level_gamma=1.5: must be a number between 0 and 1"),
         (
             "turn_ppo",
@@ -355,8 +429,8 @@ def test_a_wrong_parameter_is_one_line(name: str, section: dict[str, object], me
 def test_parameters_have_defaults_and_verls_estimators_have_none() -> None:
     spec = build_estimator("gigpo", {})
     assert spec is not None
-    assert spec.params == {"step_weight": 1.0}
+    assert spec.params["step_weight"] == 1.0
     changed = build_estimator("bilevel_gae", {"high_level_gamma": 1})
     assert changed is not None
-    assert changed.params == {"high_level_gamma": 1.0}
+    assert changed.params == {"high_level_gamma": 1.0, "turn_value": "last"}
     assert build_estimator("gae", {}) is None

@@ -18,7 +18,7 @@ from actfocus_verl.credit.information_gain import (
     turn_group_gains,
 )
 from actfocus_verl.errors import ConfigurationError
-from tests.helpers.slow_estimators import NAN, assert_tokens, tokens_of
+from tests.helpers.slow_estimators import NAN, assert_tokens, batch_of, step_of, tokens_of
 from tests.helpers.slow_gains import (
     Played,
     by_turn,
@@ -105,9 +105,9 @@ def test_a2tgpo_against_the_slow_loops(seed: int, min_group_size: int, first_tur
     for gamma in (1.0, 0.9):
         to_come = slow_information(expected, gamma=gamma)
         assert by_turn(a2tgpo_information(gains, normal, gamma=gamma), to_come) == pytest.approx(to_come, abs=1e-4)
-        found = a2tgpo_advantages(
-            play_of(batch), gains, normal, by_episode(plays, batch), gamma=gamma, alpha=0.3
-        ) - outcome_tokens(plays, batch)
+        found = a2tgpo_information(gains, normal, gamma=gamma)
+        found = a2tgpo_advantages(play_of(batch), found, by_episode(plays, batch), alpha=0.3)
+        found = found - outcome_tokens(plays, batch)
         assert_tokens(found, on_tokens(batch, {place: 0.3 * value for place, value in to_come.items()}))
     scales = clip_scales(play_of(batch), normal, clip_beta=0.3)
     known = on_tokens(batch, {place: 0.3 * math.tanh(value / 2) for place, value in expected.items()})
@@ -153,6 +153,49 @@ def test_a2tgpo_by_hand() -> None:
     assert scales[0].tolist() == pytest.approx([up, up, 1, 2 - up, 1, 1, 1], abs=1e-4)
 
 
+def test_the_first_turn_as_a2tgpos_authors_have_it() -> None:
+    """Recorded from their `turn-group-v1d` and `dynamic_clip`: two episodes of four turns, alpha and clip_beta 0.3."""
+    scores = [[-3.0, -2.0, -1.0, -0.5], [-3.0, -2.5, -2.2, -2.4]]
+    batch = batch_of([("a", [(1, 0.0, 1)] * 3 + [(1, outcome, 1)]) for outcome in (1.0, 0.0)])
+    batch["scores"] = torch.tensor(scores)
+    step = step_of(batch)
+    found = {}
+    for first_turn in (False, "as_second"):
+        spec = build_estimator("a2tgpo", {"first_turn": first_turn})
+        assert spec is not None
+        result = spec(step)
+        assert result.clip_scales is not None
+        information = result.advantages - step.outcome_advantages()[:, None] * step.response_mask
+        found[first_turn] = (information[0, ::2].tolist(), result.clip_scales[0, ::2].tolist())
+    assert found[False][0] == pytest.approx([0.0, 0.424, 0.3, 0.0], abs=1e-3)
+    assert found[False][1] == pytest.approx([1.0, 1.139, 1.139, 1.0], abs=1e-3)
+    assert found["as_second"][0] == pytest.approx([0.424, 0.424, 0.3, 0.0], abs=1e-3)
+    assert found["as_second"][1] == pytest.approx([1.139, 1.139, 1.139, 1.0], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_igpo_less_the_mean_to_come_against_the_slow_loop(seed: int) -> None:
+    """Gains over their root mean square; sums to come less the mean over all episodes, 0 for those that have ended."""
+    plays = random_plays(9, seed)
+    batch = columns_of(plays, padding=2)
+    gains, sums = slow_gains(plays, first_turn=True), {}
+    for row, (group, tokens, _, _) in enumerate(plays):
+        pool = [value for (other, _), value in gains.items() if plays[other][0] == group]
+        scale = math.sqrt(sum(value**2 for value in pool) / max(len(pool), 1) + 1e-8) + 1e-6
+        for turn in range(len(tokens)):
+            later = range(turn, len(tokens))
+            sums[row, turn] = sum(0.9 ** (other - turn) * gains.get((row, other), 0.0) / scale for other in later)
+    expected = {}
+    for (row, turn), value in sums.items():
+        group = [other for other, play in enumerate(plays) if play[0] == plays[row][0]]
+        mean = sum(sums.get((other, turn), 0.0) for other in group) / len(group) if len(group) > 1 else 0.0
+        expected[row, turn] = value - mean
+    outcome = igpo(plays, batch, gamma=0.9, information_weight=0.0)
+    found = igpo(plays, batch, gamma=0.9, baseline="to_come") - outcome
+    assert_tokens(found, on_tokens(batch, expected))
+    assert torch.equal(igpo(plays, batch, information_weight=0.0, baseline="to_come"), outcome_tokens(plays, batch))
+
+
 # What follows from the definitions
 
 
@@ -176,8 +219,9 @@ def test_no_weight_leaves_the_outcome_to_the_bit() -> None:
     assert not torch.equal(igpo(plays, batch, information_weight=0.5), outcome_tokens(plays, batch))
     gains = gains_of(batch)
     normal = turn_group_gains(gains, batch["groups"], min_group_size=1)
+    to_come = a2tgpo_information(gains, normal, gamma=1.0)
     for alpha in (0.0, 0.3):
-        found = a2tgpo_advantages(play_of(batch), gains, normal, by_episode(plays, batch), gamma=1.0, alpha=alpha)
+        found = a2tgpo_advantages(play_of(batch), to_come, by_episode(plays, batch), alpha=alpha)
         assert torch.equal(found, outcome_tokens(plays, batch)) == (alpha == 0.0)
 
 
@@ -279,6 +323,18 @@ def test_an_infinite_score_is_an_error() -> None:
         ("igpo", {"pool": "both"}, "estimator.pool='both': is not a known value. Choose one of: separate, joint"),
         ("igpo", {"information_weight": -1}, "estimator.information_weight=-1: must be a finite number >= 0"),
         ("igpo", {"first_turn": 1}, "estimator.first_turn=1: must be true or false"),
+        (
+            "igpo",
+            {"baseline": "group"},
+            "estimator.baseline='group': is not a known value. Choose one of: gain, to_come",
+        ),
+        (
+            "igpo",
+            {"pool": "joint", "baseline": "to_come"},
+            "estimator.pool='joint': subtracts one mean from gains and returns, and",
+        ),
+        ("a2tgpo", {"first_turn": 1}, "estimator.first_turn=1: must be true, false or as_second"),
+        ("a2tgpo", {"first_turn": "as_second", "baseline": "to_come"}, "estimator.first_turn='as_second': credits"),
         ("a2tgpo", {"min_group_size": 0}, "estimator.min_group_size=0: must be an integer >= 1"),
         ("a2tgpo", {"min_group_size": True}, "estimator.min_group_size=True: must be an integer >= 1"),
         ("a2tgpo", {"clip_beta": 1.5}, "estimator.clip_beta=1.5: must be a number between 0 and 1"),

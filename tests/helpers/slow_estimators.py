@@ -7,10 +7,14 @@ import random
 import statistics
 from typing import Any
 
+import numpy as np
 import torch
+from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
+from actfocus_verl.columns import ANCHORS, ANSWER_SCORES, VALUES
 from actfocus_verl.credit import estimators
 from actfocus_verl.credit.episodes import Episodes
+from actfocus_verl.credit.estimation import Step
 
 NAN = float("nan")
 # An episode: its prompt group and its turns (tokens, reward, anchor).
@@ -66,6 +70,32 @@ def episodes_of(batch: dict[str, Any]) -> Episodes:
     return Episodes.of(batch["turn_ids"], batch["mask"], batch["rewards"], batch["counts"], batch["valid"])
 
 
+def step_of(batch: dict[str, Any], *, gamma: float = 1.0, lam: float = 1.0, by_std: bool = False) -> Step:
+    """The batch as a registered estimator gets it; an episode's return is at the last token of its row."""
+    valid, mask = batch["valid"], batch["mask"]
+    rewards = torch.zeros_like(mask)
+    rewards[:, -1] = torch.where(valid, episodes_of(batch).rewards.sum(dim=1), 0.0).float()
+    named = [str(int(group)) for group in batch["groups"]]
+    named = [name if real else f"padding {row}" for row, (name, real) in enumerate(zip(named, valid, strict=True))]
+    prompts = np.array(named, dtype=object)
+    _, groups = np.unique(prompts, return_inverse=True)
+    return Step(
+        rewards=rewards,
+        scores=rewards,
+        response_mask=mask * valid[:, None],
+        group_ids=torch.from_numpy(groups),
+        valid_rows=valid,
+        columns={ANCHORS: batch["anchors"], VALUES: batch["values"], ANSWER_SCORES: batch.get("scores", NAN)},
+        gamma=gamma,
+        lam=lam,
+        by_std=by_std,
+        grpo=lambda rewards, mask: compute_grpo_outcome_advantage(
+            rewards, mask, prompts, norm_adv_by_std_in_grpo=by_std
+        )[0],
+        turns=episodes_of(batch),
+    )
+
+
 def gigpo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, float]:
     return estimators.gigpo_step_advantages(episodes_of(batch), batch["anchors"], batch["groups"], **settings)
 
@@ -112,6 +142,29 @@ def slow_gigpo(episodes: list[Episode], *, gamma: float, by_std: bool) -> list[l
     return found
 
 
+def slow_hgpo(episodes: list[Episode], *, gamma: float, by_std: bool, history: int, power: float) -> list[list[float]]:
+    """As `slow_gigpo`, at every depth: turns that met the same last states, the earlier ones by their own turns."""
+    found = []
+    for row, (_, turns) in enumerate(episodes):
+        found.append([0.0] * len(turns))
+        for turn in range(len(turns)):
+            levels = []
+            for depth in range(1, min(history, turn) + 2):
+                paths = [
+                    (their_group, [(n, reward, hash(tuple(a for _, _, a in played[t - depth + 1 : t + 1])))])
+                    for their_group, played in episodes
+                    for t in range(depth - 1, len(played))
+                    for n, reward in [(1, sum(gamma ** (u - t) * played[u][1] for u in range(t, len(played))))]
+                ]
+                place = sum(max(0, len(played) - depth + 1) for _, played in episodes[:row]) + turn - depth + 1
+                [value] = slow_gigpo(paths, gamma=gamma, by_std=by_std)[place]
+                levels.append(((depth + 1) ** power, value))
+            told = [(weight, value) for weight, value in levels if abs(value) > 1e-9]
+            if told:
+                found[row][turn] = sum(w * value for w, value in told) / sum(w for w, _ in told)
+    return found
+
+
 def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float) -> list[float]:
     """The definition: the discounted sum of all later temporal differences."""
     deltas = [
@@ -146,15 +199,22 @@ def slow_turn_ppo(
 
 
 def slow_bilevel(
-    episodes: list[Episode], batch: dict[str, Any], *, gamma: float, lam: float, high_level_gamma: float
+    episodes: list[Episode],
+    batch: dict[str, Any],
+    *,
+    gamma: float,
+    lam: float,
+    high_level_gamma: float,
+    turn_value: str = "last",
 ) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
     advantages: dict[tuple[int, int], float] = {}
     targets: dict[tuple[int, int], float] = {}
     for row, (_, turns) in enumerate(episodes):
         places = [tokens_of(batch, row, turn) for turn in range(len(turns))]
-        ends = [float(batch["values"][row, tokens[-1]]) for tokens in places]
-        high = slow_gae([reward for _, reward, _ in turns], ends, high_level_gamma, lam)
-        for tokens, advantage, end in zip(places, high, ends, strict=True):
+        read = {"last": -1, "first": 0}[turn_value]
+        of_turns = [float(batch["values"][row, tokens[read]]) for tokens in places]
+        high = slow_gae([reward for _, reward, _ in turns], of_turns, high_level_gamma, lam)
+        for tokens, advantage, end in zip(places, high, of_turns, strict=True):
             values = [float(batch["values"][row, t]) for t in tokens]
             low = slow_gae([0.0] * (len(tokens) - 1) + [advantage + end], values, gamma, lam)
             advantages |= {(row, t): value for t, value in zip(tokens, low, strict=True)}

@@ -167,7 +167,9 @@ def test_lost_episodes_are_not_hidden_by_outputs() -> None:
         trainer._require_all_episodes(SimpleNamespace(keys=["a_0_0", "a_0_1", "a_1_0", "a_1_1"]))
 
 
-@pytest.mark.parametrize("name", ["gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo", "carl", "rloo", "remax"])
+@pytest.mark.parametrize(
+    "name", ["turn_grpo", "gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo", "carl", "rloo", "remax"]
+)
 def test_estimators_that_take_rows_for_episodes_say_so(name: str) -> None:
     require_single_outputs(name, ["a_0_0", "a_1_0"])
     with pytest.raises(ConfigurationError, match=f"adv_estimator='{name}': takes each output .* for an episode"):
