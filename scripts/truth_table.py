@@ -106,8 +106,8 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
         where = f"`{settings['env']}` (`preset={settings['preset']}`, `split={settings['split']}`)"
         yield f"{result['episodes']} episodes on {result['boards']} boards of {where}, {result['continuations']}"
         reference = judged["reference"]
-        yield f"continuations per boundary; reference gradient of {reference['episodes']} other episodes, its cosine with"
-        yield f"the expected gradient of the measured changes {_figure(reference['cosine'])}."
+        yield f"continuations per boundary; reference gradient of {reference['episodes']} other episodes, its cosine"
+        yield f"with the expected gradient of the measured changes {_figure(reference['cosine'])}."
         yield ""
         yield from _table(
             [*KINDS, "null"], [[_figure(result["shares"][kind]) for kind in KINDS] + [_figure(result["null"])]]

@@ -22,7 +22,7 @@ def truth_tables(found: Mapping[str, Any]) -> Group:
     title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}")
     played = f"{found['episodes']} episodes on {found['boards']} boards"
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
-    strata = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
+    strata: list[RenderableType] = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
     notes = [Text(f"note: {remark}") for remark in (_REACH, *remarks(found))]
     judged: list[RenderableType] = [Text(), *judged_tables(found["judged"])] if "judged" in found else []
     tables: list[RenderableType] = [_shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata]

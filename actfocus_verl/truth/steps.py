@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from actfocus_verl.columns import ANCHORS, ENTROPY, GROUP_IDS, STATES, TOKEN_ROLES, TURN_IDS, TURN_REWARDS
+from actfocus_verl.columns import (
+    ANCHORS,
+    ENTROPY,
+    GROUP_IDS,
+    INFLUENCE,
+    RELEVANCE,
+    STATES,
+    TOKEN_ROLES,
+    TURN_IDS,
+    TURN_REWARDS,
+)
+from actfocus_verl.credit.influence import UNKNOWN, MovingInfluence, answer_entropies
 from actfocus_verl.credit.signals import LOGIT_SIGNALS, entropy
+from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.rollout import Trajectory
 from actfocus_verl.truth.decomposition import Changes, Floats
 from actfocus_verl.truth.segments import Segment
@@ -114,7 +126,41 @@ def with_logits(model: torch.nn.Module, step: MeasuredStep, temperature: float) 
         found |= {name: signal(logits_TV) for name, signal in LOGIT_SIGNALS.items()}
         for name, values in found.items():
             columns[name][row, :length] = values.cpu()
-    return {**step.columns, **columns, "ref_log_prob": columns["old_log_probs"]}
+    columns |= {"ref_log_prob": columns["old_log_probs"], RELEVANCE: relevance(model, step)}
+    return {**step.columns, **columns, **_influence({**step.columns, **columns})}
+
+
+def _influence(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The column that the trainer gives, from this step alone."""
+    groups = columns[GROUP_IDS]
+    entropies, moving = answer_entropies(columns, groups), MovingInfluence()
+    if entropies is not None:
+        moving.add_step(entropies.metrics())
+    share = UNKNOWN if moving.value is None else moving.value
+    return {INFLUENCE: torch.full(groups.shape, share, dtype=torch.float32)}
+
+
+def relevance(model: Any, step: MeasuredStep) -> Tensor:
+    """(B, T), float32: how much each response token's embedding moves the logits of the actions after it.
+
+    The norm of the gradient of ``sum over ACTION tokens a of (logit_a - mean logit)`` with respect to the embedding.
+    """
+    found = torch.zeros(step.segments.shape, dtype=torch.float32)
+    embed = model.get_input_embeddings()
+    for row, (prompt, length) in enumerate(zip(step.prompts, step.lengths, strict=True)):
+        action = (step.columns[TOKEN_ROLES][row, :length] == TokenRole.ACTION).nonzero()[:, 0]
+        if not len(action):
+            continue
+        ids = torch.tensor([*prompt, *step.columns["responses"][row, :length].tolist()], device=embed.weight.device)
+        with torch.enable_grad():
+            leaf = embed(ids[None]).detach().requires_grad_()
+            logits_LV = model(inputs_embeds=leaf, use_cache=False).logits[0].float()
+            at = action.to(ids.device) + len(prompt)
+            of_actions = logits_LV[at - 1]
+            score = of_actions.gather(1, ids[at, None]).sum() - of_actions.mean(dim=-1).sum()
+            (gradient,) = torch.autograd.grad(score, leaf)
+        found[row, :length] = gradient[0, len(prompt) :].norm(dim=-1).cpu()
+    return found
 
 
 def response_logits(model: torch.nn.Module, step: MeasuredStep, rows: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -194,7 +194,7 @@ def test_the_whole_judgement(judged: dict[str, Any]) -> None:
 
 
 def test_the_tables_show_every_method(judged: dict[str, Any]) -> None:
-    console = Console(width=250, record=True, file=io.StringIO())
+    console = Console(width=400, record=True, file=io.StringIO())
     console.print(Group(*judged_tables(judged)))
     text = console.export_text()
     for name in judged["methods"]:
