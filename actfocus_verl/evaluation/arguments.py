@@ -103,7 +103,7 @@ KEYS = tuple(Options.__dataclass_fields__)
 class RunDefaults:
     """Settings of a run's training episodes, from its `config.yaml`.
 
-    world: the keys that were set. template: the run's `data.apply_chat_template_kwargs`.
+    world: the keys that were set. template: the run's `data.apply_chat_template_kwargs`. model: what it started from.
     """
 
     env: str
@@ -112,6 +112,7 @@ class RunDefaults:
     max_context_tokens: int
     max_response_tokens: int
     template: Mapping[str, object] = field(default_factory=dict)
+    model: str = ""
 
     @classmethod
     def read(cls, run: Path) -> RunDefaults:
@@ -121,7 +122,9 @@ class RunDefaults:
             prompt, response = int(config.data.max_prompt_length), int(config.data.max_response_length)
             world: dict[str, Any] = OmegaConf.to_container(config.env)  # type: ignore[assignment]
             template = template_options(config.data)
-            return cls(world["name"], world["preset"], world_overrides(world), prompt + response, response, template)
+            own, tokens = world_overrides(world), prompt + response
+            model = str(config.actor_rollout_ref.model.path)
+            return cls(world["name"], world["preset"], own, tokens, response, template, model)
         except (
             OSError,
             yaml.YAMLError,

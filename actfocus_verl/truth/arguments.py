@@ -25,11 +25,14 @@ class Options:
     env: str = option("world; default: that of the run or the tiny policy", "")
     preset: str = option("preset of the world; default: the run's, else the world's first", "")
     split: str = option("split whose first boards are played", "train")
-    boards: int = option("boards; intervals are over these", 16, low=2)
+    boards: int = option("boards; intervals are over these", 32, low=2)
     episodes: int = option("episodes per board", 8, low=2)
-    continuations: int = option("continuations per boundary in each of its two sets", 8, low=2)
+    continuations: int = option("continuations per boundary in each of its two sets", 4, low=2)
     judge: bool | None = option(
         "judge methods by the measured changes; default: true, and false for a policy on a server", None
+    )
+    reference: str | None = option(
+        "model of the frozen reference; default: the one that the run started from, or the model itself", None
     )
     batch: int = option("boards per training step, for the gradients of methods", 8, low=1)
     plain: int = option("plain episodes per measured one, for the reference gradient", 20, low=1)

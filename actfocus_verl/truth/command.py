@@ -12,7 +12,7 @@ from rich.console import Console
 from actfocus_verl.arguments import help_text
 from actfocus_verl.command import run_command
 from actfocus_verl.environments import world_config
-from actfocus_verl.errors import CommandFailed
+from actfocus_verl.errors import CommandFailed, ConfigurationError
 from actfocus_verl.evaluation.arguments import RunDefaults, context_tokens
 from actfocus_verl.evaluation.engine import LocalEngine, local_weights, no_processes_left
 from actfocus_verl.evaluation.episodes import EpisodeKey, plan, play_episodes
@@ -58,12 +58,14 @@ def measure(words: Sequence[str], console: Console) -> Json:
     """
     options, world = read_options_and_world(words)
     named = find_model(options.model, options.step)
-    arguments = complete(options, world, named, RunDefaults.read(named.run) if named.run else None)
+    run = RunDefaults.read(named.run) if named.run else None
+    arguments = complete(options, world, named, run)
     played = arguments.played
     opening = world_config(played.env, preset=played.preset, **played.world).limits().opening
     local = played.server is None
     weights = local_weights(named, played.platform, console) if local else named.without_weights()
     model = read_model(weights, played.template, opening)
+    reference = find_reference(options.reference or (run.model if run else None)) if arguments.judges else None
     settings = _settings(arguments, named, model)
     with FolderClaim("out", played.out):
         file = SampleFile(played.out, settings)
@@ -78,7 +80,7 @@ def measure(words: Sequence[str], console: Console) -> Json:
             **decompose(measured),
         }
         if arguments.judges:
-            found["judged"] = measurement.judge(weights)
+            found["judged"] = {"reference_model": reference, **measurement.judge(weights, reference)}
         write_json(played.out / RESULT_FILE, found)
         plot_shares(found, played.out / FIGURE_FILE)
         shown = with_largest_changes(measured, measurement.replayed())
@@ -113,6 +115,17 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "max_response_tokens": played.max_response_tokens,
         **({} if local else served),
     }
+
+
+def find_reference(name: str | None) -> str | None:
+    """The folder or id of the frozen reference. Raises ConfigurationError where there is no such model."""
+    if name is None:
+        return None
+    try:
+        return find_model(name, None).name
+    except ConfigurationError as error:
+        remedy = "Name the model that the policy started from with reference=, or write judge=false"
+        raise ConfigurationError("reference", name, error.problem, remedy) from error
 
 
 class _Measurement:
@@ -166,12 +179,14 @@ class _Measurement:
         """The episodes in the order of `measured`."""
         return [self._episodes[key] for key in self._keys]
 
-    def judge(self, weights: str) -> Json:
-        """The figures of every method. weights: the folder or id of the policy."""
+    def judge(self, weights: str, reference: str | None) -> Json:
+        """The figures of every method. weights, reference: folders or ids; None: the policy is the reference."""
         policy = load_policy(weights, "cpu")
+        frozen = policy if reference is None else load_policy(reference, "cpu")
         with StageProgress("truth", self._console) as progress:
             return judge(
                 policy,
+                frozen,
                 self._as_step(self._keys, episode_changes(self.measured())),
                 self._as_step(self._plain, []),
                 temperature=self._temperature,

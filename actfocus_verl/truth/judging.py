@@ -44,6 +44,7 @@ class Episodes:
 
 def judge(
     model: torch.nn.Module,
+    frozen: torch.nn.Module,
     measured: Episodes,
     plain: Episodes,
     *,
@@ -57,7 +58,8 @@ def judge(
     changes, and it shares no noise with what is judged. `reference.cosine` compares the two.
 
     Args:
-        model: the policy, which is the frozen reference as well.
+        model: the policy.
+        frozen: the frozen reference; may be the policy.
         measured: the episodes whose changes are known.
         plain: further episodes on the same boards.
         temperature: of the sampling; > 0.
@@ -65,7 +67,7 @@ def judge(
         progress: called with the stage, what is done and the total.
     """
     step = measured.step()
-    columns = with_logits(model, step, temperature)
+    columns = with_logits(model, frozen, step, temperature)
     methods, left_out = judged_methods(step, columns)
     drawn = finders.resampled_boards(len(set(measured.boards)))
     turns = finders.turns_of(measured.changes, measured.boards)

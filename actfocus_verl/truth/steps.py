@@ -25,6 +25,7 @@ from actfocus_verl.columns import (
 from actfocus_verl.credit.influence import UNKNOWN, MovingInfluence, answer_entropies
 from actfocus_verl.credit.signals import LOGIT_SIGNALS, entropy
 from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout import Trajectory
 from actfocus_verl.truth.decomposition import Changes, Floats
 from actfocus_verl.truth.segments import Segment
@@ -108,26 +109,44 @@ def token_segments(trajectory: Trajectory, segments: Sequence[Segment]) -> list[
 
 
 @torch.no_grad()
-def with_logits(model: torch.nn.Module, step: MeasuredStep, temperature: float) -> dict[str, Tensor]:
-    """The step's columns with those that the actor's and the reference's passes give; the model is both.
+def with_logits(
+    model: torch.nn.Module, frozen: torch.nn.Module, step: MeasuredStep, temperature: float
+) -> dict[str, Tensor]:
+    """The step's columns with those that the actor's and the frozen reference's passes give.
 
     Log-probs and entropy are those of the sampling distribution, at `temperature`; the reference's signals are those of
     its raw logits, as in training.
+
+    Raises ConfigurationError where the two have different vocabularies.
     """
+    _require_same_vocabulary(model, frozen)
     shape = step.segments.shape
-    names = ("old_log_probs", ENTROPY, *LOGIT_SIGNALS)
+    names = ("old_log_probs", "ref_log_prob", ENTROPY, *LOGIT_SIGNALS)
     columns = {name: torch.zeros(shape, dtype=torch.float32) for name in names}
     for row, length in enumerate(step.lengths):
         ids, logits_TV = response_logits(model, step, [row])
-        logits_TV = logits_TV[0, :length].float()
-        scaled_TV = logits_TV / temperature
-        log_probs = scaled_TV.log_softmax(dim=-1).gather(1, ids[0, :length, None])[:, 0]
-        found = {"old_log_probs": log_probs, ENTROPY: entropy(scaled_TV)}
-        found |= {name: signal(logits_TV) for name, signal in LOGIT_SIGNALS.items()}
+        scaled_TV = logits_TV[0, :length].float() / temperature
+        found = {"old_log_probs": _log_probs(scaled_TV, ids), ENTROPY: entropy(scaled_TV)}
+        frozen_TV = (logits_TV if frozen is model else response_logits(frozen, step, [row])[1])[0, :length].float()
+        found["ref_log_prob"] = _log_probs(frozen_TV / temperature, ids)
+        found |= {name: signal(frozen_TV) for name, signal in LOGIT_SIGNALS.items()}
         for name, values in found.items():
             columns[name][row, :length] = values.cpu()
-    columns |= {"ref_log_prob": columns["old_log_probs"], RELEVANCE: relevance(model, step)}
+    columns[RELEVANCE] = relevance(model, step)
     return {**step.columns, **columns, **_influence({**step.columns, **columns})}
+
+
+def _log_probs(logits_TV: Tensor, ids: Tensor) -> Tensor:
+    """(T,): of the first T of ids (1, T')."""
+    chosen: Tensor = logits_TV.log_softmax(dim=-1).gather(1, ids[0, : len(logits_TV), None])[:, 0]
+    return chosen
+
+
+def _require_same_vocabulary(model: Any, frozen: Any) -> None:
+    own, other = (each.get_input_embeddings().num_embeddings for each in (model, frozen))
+    if own != other:
+        problem = f"has a vocabulary of {other}, the policy one of {own}"
+        raise ConfigurationError("reference", frozen.name_or_path, problem, "Name the model that it started from")
 
 
 def _influence(columns: dict[str, Tensor]) -> dict[str, Tensor]:

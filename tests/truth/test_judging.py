@@ -109,7 +109,7 @@ def slow_log_probs(model: torch.nn.Module, prompt: list[int], response: list[int
 
 def test_logits_are_read_at_the_tokens_they_predict(episodes: Episodes, step: MeasuredStep) -> None:
     model = tiny_model()
-    columns = with_logits(model, step, TEMPERATURE)
+    columns = with_logits(model, tiny_model(1), step, TEMPERATURE)
     for row, each in enumerate(episodes.trajectories):
         slow = slow_log_probs(model, each.prompt_ids, each.response_ids).detach()
         length = len(each.response_ids)
@@ -117,6 +117,9 @@ def test_logits_are_read_at_the_tokens_they_predict(episodes: Episodes, step: Me
         assert columns["old_log_probs"][row, :length].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
         entropy = -(slow.exp() * slow).sum(dim=-1)
         assert columns[ENTROPY][row, :length].tolist() == pytest.approx(entropy.tolist(), abs=1e-5)
+        frozen = slow_log_probs(tiny_model(1), each.prompt_ids, each.response_ids).detach()
+        expected = frozen[torch.arange(length), torch.tensor(each.response_ids)]
+        assert columns["ref_log_prob"][row, :length].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_gradients_are_those_of_a_loop_over_episodes(episodes: Episodes, step: MeasuredStep) -> None:
@@ -156,7 +159,7 @@ def test_every_registered_method_has_a_row_or_a_reason(step: MeasuredStep) -> No
     from actfocus_verl.credit.estimation import ESTIMATORS
     from actfocus_verl.credit.registry import known_weightings
 
-    methods, left_out = judged_methods(step, with_logits(tiny_model(), step, TEMPERATURE))
+    methods, left_out = judged_methods(step, with_logits(tiny_model(), tiny_model(), step, TEMPERATURE))
     rows = [method.name for method in methods]
     for name in known_weightings():
         assert f"grpo + {name}" in [*rows, *left_out]
@@ -174,6 +177,7 @@ def judged(episodes: Episodes) -> dict[str, Any]:
     stages = []
     found = judge(
         tiny_model(),
+        tiny_model(1),
         episodes,
         episodes,
         temperature=TEMPERATURE,

@@ -1,0 +1,41 @@
+"""results/truth: the table is what the results give, to the byte, and each is of a cell of recipes/truth.yaml."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "truth_table.py"))
+CONTENT = yaml.safe_load((ROOT / "recipes" / "truth.yaml").read_text(encoding="utf-8"))
+RESULTS: dict[str, dict[str, Any]] = SCRIPT["_results"](CONTENT["cells"])
+
+
+def test_the_results_give_the_table_again() -> None:
+    assert RESULTS
+    assert {file.stem for file in SCRIPT["RESULTS"].glob("*.json")} == set(RESULTS)
+    text = "\n".join(SCRIPT["_document"](RESULTS)) + "\n"
+    assert text == (SCRIPT["RESULTS"] / SCRIPT["TABLE"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_is_of_its_cell(name: str) -> None:
+    settings = RESULTS[name]["settings"]
+    expected = CONTENT["cells"][name] | CONTENT["settings"]
+    taught = Path(settings["model"]).name
+    assert taught.startswith("-".join(expected.pop(key) for key in ("env", "preset", "coupling")))
+    sampled = {key: value for key, value in expected.items() if key in settings}
+    assert {key: settings[key] for key in sampled} == sampled
+    judged = RESULTS[name]["judged"]
+    assert judged["batch_boards"] == expected["batch"]
+    assert judged["reference"]["episodes"] == expected["plain"] * expected["boards"] * expected["episodes"]
+
+
+def test_no_result_has_a_path_of_the_machine() -> None:
+    for name in RESULTS:
+        assert "/" not in json.dumps(RESULTS[name]["settings"]["model"])
