@@ -89,11 +89,12 @@ def _valid(padded: Tensor, micro_batch: TensorDict) -> Tensor:
 
 
 def _sequence_roles(micro_batch: TensorDict) -> Tensor:
-    """Roles of whole sequences, nested like `input_ids`: 0, ENVIRONMENT, in the prompt and where nothing was sampled."""
+    """Roles of whole sequences, nested like `input_ids`: ENVIRONMENT in the prompt and where nothing was sampled."""
     rows = []
     columns = (micro_batch[name].unbind() for name in ("input_ids", "response_mask", TOKEN_ROLES))
     for ids, mask, roles in zip(*columns, strict=True):
-        response = torch.where(mask.bool(), roles[: len(mask)], 0)  # a padding row's roles are longer
+        # the roles of a padding row are longer than its response
+        response = torch.where(mask.bool(), roles[: len(mask)], int(TokenRole.ENVIRONMENT))
         rows.append(torch.cat([ids.new_zeros(len(ids) - len(mask)), response.to(ids.dtype)]))
     return torch.nested.nested_tensor_from_jagged(torch.cat(rows), micro_batch["input_ids"].offsets())
 
