@@ -46,7 +46,8 @@ class ScriptedPlayer:
     plan: (world, rng, skill) -> the texts of the actions of one turn, at least one, all valid; `skill` in [0, 1] is the
     chance that an action is the best one. describe: world -> sentences about its state, in words of the world.
     skill: what the tiny policy is taught with, by coupling; `mixed`, if it is missing, has the mean of the others.
-    episodes: how many of them it is shown, batch_size of them an update with this learning_rate: a world whose state takes more reading needs more or larger updates.
+    episodes: how many demonstrations it is shown, batch_size of them an update with this learning_rate: a world whose
+    state takes more reading needs more or larger updates.
     copied: a pattern, without capturing groups, of what a good reply repeats to the letter: each is one token of the
     tiny policy. learn_pages: whether it learns to predict the world's messages as well as the replies, which teaches it
     to look things up where they repeat each other. rope_theta: of its network; higher where it looks further back.
