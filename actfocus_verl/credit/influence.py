@@ -153,7 +153,9 @@ class MovingInfluence:
         that it is large. Neither does one with an entropy that is not finite (null in the file).
         """
         answer, given_reasoning = metrics.get(ANSWER_ENTROPY), metrics.get(GIVEN_REASONING)
-        if not metrics.get(REPEATED) or not _is_finite(answer) or not _is_finite(given_reasoning):
+        if answer is None or given_reasoning is None or not metrics.get(REPEATED):
+            return
+        if not math.isfinite(answer) or not math.isfinite(given_reasoning):
             return
         self._answer = self._decay * self._answer + float(answer)
         self._given_reasoning = self._decay * self._given_reasoning + float(given_reasoning)
