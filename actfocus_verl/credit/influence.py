@@ -22,12 +22,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from actfocus_verl.checks import require_number
-from actfocus_verl.columns import ENTROPY, INFLUENCE, RESPONSES, TOKEN_ROLES, TURN_IDS
-from actfocus_verl.credit.checks import check_roles, check_rows, check_same_shape
+from actfocus_verl.checks import require_choice, require_number
+from actfocus_verl.columns import ENTROPY, INFLUENCE, RELEVANCE, RESPONSES, TOKEN_ROLES, TURN_IDS
+from actfocus_verl.credit.checks import check_finite, check_roles, check_rows, check_same_shape
 from actfocus_verl.credit.registry import register_weighting
 from actfocus_verl.credit.token_weights import response_roles
 from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.credit.turns import Turns
 
 ANSWER_ENTROPY: Final = "credit/influence/answer_entropy"
 GIVEN_REASONING: Final = "credit/influence/answer_entropy_given_reasoning"
@@ -36,6 +37,11 @@ METRICS: Final = (ANSWER_ENTROPY, GIVEN_REASONING, REPEATED)
 """Metrics of a step: see :class:`AnswerEntropies`."""
 ALPHA: Final = "credit/influence/alpha"
 """Metric: :attr:`MovingInfluence.value` after the step."""
+
+ROLE: Final = "role"
+TOKEN: Final = "token"
+LEVELS: Final = (ROLE, TOKEN)
+"""Whether all reasoning tokens have one weight, or each its own."""
 
 DECAY: Final = 0.9
 """Of the moving averages over steps."""
@@ -206,19 +212,27 @@ def verdict(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
-def influence(influences: Tensor, token_roles: Tensor, *, floor: float = 0.1, format_weight: float = 1.0) -> Tensor:
+def influence(
+    influences: Tensor,
+    token_roles: Tensor,
+    relative: Tensor | None = None,
+    *,
+    floor: float = 0.1,
+    format_weight: float = 1.0,
+) -> Tensor:
     """Weight 1 on ACTION tokens, and on REASONING tokens the share of the answer that the reasoning decides.
 
     ::
 
-        w = clip(influence, floor, 1)   REASONING
-        w = 1                           ACTION
-        w = format_weight               FORMAT
-        w = 0                           ENVIRONMENT
+        w = clip(influence * rho, floor, 1)   REASONING
+        w = 1                                 ACTION
+        w = format_weight                     FORMAT
+        w = 0                                 ENVIRONMENT
 
     Args:
         influences: (B,), float: the measured share, in [0, 1].
         token_roles: (B, T), integer, values of TokenRole.
+        relative: (B, T), float: rho, see :func:`relative_relevance`; None: 1.
         floor: least weight of REASONING tokens, in [0, 1]; 1 is uniform.
         format_weight: weight of FORMAT tokens, >= 0.
 
@@ -236,17 +250,58 @@ def influence(influences: Tensor, token_roles: Tensor, *, floor: float = 0.1, fo
         raise ValueError("influence is NaN; check the logits of the old policy's log-prob pass")
     weights = (token_roles != TokenRole.ENVIRONMENT).float()
     weights.masked_fill_(token_roles == TokenRole.FORMAT, format_weight)
-    reasoning = influences.detach().float().clamp(floor, 1.0).unsqueeze(1)
-    return torch.where(token_roles == TokenRole.REASONING, reasoning, weights)
+    reasoning = influences.detach().float().unsqueeze(1)
+    if relative is not None:
+        check_same_shape("relative", relative, token_roles)
+        reasoning = reasoning * relative
+    return torch.where(token_roles == TokenRole.REASONING, reasoning.clamp(floor, 1.0), weights)
 
 
-def check_influence(*, floor: object, format_weight: object) -> None:
+def relative_relevance(relevance: Tensor, token_roles: Tensor, turn_ids: Tensor) -> Tensor:
+    """rho: the relevance of a REASONING token over the largest one in its turn's reasoning, in [0, 1].
+
+    0 in a turn without relevance, whose episode has no action token, and outside the reasoning.
+
+    Args:
+        relevance: (B, T), float, >= 0: the norm of the gradient of ``sum over ACTION tokens a of (logit_a - mean
+            logit)`` with respect to a token's input embedding; read at REASONING tokens only.
+        token_roles: (B, T), integer, values of TokenRole.
+        turn_ids: (B, T), integer: see :class:`~actfocus_verl.credit.turns.Turns`; likewise.
+
+    Returns:
+        (B, T), float32.
+
+    Raises:
+        ValueError: shapes differ, a role is unknown, or a REASONING token has no turn or no finite relevance.
+    """
+    check_roles(token_roles)
+    check_same_shape(RELEVANCE, relevance, token_roles)
+    reasoning = token_roles == TokenRole.REASONING
+    turns = Turns.of(turn_ids, reasoning)
+    values = torch.where(reasoning, relevance.detach().float(), 0.0)
+    check_finite(RELEVANCE, values, relevance, reasoning, "REASONING", "check the actor's logits")
+    largest = values.new_zeros(len(values), turns.lengths.shape[1] + 1)
+    largest.scatter_reduce_(1, turns.bins.long(), values, "amax")
+    return values / turns.to_tokens(largest[:, 1:]).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def check_influence(*, floor: object, format_weight: object, level: object = ROLE) -> None:
     """Raise ConfigurationError, naming key, value and range, unless the parameters of ``influence`` can work."""
+    require_choice("level", level, choices=LEVELS)
     require_number("floor", floor, low=0.0, high=1.0)
     require_number("format_weight", format_weight, low=0.0)
 
 
-@register_weighting(INFLUENCE, required_columns=(INFLUENCE,), check=check_influence, granularity="token")
-def influence_weighting(columns: Mapping[str, Tensor], *, floor: float = 0.1, format_weight: float = 1.0) -> Tensor:
-    """``credit.name=influence``: see :func:`influence`."""
-    return influence(columns[INFLUENCE], columns[TOKEN_ROLES], floor=floor, format_weight=format_weight)
+def _columns(params: Mapping[str, object]) -> tuple[str, ...]:
+    return (INFLUENCE,) if params["level"] == ROLE else (INFLUENCE, RELEVANCE, TURN_IDS)
+
+
+@register_weighting(INFLUENCE, required_columns=_columns, check=check_influence, granularity="token")
+def influence_weighting(
+    columns: Mapping[str, Tensor], *, level: str = ROLE, floor: float = 0.1, format_weight: float = 1.0
+) -> Tensor:
+    """``credit.name=influence``: see :func:`influence`. level: ``role`` for rho = 1, or ``token``."""
+    roles, relative = columns[TOKEN_ROLES], None
+    if level == TOKEN:
+        relative = relative_relevance(columns[RELEVANCE], roles, columns[TURN_IDS])
+    return influence(columns[INFLUENCE], roles, relative, floor=floor, format_weight=format_weight)

@@ -1,5 +1,7 @@
 """verl's FSDP engine with more per-token outputs: energy and related signals of the logits it computes anyway.
 
+The relevance is a pass of its own (:mod:`actfocus_verl.integration.relevance`).
+
 verl looks an engine up by (device, vendor) before the plain device, so registering a subclass under that key takes over
 without touching verl. The subclass behaves like its parent until a batch asks for one of `CALCULATE`.
 """

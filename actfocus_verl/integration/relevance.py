@@ -89,11 +89,12 @@ def _valid(padded: Tensor, micro_batch: TensorDict) -> Tensor:
 
 
 def _sequence_roles(micro_batch: TensorDict) -> Tensor:
-    """Roles of whole sequences, nested like `input_ids`: 0, ENVIRONMENT, in the prompt and where nothing was sampled."""
+    """Roles of whole sequences, nested like `input_ids`: ENVIRONMENT in the prompt and where nothing was sampled."""
     rows = []
     columns = (micro_batch[name].unbind() for name in ("input_ids", "response_mask", TOKEN_ROLES))
     for ids, mask, roles in zip(*columns, strict=True):
-        response = torch.where(mask.bool(), roles[: len(mask)], 0)  # a padding row's roles are longer
+        # the roles of a padding row are longer than its response
+        response = torch.where(mask.bool(), roles[: len(mask)], int(TokenRole.ENVIRONMENT))
         rows.append(torch.cat([ids.new_zeros(len(ids) - len(mask)), response.to(ids.dtype)]))
     return torch.nested.nested_tensor_from_jagged(torch.cat(rows), micro_batch["input_ids"].offsets())
 
@@ -116,10 +117,10 @@ def _embeddings_as_leaf(module: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def _training(module: nn.Module) -> Iterator[None]:
-    """Training mode but for dropout: transformers' gradient checkpointing depends on it, and so does the memory."""
-    switched = [
-        each for each in module.modules() if not each.training and not isinstance(each, nn.modules.dropout._DropoutNd)
-    ]
+    """With gradient checkpointing, training mode but for dropout: in evaluation transformers keeps all activations."""
+    checkpoints = getattr(module, "is_gradient_checkpointing", False)
+    dropout = nn.modules.dropout._DropoutNd
+    switched = [each for each in module.modules() if checkpoints and not (each.training or isinstance(each, dropout))]
     for each in switched:
         each.training = True
     try:
@@ -146,7 +147,7 @@ def add_relevance(batch: KVBatchMeta, config: Any, compute: Callable[[KVBatchMet
         "max_token_len_per_gpu": actor.ppo_max_token_len_per_gpu,
     }
     before = dict(batch.extra_info)
-    batch.extra_info.update(asked)
+    batch.extra_info.update({key: value for key, value in asked.items() if value is not None})
     if batch.fields is not None and TOKEN_ROLES not in batch.fields:  # made on the driver for another agent loop
         batch.fields.append(TOKEN_ROLES)
     compute(batch)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 from verl.workers.engine import EngineRegistry
 
+from actfocus_verl.columns import RELEVANCE
 from actfocus_verl.config import estimator_columns
 from actfocus_verl.credit.filters import GroupFilter
 from actfocus_verl.credit.registry import WeightingSpec
@@ -48,6 +49,7 @@ def require_weights_in_effect(
     require_weighted_loss(config, weighting, group_filter)
     require_correction(config)
     require_signals(config, weighting, diagnosed=diagnosed)
+    require_relevance(config, weighting)
     warning = aggregation_warning(config, weighting)
     if warning is not None:
         _LOGGER.warning(warning)
@@ -129,6 +131,27 @@ def require_signals(config: Any, weighting: WeightingSpec, *, diagnosed: bool) -
         EngineRegistry.get_engine_cls("language_model", strategy), EnergyMixin
     ):
         raise no_signals(config, signals)
+
+
+def require_relevance(config: Any, weighting: WeightingSpec) -> None:
+    """Raise ConfigurationError when the relevance of tokens is needed and the actor's engine cannot compute it.
+
+    FSDP 1 gathers parameters for a backward pass only if that reaches them.
+    """
+    if RELEVANCE not in (*weighting.required_columns, *estimator_columns(config)):
+        return
+    for key, supported in (
+        ("actor_rollout_ref.actor.strategy", "fsdp2"),
+        ("actor_rollout_ref.model.use_fused_kernels", False),
+    ):
+        value = OmegaConf.select(config, key)
+        if value != supported:
+            raise ConfigurationError(
+                key,
+                value,
+                "gives no relevance of tokens: the pass needs FSDP2, and logits",
+                f"Set {key}={str(supported).lower()}, or use credit=influence credit.level=role",
+            )
 
 
 def no_signals(config: Any, signals: Sequence[str]) -> ConfigurationError:

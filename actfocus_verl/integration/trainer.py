@@ -27,6 +27,7 @@ from actfocus_verl.columns import (
     GROUP_IDS,
     INFLUENCE,
     PASSED_ON,
+    RELEVANCE,
     TOKEN_ROLES,
     TOKEN_WEIGHTS,
     TURN_IDS,
@@ -70,6 +71,7 @@ from actfocus_verl.integration.group_filter import apply_filter, filter_metrics,
 from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
+from actfocus_verl.integration.relevance import add_relevance
 from actfocus_verl.integration.requirements import (
     logit_signals,
     no_signals,
@@ -219,10 +221,12 @@ class TokenCreditMixin:
             )
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's log-prob pass of the sampling policy; where a method needs it, one more over known answers."""
+        """verl's log-prob pass of the sampling policy, what is measured on it, and other passes that a method needs."""
         batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
         self._influence, found = measure_influence(batch, self.run_log.influence)
         metrics.update(found)
+        if RELEVANCE in self._columns_read:
+            batch = add_relevance(batch, self.config, self.actor_rollout_wg.compute_log_prob)  # type: ignore[attr-defined]
         if ANSWER_SCORES not in self._columns_read:
             return batch
         if self.estimator is not None and self.estimator.needs_answers:

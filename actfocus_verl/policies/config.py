@@ -76,7 +76,7 @@ class TinyPolicyConfig:
         """The same policy with the world's own values in place of None."""
         player = scripted_player(self.env)
         own: dict[str, Any] = {
-            "skill": player.skill[self.coupling],
+            "skill": player.taught_skill(self.coupling),
             "episodes": player.episodes,
             "batch_size": player.batch_size,
             "learning_rate": player.learning_rate,

@@ -29,6 +29,7 @@ SETTINGS = [
     *(CHOICES["actfocus"] | {"signal": signal} for signal in ACTFOCUS_SIGNALS if signal != "energy"),
     CHOICES["aem"] | {"scope": "batch"},
     CHOICES["empg"] | {"center": False},
+    CHOICES["influence"] | {"level": "token"},
 ]
 every_setting = pytest.mark.parametrize("config", SETTINGS, ids=lambda config: "-".join(map(str, config.values())))
 
@@ -43,6 +44,7 @@ def random_columns(seed=0, rows=6, tokens=18):
     turn_ids = torch.where(roles == E, -1, (torch.arange(tokens) > 9).long().expand_as(roles))
     floats = ("advantages", "old_log_probs", "ref_log_prob", "energy", "reference_entropy", "gauge_free_energy")
     columns = {name: torch.randn(rows, tokens, generator=generator) for name in floats}
+    columns["relevance"] = torch.rand(rows, tokens, generator=generator)
     columns["entropy"] = torch.rand(rows, tokens, generator=generator) * 2
     mask = (roles != E).long()
     of_rows = {"group_ids": GROUPS[:rows], "influence": torch.full((rows,), 0.3)}
@@ -88,6 +90,7 @@ def test_a_file_says_all_parameters_and_their_defaults(name):
         {"name": "aem", "gate": 1e9},
         {"name": "empg", "k": 0, "zeta": 0, "center": False},
         {"name": "influence", "floor": 1},
+        {"name": "influence", "floor": 1, "level": "token"},
     ],
 )
 @pytest.mark.parametrize("normalize", ["batch", "mini_batch", "none"])
@@ -178,4 +181,5 @@ def test_the_placebo_keeps_the_weights_of_each_role(config):
         mine = columns["token_roles"] == role
         assert_same([c[mine].sort().values for c in placebo], [c[mine].sort().values for c in plain])
     moved = not torch.equal(plain[0], placebo[0])
-    assert moved == (config["name"] not in ("uniform", "action_only", "influence"))  # one weight per role
+    one_per_role = config["name"] in ("uniform", "action_only") or config.get("level") == "role"
+    assert moved != one_per_role

@@ -13,7 +13,9 @@ from actfocus_verl.credit.influence import (
     REPEATED,
     MovingInfluence,
     answer_entropies,
+    check_influence,
     influence,
+    relative_relevance,
     verdict,
 )
 from actfocus_verl.credit.tokens import TokenRole
@@ -152,8 +154,22 @@ def test_weights_by_hand():
     assert weights.tolist() == expected
 
 
+def test_the_relevance_is_relative_to_the_turns_reasoning_by_hand():
+    roles = torch.tensor([[R, R, A, E, R, R, F], [R, R, F, E, R, A, R]])
+    turns = torch.tensor([[0, 0, 0, -1, 1, 1, 1], [0, 0, 0, -1, 1, 1, 1]])
+    relevance = torch.tensor([[1.0, 4.0, NAN, NAN, 0.5, 0.25, 9.0], [0.0, 0.0, 9.0, NAN, 3.0, NAN, 3.0]])
+    rho = relative_relevance(relevance, roles, turns)
+    assert rho.tolist() == [[0.25, 1, 0, 0, 1, 0.5, 0], [0, 0, 0, 0, 1, 0, 1]]
+    weights = influence(torch.tensor([0.5, 1.0]), roles, rho, floor=0.1875)
+    assert weights.tolist() == [[0.1875, 0.5, 1, 0, 0.5, 0.25, 1], [0.1875, 0.1875, 1, 0, 1, 1, 1]]
+
+
 def test_bad_input_is_one_line():
     roles = torch.tensor([[R, A]])
+    with pytest.raises(ValueError, match="relevance is NaN or infinite at REASONING tokens: 1 tokens in 1 rows"):
+        relative_relevance(torch.tensor([[NAN, 1.0]]), roles, torch.zeros(1, 2, dtype=torch.int64))
+    with pytest.raises(ConfigurationError, match=r"level='turn': is not a known value"):
+        check_influence(level="turn", floor=0.1, format_weight=1.0)
     with pytest.raises(ValueError, match="influence is NaN; check the logits"):
         influence(torch.tensor([NAN]), roles)
     with pytest.raises(ConfigurationError, match=r"floor=1.5: must be a number between 0 and 1"):

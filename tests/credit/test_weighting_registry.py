@@ -89,6 +89,7 @@ def test_actfocus_without_modulation_needs_no_energy():
         ({"name": "aem"}, ("entropy", "turn_ids", "group_ids")),
         ({"name": "aem", "scope": "batch"}, ("entropy", "turn_ids")),
         ({"name": "influence"}, ("influence",)),
+        ({"name": "influence", "level": "token"}, ("influence", "relevance", "turn_ids")),
         ({"name": "empg"}, ("entropy", "turn_ids", "advantages")),
         ({"name": "empg", "center": False}, ("entropy", "turn_ids")),
         ({"name": "actfocus", "signal": "entropy"}, ("reference_entropy",)),

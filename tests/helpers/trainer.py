@@ -24,7 +24,7 @@ class EngineWorkers:
         self.engine, self.queue = engine, queue
 
     def compute_log_prob(self, batch: Any) -> Any:
-        names = ["input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask"]
+        names = ["input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask", "token_roles"]
         columns = self.queue.kv_batch_get(batch.keys, batch.partition_id, names)
         worker_settings = {"use_remove_padding": False, "use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
         data = tu.get_tensordict(dict(columns.items()), worker_settings | batch.extra_info)

@@ -44,6 +44,21 @@ def test_what_verl_does_passes(words: list[str]) -> None:
     TokenCreditTrainerSync(configured(*words))
 
 
+# Engines that give no relevance of tokens
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "supported"),
+    [("actor.strategy", "fsdp", "fsdp2"), ("model.use_fused_kernels", "true", "false")],
+)
+def test_a_relevance_that_the_engine_cannot_give_is_refused(key: str, value: str, supported: str) -> None:
+    words = ["credit=influence", f"actor_rollout_ref.{key}={value}"]
+    configured(*words)
+    message = refusal(*words, "credit.level=token")
+    assert message.startswith(f"actor_rollout_ref.{key}=")
+    assert message.endswith(f"Set actor_rollout_ref.{key}={supported}, or use credit=influence credit.level=role")
+
+
 # Divisors other than Eq. 6's
 
 

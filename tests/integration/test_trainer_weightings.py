@@ -116,6 +116,29 @@ def test_the_influence_of_the_reasoning_is_measured_with_every_weighting(
     assert_rows(queue, "token_weights", slow_weightings.normalize(expected, roles, [0] * 6), rtol=1e-5, atol=0)
 
 
+def test_at_the_level_of_tokens_each_is_weighted_by_its_relevance(
+    make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows
+) -> None:
+    in_groups = ("actor_rollout_ref.rollout.n=3", "data.train_batch_size=2")
+    trainer = make_trainer("credit=influence", "credit.level=token", "credit.normalize=none", *in_groups)
+    trainer.run_log.influence.add_step(dict(zip(METRICS, (1e9, 0.0, 0.5), strict=True)))  # alpha is high
+    batch, _ = to_advantages(trainer, queue.fill(rows))
+    assert "relevance" in batch.fields
+    assert not {*batch.extra_info} & {"calculate_relevance", "micro_batch_size_per_gpu"}
+    for key in KEYS:
+        row = queue.rows[key]
+        for turn in (0, 1):
+            reasoning = (row["token_roles"] == 1) & (row["turn_ids"] == turn)
+            rho = row["relevance"][reasoning]
+            largest = rho.max() if len(rho) and rho.max() > 0 else 1.0
+            torch.testing.assert_close(
+                row["token_weights"][reasoning], (trainer._influence * rho / largest).clamp(0.1, 1.0)
+            )
+        assert bool((row["token_weights"][row["token_roles"] > 1] == 1).all())
+    weights = torch.cat([queue.rows[key]["token_weights"] for key in KEYS])
+    assert len(weights.unique()) > 6
+
+
 def test_without_the_policys_entropy_no_influence_is_logged(
     make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows
 ) -> None:

@@ -87,6 +87,14 @@ def test_only_coupled_reasoning_names_the_move(config):
         assert (f"So I choose {first_move}" in reasoning) == (config.coupling == "coupled")
 
 
+def test_about_half_of_the_mixed_replies_name_the_move():
+    config = TinyPolicyConfig(coupling="mixed")
+    replies = [m["content"] for i in range(40) for m in conversation(config, i) if m["role"] == "assistant"]
+    named = sum("So I choose" in reply for reply in replies)
+    assert 0.35 < named / len(replies) < 0.65  # four standard deviations of about 150 replies
+    assert config.resolved().skill == 0.4
+
+
 def test_the_seed_decides_the_moves_and_the_episode_number_the_board():
     # several episodes: two seeds may make the same few moves in one
     one, same, other = ([conversation(TinyPolicyConfig(seed=seed), each) for each in range(4)] for seed in (1, 1, 2))
