@@ -15,6 +15,7 @@ TOKEN_ROLES: Final = "token_roles"
 TURN_IDS: Final = "turn_ids"
 TURN_REWARDS: Final = "turn_rewards"
 ANCHORS: Final = "anchors"
+NEXT_ANCHORS: Final = "next_anchors"
 STATES: Final = "states"
 REPLAYED: Final = "replayed"
 GROUP_IDS: Final = "group_ids"
@@ -23,6 +24,9 @@ CLIP_SCALES: Final = "clip_scales"
 VALUES: Final = "values"
 TOKEN_WEIGHTS: Final = "token_weights"
 ENTROPY: Final = "entropy"
+
+SOLVED: Final = -1
+"""In `next_anchors`, which are hashes >= 0 otherwise: the turn solved the world."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,9 @@ _TABLE: Final = (
     ),
     Column(TURN_REWARDS, "float32", "turn", OWN_LOOP, "the environment's rewards and penalties", on_request=True),
     Column(ANCHORS, "int64", "turn", OWN_LOOP, "hash of the state the turn saw", on_request=True),
+    Column(
+        NEXT_ANCHORS, "int64", "turn", OWN_LOOP, "hash of the state the turn led to; -1 for success", on_request=True
+    ),
     Column(STATES, "int64", "turn", OWN_LOOP, "hash of the tokens the turn was sampled after", on_request=True),
     Column(REPLAYED, "int64", "turn", OWN_LOOP, "1 for a turn shared with the episode forked from", on_request=True),
     Column(
