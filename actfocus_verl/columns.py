@@ -15,6 +15,7 @@ TOKEN_ROLES: Final = "token_roles"
 TURN_IDS: Final = "turn_ids"
 TURN_REWARDS: Final = "turn_rewards"
 ANCHORS: Final = "anchors"
+NEXT_ANCHORS: Final = "next_anchors"
 STATES: Final = "states"
 REPLAYED: Final = "replayed"
 GROUP_IDS: Final = "group_ids"
@@ -27,6 +28,9 @@ INFLUENCE: Final = "influence"
 RELEVANCE: Final = "relevance"
 RESPONSES: Final = "responses"
 """verl's column of token ids, (B, T). It is not in the table: no weighting reads it."""
+
+SOLVED: Final = -1
+"""In `next_anchors`, which are hashes >= 0 otherwise: the turn solved the world."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,9 @@ _TABLE: Final = (
     ),
     Column(TURN_REWARDS, "float32", "turn", OWN_LOOP, "the environment's rewards and penalties", on_request=True),
     Column(ANCHORS, "int64", "turn", OWN_LOOP, "hash of the state the turn saw", on_request=True),
+    Column(
+        NEXT_ANCHORS, "int64", "turn", OWN_LOOP, "hash of the state the turn led to; -1 for success", on_request=True
+    ),
     Column(STATES, "int64", "turn", OWN_LOOP, "hash of the tokens the turn was sampled after", on_request=True),
     Column(REPLAYED, "int64", "turn", OWN_LOOP, "1 for a turn shared with the episode forked from", on_request=True),
     Column(

@@ -25,7 +25,7 @@ import verl.trainer.ppo.core_algos as verl_algos
 from benchmark import median_interval
 from torch.profiler import ProfilerActivity, profile
 
-from actfocus_verl.credit import blocks, estimators, turn_returns
+from actfocus_verl.credit import blocks, estimators, graphs, turn_returns
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_credit
@@ -61,6 +61,7 @@ def make_batch(rows: int, tokens: int) -> Columns:
         "group_ids": torch.arange(rows) // GROUP,
         "turn_rewards": turn_rewards,
         "anchors": torch.randint(0, 40, turn_rewards.shape, generator=generator),
+        "next_anchors": torch.randint(-1, 40, turn_rewards.shape, generator=generator),
         "scores": scores,
     }
 
@@ -120,10 +121,16 @@ def gigpo(columns: Columns, *, history: int = 0) -> object:
     return episode + step * columns["response_mask"]
 
 
-def turn_ppo(columns: Columns) -> object:
-    return estimators.turn_gae(
-        _episodes(columns), columns["values"], None, columns["response_mask"], gamma=1.0, lam=1.0
-    )
+def graphgpo(columns: Columns) -> object:
+    episode, _ = grpo(columns)  # type: ignore[misc]
+    states = columns["anchors"], columns["next_anchors"], columns["group_ids"]
+    step, _, _ = graphs.graph_step_advantages(_episodes(columns), *states, gamma=0.1, by_std=False)
+    return episode + step * columns["response_mask"]
+
+
+def turn_ppo(columns: Columns, *, token_weight: float = 0.0) -> object:
+    parts = _episodes(columns), columns["values"], None, columns["response_mask"]
+    return estimators.turn_gae(*parts, gamma=1.0, lam=1.0, token_weight=token_weight)
 
 
 def bilevel_gae(columns: Columns) -> object:
@@ -138,7 +145,9 @@ METHODS: dict[str, Method] = {
     "estimator turn_grpo, redistribute": turn_grpo_redistributed,
     "estimator gigpo": gigpo,
     "estimator gigpo, history 2": partial(gigpo, history=2),
+    "estimator graphgpo": graphgpo,
     "estimator turn_ppo": turn_ppo,
+    "estimator vetta": partial(turn_ppo, token_weight=1.0),
     "estimator bilevel_gae": bilevel_gae,
     "credit uniform": weighting("uniform"),
     "credit actfocus": weighting("actfocus"),

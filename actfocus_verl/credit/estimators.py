@@ -31,6 +31,8 @@ STATISTICS: Final = ("episodes", "turns")
 TURN_VALUES: Final = ("last", "first")
 """The token of a turn whose value is the turn's in bi-level GAE."""
 
+_BAD_VALUES: Final = "values is NaN or infinite at sampled tokens; check the critic"
+
 
 def gigpo_step_advantages(
     episodes: Episodes,
@@ -64,22 +66,22 @@ def gigpo_step_advantages(
         return episodes.turns.to_tokens(torch.zeros_like(returns)), 0.0
     anchors = pad(anchors, (0, played.shape[1] - anchors.shape[1]))
     prompts = group_ids[:, None].expand(played.shape)
-    states = _numbered(torch.stack([prompts, anchors], dim=2), played)
-    advantages, shared = _within(states, played, returns, by_std=by_std)
+    states = numbered(torch.stack([prompts, anchors], dim=2), played)
+    advantages, shared = within_states(states, played, returns, by_std=by_std)
     share = float(shared[played].double().mean())
     if history:
         advantages = _with_history(states, played, returns, by_std=by_std, history=history, power=history_power)
     return episodes.turns.to_tokens(advantages), share
 
 
-def _numbered(keys: Tensor, selected: Tensor) -> Tensor:
+def numbered(keys: Tensor, selected: Tensor) -> Tensor:
     """(B, K), int64: numbers from 0, equal for equal keys (B, K, ...) of selected turns; 0 elsewhere."""
     numbers = torch.zeros(selected.shape, dtype=torch.int64, device=keys.device)
     numbers[selected] = torch.unique(keys[selected], dim=0, return_inverse=True)[1]
     return numbers
 
 
-def _within(states: Tensor, selected: Tensor, returns: Tensor, *, by_std: bool) -> tuple[Tensor, Tensor]:
+def within_states(states: Tensor, selected: Tensor, returns: Tensor, *, by_std: bool) -> tuple[Tensor, Tensor]:
     """(B, K), float64: returns of selected turns less their state's mean, 0 for one alone; and which have peers."""
     state, values = states[selected], returns[selected]
     counts = sums_by(state, torch.ones_like(values))
@@ -106,8 +108,8 @@ def _with_history(
             reached = reached & (torch.arange(played.shape[1], device=played.device) >= back)
             if not reached.any():
                 break
-            path = _numbered(torch.stack([path, pad(states[:, :-back], (back, 0))], dim=2), reached)
-        advantages, _ = _within(path, reached, returns, by_std=by_std)
+            path = numbered(torch.stack([path, pad(states[:, :-back], (back, 0))], dim=2), reached)
+        advantages, _ = within_states(path, reached, returns, by_std=by_std)
         counted = advantages.abs() > _ROUNDING * size
         weight = (depth + 1) ** power
         sums += torch.where(counted, weight * advantages, 0.0)
@@ -121,12 +123,23 @@ def sums_by(index: Tensor, values: Tensor) -> Tensor:
 
 
 def turn_gae(
-    episodes: Episodes, values: Tensor, penalties: Tensor | None, loss_mask: Tensor, *, gamma: float, lam: float
+    episodes: Episodes,
+    values: Tensor,
+    penalties: Tensor | None,
+    loss_mask: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    token_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """GAE with the turn as the action: a turn's tokens share one advantage, and one target for the critic.
 
+    With a token weight, VETTA's: plus that times each token's advantage less its mean over the turn. A token's is the
+    turn's target minus the value before the token, so what is added is the turn's mean value minus that value.
+
     Args:
-        values: (B, T): the critic's, before each token; read at the first token of a turn, the state the turn saw.
+        values: (B, T): the critic's, before each token; read at the first token of a turn, the state the turn saw, and
+            with a token weight at every sampled token.
         penalties: (B, T): added to the reward of the turn a token is in; read at sampled tokens. None: 0.
         loss_mask: (B, T): where advantages are whitened, non-zero at (some) sampled tokens.
 
@@ -138,7 +151,18 @@ def turn_gae(
     seen = _gathered(episodes, values, first)
     advantages = episodes.gae(episodes.rewards_with_tokens(penalties), seen, gamma, lam)
     targets = episodes.turns.to_tokens(advantages + seen)
-    return whiten(episodes.turns.to_tokens(advantages), loss_mask != 0), targets
+    of_tokens = episodes.turns.to_tokens(advantages)
+    if token_weight:
+        of_tokens += token_weight * _below_the_mean(episodes, values)
+    return whiten(of_tokens, loss_mask != 0), targets
+
+
+def _below_the_mean(episodes: Episodes, values: Tensor) -> Tensor:
+    """(B, T), float32: how far each sampled token's value lies below the mean of its turn; 0 elsewhere."""
+    means = episodes.turns.mean(values)
+    if not bool(torch.isfinite(means).all()):
+        raise ValueError(_BAD_VALUES)
+    return torch.where(episodes.turns.bins > 0, episodes.turns.to_tokens(means) - values, 0.0)
 
 
 def bilevel_gae(
@@ -178,7 +202,7 @@ def bilevel_gae(
         sampled = turn > 0
         own = torch.where(sampled, values[rows].double(), 0.0)
         if not bool(torch.isfinite(own).all()):
-            raise ValueError("values is NaN or infinite at sampled tokens; check the critic")
+            raise ValueError(_BAD_VALUES)
         goes_on = sampled & (pad(turn[:, 1:], (0, 1)) == turn)
         after = torch.where(goes_on, gamma * pad(own[:, 1:], (0, 1)), pad(returns[rows], (1, 0)).gather(1, turn))
         deltas = torch.where(sampled, after - own, 0.0)
@@ -192,7 +216,7 @@ def _gathered(episodes: Episodes, values: Tensor, positions: Tensor) -> Tensor:
     present = episodes.turns.present
     found = torch.where(present, values.gather(1, positions).double(), 0.0)
     if not bool(torch.isfinite(found).all()):
-        raise ValueError("values is NaN or infinite at sampled tokens; check the critic")
+        raise ValueError(_BAD_VALUES)
     return found
 
 
@@ -230,6 +254,14 @@ def over_turns(returns: Tensor, turns: Tensor, group_ids: Tensor, *, by_std: boo
     return torch.where(turns > 0, centred, 0.0).float()
 
 
+def episode_advantages(step: Step, statistics: str) -> Tensor:
+    """(B, T): verl's GRPO, or with ``"turns"`` the same with `over_turns`."""
+    if statistics == "episodes":
+        return step.grpo(step.rewards, step.response_mask)
+    turns = step.episodes.played.sum(dim=1)
+    return over_turns(step.returns, turns, step.group_ids, by_std=step.by_std)[:, None] * step.response_mask
+
+
 def _check_gigpo(*, step_weight: object, history: object, history_power: object, episode_statistics: object) -> None:
     require_number("step_weight", step_weight, low=0.0)
     require_integer("history", history, low=0)
@@ -253,11 +285,7 @@ def gigpo(
     episode_statistics: str = "episodes",
 ) -> Tensor:
     """verl's GRPO plus ``step_weight`` times the advantage within the states that episodes share."""
-    if episode_statistics == "turns":
-        turns = step.episodes.played.sum(dim=1)
-        episode = over_turns(step.returns, turns, step.group_ids, by_std=step.by_std)[:, None] * step.response_mask
-    else:
-        episode = step.grpo(step.rewards, step.response_mask)
+    episode = episode_advantages(step, episode_statistics)
     of_states, share = gigpo_step_advantages(
         step.episodes,
         step.columns[ANCHORS],
@@ -279,9 +307,29 @@ def gigpo(
 )
 def turn_ppo(step: Step) -> Advantages:
     """GAE over turns; the KL penalties of a turn's tokens are part of its reward."""
+    return _over_turns(step, 0.0)
+
+
+def _over_turns(step: Step, token_weight: float) -> Advantages:
     penalties = None if torch.equal(step.rewards, step.scores) else step.rewards - step.scores
-    values = step.columns[VALUES]
-    return Advantages(*turn_gae(step.episodes, values, penalties, step.response_mask, gamma=step.gamma, lam=step.lam))
+    settings = {"gamma": step.gamma, "lam": step.lam, "token_weight": token_weight}
+    return Advantages(*turn_gae(step.episodes, step.columns[VALUES], penalties, step.response_mask, **settings))
+
+
+def _check_vetta(*, token_weight: object) -> None:
+    require_number("token_weight", token_weight, low=0.0)
+
+
+@register_estimator(
+    "vetta",
+    required_columns=(TURN_IDS, TURN_REWARDS, VALUES),
+    check=_check_vetta,
+    granularity="token",
+    family="temporal difference",
+)
+def vetta(step: Step, *, token_weight: float = 1.0) -> Advantages:
+    """Turn-PPO's GAE plus ``token_weight`` times the centred advantages of a turn's tokens."""
+    return _over_turns(step, token_weight)
 
 
 def _check_bilevel_gae(*, high_level_gamma: object, turn_value: object) -> None:

@@ -111,6 +111,7 @@ class EpisodeAgentLoop(AgentLoopBase):
             turn_ids=[],
             turn_rewards=[],
             anchors=[],
+            next_anchors=[],
             states=[],
             replayed=[],
         )
@@ -197,6 +198,7 @@ def to_output(
         turn_ids=trajectory.turn_ids,
         turn_rewards=trajectory.turn_rewards,
         anchors=trajectory.anchors,
+        next_anchors=trajectory.next_anchors,
         probes=probes,
         states=trajectory.states,
         replayed=[int(turn < trajectory.replayed) for turn in range(trajectory.turns)],

@@ -37,6 +37,8 @@ class TokenColumnsOutput(AgentLoopOutput):
     """Environment rewards plus penalties of each turn, float32 (K,), whose sum is the score."""
     anchors: list[int] | None = None
     """Hash of the state each turn saw, int64 (K,)."""
+    next_anchors: list[int] | None = None
+    """Hash of the state each turn led to, -1 where that is success, int64 (K,)."""
     states: list[int] | None = None
     """Hash of the token prefix each turn was sampled after, int64 (K,)."""
     replayed: list[int] | None = None

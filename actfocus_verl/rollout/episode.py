@@ -175,6 +175,7 @@ class Episode:
             final_state=observe(self.world).text,
             turn_starts=self._starts,
             known_answers=self._answers,
+            final_anchor=self.world.anchor(),
         )
 
     def _ask(self) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from actfocus_verl.columns import SOLVED
 from actfocus_verl.environments.splits import stable_hash
 
 
@@ -77,7 +78,7 @@ class Trajectory:
     replayed: so many first turns are another episode's, with 0 in response_mask and -1 in turn_ids.
     outcome: the world's further figures. actions: executed in all. parsed_turns: replies of the required form.
     valid_turns: of these, the ones that held actions, all of them valid.
-    final_state: the rendered state after the last turn.
+    final_state: the rendered state after the last turn. final_anchor: the hash of it.
     turn_starts (K): response tokens before each reply. known_answers (K): the world's to the state each turn saw, None
     where it was not asked or knows none; empty like turn_starts where nobody kept them.
     """
@@ -103,6 +104,7 @@ class Trajectory:
     final_state: str
     turn_starts: list[int] = field(default_factory=list)
     known_answers: list[str | None] = field(default_factory=list)
+    final_anchor: int = 0
 
     def __post_init__(self) -> None:
         columns = [self.response_mask, self.token_roles, self.turn_ids]
@@ -117,6 +119,11 @@ class Trajectory:
     def turns(self) -> int:
         """Replies the episode holds."""
         return len(self.turn_rewards)
+
+    @property
+    def next_anchors(self) -> list[int]:
+        """(K): the anchor of the state each turn led to; SOLVED for a last turn that solved the world."""
+        return [*self.anchors[1:], SOLVED if self.success else self.final_anchor][: self.turns]
 
     @property
     def episode_return(self) -> float:

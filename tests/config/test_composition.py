@@ -39,6 +39,8 @@ COMBINATIONS = [
     "model=tiny platform=cpu algorithm=gigpo credit=actfocus filter=none",
     "model=tiny platform=cpu algorithm=turn_grpo credit=actfocus filter=none",
     "model=tiny platform=gpu algorithm=turn_ppo_ratio credit=aem filter=none",
+    "model=tiny platform=gpu algorithm=vetta credit=actfocus filter=none",
+    "model=tiny platform=cpu algorithm=graphgpo credit=aem filter=none",
     "model=qwen2.5-0.5b platform=cpu algorithm=bilevel_gae credit=uniform filter=none",
     "model=tiny platform=cpu rollout=forked algorithm=carl credit=actfocus filter=none",
     "model=qwen2.5-0.5b platform=gpu rollout=independent algorithm=carl credit=aem filter=none",

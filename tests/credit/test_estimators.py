@@ -25,9 +25,11 @@ from tests.helpers.slow_estimators import (
     gigpo,
     random_episodes,
     slow_bilevel,
+    slow_gae,
     slow_gigpo,
     slow_hgpo,
     slow_turn_ppo,
+    slow_whiten,
     step_of,
     tokens_of,
     turn_ppo,
@@ -253,6 +255,31 @@ def test_undiscounted_bilevel_gae_is_verls_gae_with_rewards_at_the_turns_ends() 
         torch.testing.assert_close(ours, verls * batch["mask"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_vetta_adds_centred_token_advantages_to_turn_ppo(seed: int) -> None:
+    """Before whitening: verl's GAE over tokens with gamma and lam 1, less its mean over the turn."""
+    episodes = random_episodes(6, seed)
+    batch = batch_of(episodes, padding=2)
+    raw = {}
+    for row, (_, turns) in enumerate(episodes):
+        places = [tokens_of(batch, row, turn) for turn in range(len(turns))]
+        values = [[float(batch["values"][row, t]) for t in tokens] for tokens in places]
+        of_turns = slow_gae([reward for _, reward, _ in turns], [each[0] for each in values], 0.9, 0.8)
+        for tokens, own, advantage in zip(places, values, of_turns, strict=True):
+            of_tokens = slow_gae([0.0] * (len(own) - 1) + [advantage + own[0]], own, 1.0, 1.0)
+            mean = statistics.fmean(of_tokens)
+            raw |= {(row, t): advantage + 3 * (a - mean) for t, a in zip(tokens, of_tokens, strict=True)}
+    found, targets = turn_ppo(batch, gamma=0.9, lam=0.8, token_weight=3.0)
+    assert_tokens(found, slow_whiten(raw))
+    plain, same_targets = turn_ppo(batch, gamma=0.9, lam=0.8)
+    assert torch.equal(targets, same_targets)
+    step = step_of(batch, gamma=0.9, lam=0.8)
+    for name, section in (("turn_ppo", {}), ("vetta", {"token_weight": 0.0})):
+        spec = build_estimator(name, section)
+        assert spec is not None
+        assert torch.equal(spec(step).advantages, plain)
+
+
 def test_the_targets_of_undiscounted_turn_ppo_are_the_rewards_to_come() -> None:
     episodes = random_episodes(6, 4)
     batch = batch_of(episodes)
@@ -275,6 +302,7 @@ def everything(batch: dict[str, Any]) -> list[torch.Tensor]:
     return [
         gigpo(batch, gamma=0.95, by_std=True, history=2)[0],
         *turn_ppo(batch, gamma=0.9, lam=0.8),
+        *turn_ppo(batch, gamma=0.9, lam=0.8, token_weight=1.0),
         *bilevel(batch, gamma=0.9, lam=0.8, high_level_gamma=0.95),
     ]
 
@@ -384,6 +412,10 @@ def test_columns_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="values is NaN or infinite"):
         turn_ppo(batch | {"values": torch.full_like(batch["values"], NAN)}, gamma=1.0, lam=1.0)
     values = batch["values"].clone()
+    values[0, 1] = NAN  # not at the first token of a turn
+    with pytest.raises(ValueError, match="values is NaN or infinite"):
+        turn_ppo(batch | {"values": values}, gamma=1.0, lam=1.0, token_weight=1.0)
+    values = batch["values"].clone()
     values[0, 0] = NAN  # not at the end of a turn: the level of tokens alone reads it
     with pytest.raises(ValueError, match="values is NaN or infinite"):
         bilevel(batch | {"values": values}, gamma=1.0, lam=1.0, high_level_gamma=1.0)
@@ -407,6 +439,7 @@ def test_columns_that_contradict_each_other_are_refused() -> None:
             "estimator.turn_value='mean': is not a known value. Choose one of: last",
         ),
         ("bilevel_gae", {"high_level_gamma": 1.5}, "estimator.high_level_gamma=1.5: must be a number between 0 and 1"),
+        ("vetta", {"token_weight": -1.0}, "estimator.token_weight=-1.0: must be a finite number >= 0"),
         (
             "turn_ppo",
             {"high_level_gamma": 1.0},

@@ -196,6 +196,27 @@ def test_igpo_less_the_mean_to_come_against_the_slow_loop(seed: int) -> None:
     assert torch.equal(igpo(plays, batch, information_weight=0.0, baseline="to_come"), outcome_tokens(plays, batch))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a2tgpo_less_the_mean_to_come_against_the_slow_loop(seed: int) -> None:
+    """Gains over the root mean square of their turn number; D less its mean, 0 for those that have ended."""
+    plays = random_plays(9, seed)
+    gains, scaled = slow_gains(plays, first_turn=True), {}
+    for (row, turn), value in gains.items():
+        same = [gain for (r, t), gain in gains.items() if t == turn and plays[r][0] == plays[row][0]]
+        scaled[row, turn] = value / (math.sqrt(sum(gain**2 for gain in same) / len(same) + 1e-8) + 1e-6)
+    sums, expected = slow_information(scaled, gamma=0.9), {}
+    for row, (group, tokens, _, _) in enumerate(plays):
+        rows = [other for other, play in enumerate(plays) if play[0] == group]
+        for turn in range(len(tokens)):
+            mean = sum(sums.get((other, turn), 0.0) for other in rows) / len(rows) if len(rows) > 1 else 0.0
+            expected[row, turn] = 0.3 * (sums.get((row, turn), 0.0) - mean)
+    batch = columns_of(plays, padding=2)
+    step = step_of(batch, gamma=0.9)
+    spec = build_estimator("a2tgpo", {"baseline": "to_come", "first_turn": True})
+    assert spec is not None
+    assert_tokens(spec(step).advantages, on_tokens(batch, expected))
+
+
 # What follows from the definitions
 
 

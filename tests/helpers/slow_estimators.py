@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
-from actfocus_verl.columns import ANCHORS, ANSWER_SCORES, VALUES
+from actfocus_verl.columns import ANCHORS, ANSWER_SCORES, NEXT_ANCHORS, SOLVED, VALUES
 from actfocus_verl.credit import estimators
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import Step
@@ -44,13 +44,18 @@ def batch_of(episodes: list[Episode], *, padding: int = 0, planted: float = NAN)
     most = max(len(turns) for _, turns in episodes)
     generator = torch.Generator().manual_seed(11)
     turn_ids, mask = torch.full((size, width), -1), torch.zeros(size, width)
-    rewards, anchors = torch.full((size, most), planted), torch.full((size, most), 1)
+    rewards, anchors, reached = (
+        torch.full((size, most), planted),
+        torch.full((size, most), 1),
+        torch.full((size, most), 1),
+    )
     for row, (_, turns) in enumerate(episodes):
         position = 0
         for turn, (tokens, reward, anchor) in enumerate(turns):
             turn_ids[row, position : position + tokens] = turn
             mask[row, position : position + tokens] = 1
             rewards[row, turn], anchors[row, turn] = reward, anchor
+            reached[row, turn] = next_state(turns, turn)
             position += tokens + 1
     turn_ids[len(episodes) :] = 0
     values = torch.where(mask > 0, torch.randn(size, width, generator=generator), planted)
@@ -60,10 +65,18 @@ def batch_of(episodes: list[Episode], *, padding: int = 0, planted: float = NAN)
         "rewards": rewards,
         "counts": torch.tensor([len(turns) for _, turns in episodes] + [most] * padding),
         "anchors": anchors,
+        "next_anchors": reached,
         "values": values,
         "groups": torch.tensor([ord(group) for group, _ in episodes] + [ord("a")] * padding),
         "valid": torch.tensor([True] * len(episodes) + [False] * padding),
     }
+
+
+def next_state(turns: list[Turn], turn: int) -> int:
+    """The state a turn led to: an episode that earned 1 at its end is solved; any other one ends in state 3."""
+    if turn + 1 < len(turns):
+        return turns[turn + 1][2]
+    return SOLVED if turns[turn][1] == 1.0 else 3
 
 
 def episodes_of(batch: dict[str, Any]) -> Episodes:
@@ -85,7 +98,12 @@ def step_of(batch: dict[str, Any], *, gamma: float = 1.0, lam: float = 1.0, by_s
         response_mask=mask * valid[:, None],
         group_ids=torch.from_numpy(groups),
         valid_rows=valid,
-        columns={ANCHORS: batch["anchors"], VALUES: batch["values"], ANSWER_SCORES: batch.get("scores", NAN)},
+        columns={
+            ANCHORS: batch["anchors"],
+            NEXT_ANCHORS: batch["next_anchors"],
+            VALUES: batch["values"],
+            ANSWER_SCORES: batch.get("scores", NAN),
+        },
         gamma=gamma,
         lam=lam,
         by_std=by_std,
@@ -140,6 +158,32 @@ def slow_gigpo(episodes: list[Episode], *, gamma: float, by_std: bool) -> list[l
                 value /= statistics.stdev(same) + 1e-6
             found[row].append(value if len(same) > 1 else 0.0)
     return found
+
+
+def slow_graphgpo(episodes: list[Episode], *, gamma: float, by_std: bool) -> list[list[float]]:
+    """Distances by breadth-first search from success; then as `slow_gigpo` of turns that are worth them."""
+    edges = [
+        (group, anchor, next_state(turns, turn))
+        for group, turns in episodes
+        for turn, (_, _, anchor) in enumerate(turns)
+    ]
+    distances: dict[tuple[str, int], int] = {}
+    for group in {group for group, _, _ in edges}:
+        distances[group, SOLVED] = found = 0
+        layer = {SOLVED}
+        while layer:
+            found += 1
+            layer = {a for theirs, a, b in edges if theirs == group and b in layer and (group, a) not in distances}
+            distances |= {(group, state): found for state in layer}
+    found = []
+    for group, turns in episodes:
+        far = 1 + max(value for (theirs, _), value in distances.items() if theirs == group)
+        found.append([10 * gamma ** distances.get((group, next_state(turns, turn)), far) for turn in range(len(turns))])
+    worth = [
+        (group, [(n, value, anchor) for (n, _, anchor), value in zip(turns, values, strict=True)])
+        for (group, turns), values in zip(episodes, found, strict=True)
+    ]
+    return slow_gigpo(worth, gamma=0.0, by_std=by_std)
 
 
 def slow_hgpo(episodes: list[Episode], *, gamma: float, by_std: bool, history: int, power: float) -> list[list[float]]:

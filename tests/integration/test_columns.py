@@ -67,7 +67,7 @@ def test_a_column_of_tokens_of_another_length_is_refused(name: str, length: int)
         output(**{name: [0] * length}).as_dict()
 
 
-@pytest.mark.parametrize("name", ["anchors", "states", "replayed"])
+@pytest.mark.parametrize("name", ["anchors", "next_anchors", "states", "replayed"])
 def test_a_column_of_turns_of_another_length_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} has 3 entries, turn_rewards has 2; both need one entry per turn"):
         output(**{name: [0, 0, 0]}).as_dict()

@@ -168,7 +168,8 @@ def test_lost_episodes_are_not_hidden_by_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["turn_grpo", "gigpo", "turn_ppo", "bilevel_gae", "igpo", "a2tgpo", "carl", "rloo", "remax"]
+    "name",
+    ["turn_grpo", "gigpo", "graphgpo", "turn_ppo", "vetta", "bilevel_gae", "igpo", "a2tgpo", "carl", "rloo", "remax"],
 )
 def test_estimators_that_take_rows_for_episodes_say_so(name: str) -> None:
     require_single_outputs(name, ["a_0_0", "a_1_0"])

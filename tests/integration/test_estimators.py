@@ -46,6 +46,7 @@ def rows(rows: Rows) -> Rows:
         final = float(row["rm_scores"].sum())
         row["turn_rewards"] = torch.tensor([-0.1] * (turns - 1) + [final + 0.1 * (turns - 1)])
         row["anchors"] = torch.tensor(anchors[:turns])
+        row["next_anchors"] = torch.tensor([*anchors[1:turns], -1 if final > 0 else 9])
         row["states"], row["replayed"] = row["anchors"], torch.zeros_like(row["anchors"])
         row["values"] = torch.where(row["response_mask"] > 0, torch.randn(length, generator=generator), float("nan"))
     add_probes(rows)

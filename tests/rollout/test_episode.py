@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from actfocus_verl.columns import SOLVED
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import Observation
 from actfocus_verl.environments.frozen_lake import FrozenLake
@@ -32,6 +33,7 @@ def test_an_episode_to_the_goal(codec: ChatCodec):
     assert trajectory.final_state.splitlines()[1] == "___√"
     assert trajectory.texts[1].reply == "<think>hm</think><answer>right</answer><|im_end|>"
     assert len(set(trajectory.anchors)) == 2
+    assert trajectory.next_anchors == [trajectory.anchors[1], SOLVED]
 
 
 def test_columns_by_hand(codec: ChatCodec):
@@ -54,7 +56,9 @@ def test_columns_by_hand(codec: ChatCodec):
 
 def test_what_the_second_turn_is_told(codec: ChatCodec):
     policy = ListPolicy(say(codec, "Down", "nonsense"))
-    play(dry_lake(), codec, policy)
+    trajectory = play(dry_lake(), codec, policy)
+    assert trajectory.next_anchors[:2] == [trajectory.anchors[1]] * 2  # nonsense moves nobody
+    assert trajectory.next_anchors[-1] == trajectory.final_anchor >= 0
     told = [codec.offsets(after[len(before) :])[0] for before, after in pairwise(policy.contexts)]
     assert "Reward: 0\nTurn 2\nYou: (1, 0)" in told[0]
     assert "Actions left: 9." in told[0]
