@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from actfocus_verl.columns import GROUP_IDS, TURN_IDS, TURN_REWARDS, VALUES
+from actfocus_verl.columns import GROUP_IDS, INFLUENCE, TURN_IDS, TURN_REWARDS, VALUES
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import ESTIMATORS, Step, build_estimator
 from actfocus_verl.credit.registry import build_weighting, known_weightings
@@ -29,6 +29,15 @@ GRPO: Final = "grpo"
 TRUTH: Final = "truth"
 BASE: Final = (GRPO, UNIFORM)
 """What the others are compared with."""
+
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "placebo": {"placebo": True},
+    "by token": {"level": "token"},
+    "by token placebo": {"level": "token", "placebo": True},
+}
+_VARIANTS_OF: Final = {ACTFOCUS: ("placebo",), INFLUENCE: ("by token", "by token placebo")}
+_WITH_ALL: Final = (UNIFORM, ACTFOCUS, INFLUENCE)
+"""Weightings that every estimator is judged with."""
 
 _STD_EPS: Final = 1e-6
 
@@ -54,27 +63,27 @@ class Judged:
 def judged_methods(step: MeasuredStep, columns: Mapping[str, Tensor]) -> tuple[list[Judged], dict[str, str]]:
     """The methods with the credit that each gives, and why others of the registries could not be judged.
 
-    columns: the step's, and those of the log-prob passes. First GRPO with every weighting, then every estimator with
-    uniform and ActFocus, then the true advantages with both.
+    columns: the step's, and those of the log-prob passes. First GRPO with every weighting, then every estimator, and
+    last the true advantages, with uniform weights, ActFocus and influence.
     """
     found: list[Judged] = []
     left_out: dict[str, str] = {}
-    for estimator, weighting, placebo in _pairs():
-        called = f"{estimator} + {weighting}{' placebo' if placebo else ''}"
+    for estimator, weighting, options in _pairs():
+        called = " ".join([weighting, *(name for name in VARIANTS if options == VARIANTS[name])])
         try:
             advantages, remark = _advantages(estimator, step, columns)
-            spec = build_weighting({**_preset("credit", weighting)["credit"], "name": weighting, "placebo": placebo})
+            spec = build_weighting({**_preset("credit", weighting)["credit"], "name": weighting, **options})
             given = {**columns, "advantages": advantages}
             missing = [name for name in spec.required_columns if name not in given]
             if missing:
                 raise _NotJudgedError(f"needs {' and '.join(missing)}")
         except _NotJudgedError as reason:
-            left_out[called] = str(reason)
+            left_out[f"{estimator} + {called}"] = str(reason)
             continue
         credit = compute_token_credit(given, spec)
         shifted = advantages if credit.advantage_shift is None else advantages + credit.advantage_shift
         of_tokens = torch.where(step.segments >= 0, credit.weights * shifted, 0.0)
-        found.append(Judged(estimator, f"{weighting}{' placebo' if placebo else ''}", remark, of_tokens))
+        found.append(Judged(estimator, called, remark, of_tokens))
     return found, left_out
 
 
@@ -82,14 +91,15 @@ class _NotJudgedError(Exception):
     """Why a method has no row."""
 
 
-def _pairs() -> Iterator[tuple[str, str, bool]]:
-    for weighting in sorted(known_weightings(), key=lambda name: (name != UNIFORM, name != ACTFOCUS, name)):
-        yield GRPO, weighting, False
-        if weighting == ACTFOCUS:
-            yield GRPO, weighting, True
+def _pairs() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Estimator, weighting, and options of the weighting beside its preset's."""
+    for weighting in sorted(known_weightings(), key=lambda name: (name not in _WITH_ALL, name)):
+        yield GRPO, weighting, {}
+        for variant in _VARIANTS_OF.get(weighting, ()):
+            yield GRPO, weighting, VARIANTS[variant]
     for estimator in (*sorted(ESTIMATORS.known()), TRUTH):
-        for weighting in (UNIFORM, ACTFOCUS):
-            yield estimator, weighting, False
+        for weighting in _WITH_ALL:
+            yield estimator, weighting, {}
 
 
 def _advantages(name: str, step: MeasuredStep, columns: Mapping[str, Tensor]) -> tuple[Tensor, str]:

@@ -16,6 +16,7 @@ from actfocus_verl.columns import (
     ENTROPY,
     GROUP_IDS,
     INFLUENCE,
+    NEXT_ANCHORS,
     RELEVANCE,
     STATES,
     TOKEN_ROLES,
@@ -82,6 +83,7 @@ def measured_step(
         TURN_REWARDS: _padded([each.turn_rewards for each in trajectories], dtype=torch.float32),
         TURN_COUNTS: torch.tensor([each.turns for each in trajectories]),
         ANCHORS: _padded([each.anchors for each in trajectories]),
+        NEXT_ANCHORS: _padded([each.next_anchors for each in trajectories]),
         STATES: _padded([each.states for each in trajectories]),
         GROUP_IDS: torch.tensor(list(groups)),
     }
