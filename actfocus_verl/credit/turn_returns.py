@@ -51,7 +51,10 @@ def less_to_come(
 
 
 def deviations(returns: Tensor, group_ids: Tensor, valid_rows: Tensor) -> Tensor:
-    """(B,), float64: standard deviation (unbiased) of the returns of each row's prompt, plus 1e-6; 1 for one alone.
+    """(B,), float64: standard deviation (unbiased) of the returns of each row's prompt, plus 1e-6; 1 without any.
+
+    Episodes of equal returns may still differ in when they earned them. Dividing that by 1e-6 would let such a prompt
+    outweigh all others, so a deviation up to 1e-6, which float32 returns have by rounding, counts as none.
 
     Args:
         returns: (B,), float64: read at valid rows.
@@ -61,7 +64,8 @@ def deviations(returns: Tensor, group_ids: Tensor, valid_rows: Tensor) -> Tensor
     returns = torch.where(valid_rows, returns, 0.0)
     centred = torch.where(valid_rows, returns - (sums_by(prompts, returns) / counts.clamp(min=1))[prompts], 0.0)
     variance = sums_by(prompts, centred**2) / (counts - 1).clamp(min=1)
-    return torch.where(counts > 1, variance.sqrt() + STD_EPS, 1.0)[prompts]
+    spread = variance.sqrt()
+    return torch.where(spread > STD_EPS, spread + STD_EPS, 1.0)[prompts]
 
 
 def turn_grpo_advantages(

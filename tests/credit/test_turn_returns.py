@@ -122,6 +122,12 @@ def test_turn_grpo_by_hand() -> None:
     torch.testing.assert_close(turn_grpo(batch, by_std=True), torch.tensor(expected) / math.sqrt(0.75))
 
 
+def test_equal_returns_earned_at_different_turns_are_not_blown_up() -> None:
+    """Returns of 0.1 + 0.2 and 0.3, which differ by rounding alone: a division by 1e-6 would give 1e5."""
+    batch = batch_of([("a", [(1, 0.1, 1), (1, 0.2, 1)]), ("a", [(1, 0.3, 1), (1, 0.0, 1)])])
+    assert_tokens(turn_grpo(batch, by_std=True), on_tokens(batch, [[0.0, 0.1], [0.0, -0.1]]))
+
+
 def test_redistribution_by_hand() -> None:
     """Rewards 0 and 1, gamma 1: half of the 1 goes a turn back; gamma 0: none. Two tokens and one."""
     batch = batch_of([("a", [(2, 0.0, 1), (1, 1.0, 1)])] * 2)
