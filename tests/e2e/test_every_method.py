@@ -28,10 +28,13 @@ def names(group: str) -> list[str]:
 
 
 def combinations() -> list[list[str]]:
-    """Command lines that together hold every file of the three groups but ELSEWHERE, and every signal of ActFocus."""
+    """Command lines that together hold every file of the three groups but ELSEWHERE, and every signal of ActFocus.
+
+    And both levels of influence.
+    """
     weightings = [[f"credit={name}"] for name in names("credit")]
     weightings += [["credit=actfocus", f"credit.signal={signal}"] for signal in SIGNALS]
-    weightings += [["credit=actfocus", "credit.placebo=true"]]
+    weightings += [["credit=actfocus", "credit.placebo=true"], ["credit=influence", "credit.level=token"]]
     others = zip(cycle(names("algorithm")), cycle(names("filter")), strict=False)
     return [
         [*credit, f"algorithm={algorithm}", f"filter={kept}"]
@@ -87,6 +90,8 @@ def check(line: dict[str, Any], method: str) -> None:
         assert action == reasoning, method
     elif trained and "credit=action_only" in method:
         assert reasoning == 0 < action, method
+    elif "credit.level=token" in method:
+        assert 0 < reasoning <= action, method
     elif trained and "credit=actfocus" in method:
         assert action > 4 * reasoning, method
     if "algorithm=gigpo" in method:
