@@ -115,6 +115,10 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
         yield ""
         yield from _table(_COLUMNS, [_row(method, figures) for method, figures in judged["methods"].items()])
         yield ""
+        proxy = {name.removeprefix("spearman_"): rho for name, rho in judged["proxy"].items() if name != "groups"}
+        yield "The paper's proxy, Spearman's rho of a board's mean energy and the spread of its returns:"
+        yield ", ".join(f"{part} {rho:.2f}" for part, rho in proxy.items()) + f", of {result['boards']} boards."
+        yield ""
         for method, reason in judged["left_out"].items():
             yield f"- {method}: {reason}"
 

@@ -24,6 +24,9 @@ def judged_tables(judged: Json) -> Iterator[RenderableType]:
     cosine = figure(reference["cosine"])
     yield Text(f"alignment: with the policy gradient of {reference['episodes']} other episodes; of the measured")
     yield Text(f"changes' expected gradient with it: {cosine}. Batches of {judged['batch_boards']} boards.")
+    proxy = {name.removeprefix("spearman_"): rho for name, rho in judged["proxy"].items() if name != "groups"}
+    ranks = ", ".join(f"{part} {rho:.2f}" for part, rho in proxy.items()) or "undefined"
+    yield Text(f"The paper's proxy, Spearman's rho of a board's mean energy and the spread of its returns: {ranks}")
     remarks = sorted({each["remark"] for each in methods.values() if each["remark"]})
     yield Text("* uses what no training has: " + "; ".join(remarks))
     if judged["left_out"]:
