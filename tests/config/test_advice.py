@@ -37,7 +37,7 @@ REGISTRIES: dict[str, Any] = {
 COMPOSITIONS = (
     "env=frozen_lake algorithm=a2tgpo",
     "env=sokoban algorithm=ppo filter=top_p",
-    "env=sudoku early_stop=ragen2",
+    "env=sudoku algorithm=igpo early_stop=ragen2",
     "env=webshop algorithm=carl rollout=forked",
 )
 """Between them they have every key that a message may name."""

@@ -41,7 +41,7 @@ def test_what_is_known_passes(argv: list[str]) -> None:
     ("argument", "key", "value", "one_of_the_known"),
     [
         ("env=frozen_lak", "env", "frozen_lak", "frozen_lake"),
-        ("algorithm=gpro", "algorithm", "gpro", "gigpo, grpo, igpo"),
+        ("algorithm=gpro", "algorithm", "gpro", "gigpo, graphgpo, grpo, igpo"),
         ("credit=actfocuss", "credit", "actfocuss", "actfocus, action_only, aem"),
         ("filter=variance", "filter", "variance", "none, reward_variance"),
         ("model=qwen", "model", "qwen", "qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, tiny"),

@@ -152,6 +152,15 @@ def test_histories_by_hand() -> None:
     assert found[:, 0].tolist() == [0.5, -0.5, 0.0]
 
 
+def test_histories_as_hgpos_code_has_them() -> None:
+    """Recorded from `hgpo_advantage_estimate` of verl-agent's recipe/hgpo (mean_norm, two states back, alpha 0.5)."""
+    turns = [[(7, 0.0), (8, 0.5), (9, 1.0)], [(7, 0.0), (8, 0.0), (9, 0.0)], [(6, 0.0), (8, 0.0), (9, 1.0)]]
+    batch = batch_of([("a", [(1, reward, anchor) for anchor, reward in each]) for each in turns])
+    found, _ = gigpo(batch, gamma=0.9, by_std=False, history=2, history_power=0.5)
+    recorded = [[0.63, 0.6700338, 0.3981052], [-0.63, -0.7299658, -0.6018947], [0.0, 0.1333332, 0.3333332]]
+    torch.testing.assert_close(found[:, ::2], torch.tensor(recorded), rtol=0, atol=1e-6)
+
+
 def test_statistics_over_turns_by_hand() -> None:
     """A success in 2 turns, a failure in 8: the mean of ten turns is 2, not 5."""
     found = over_turns(torch.tensor([10.0, 0.0, NAN]), torch.tensor([2, 8, 0]), torch.tensor([4, 4, 4]), by_std=False)

@@ -94,7 +94,9 @@ def check(line: dict[str, Any], method: str) -> None:
         assert 0 < reasoning <= action, method
     elif trained and "credit=actfocus" in method:
         assert action > 4 * reasoning, method
-    if "algorithm=gigpo" in method:
+    if "algorithm=gigpo" in method or "algorithm=graphgpo" in method:
         assert 0 <= line["estimator/compared_turns"] <= 1, method
+    if "algorithm=graphgpo" in method:
+        assert 0 <= line["estimator/turns_to_success"] <= 1, method
     if "algorithm=igpo" in method or "algorithm=a2tgpo" in method:
         assert line["estimator/information_gains"] > 0, method
