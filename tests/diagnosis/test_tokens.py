@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from actfocus_verl.credit.registry import known_weightings
+from actfocus_verl.diagnosis.influence import influence_figures
 from actfocus_verl.diagnosis.samples import read_samples
 from actfocus_verl.diagnosis.tokens import AS_TRAINED, flat_tokens, role_means, role_shares, token_figures
 from actfocus_verl.reporting.run_folder import RunFolder
@@ -84,6 +85,22 @@ def test_weightings_without_their_columns_are_named(run: Path) -> None:
     why = "the run kept no entropy"
     assert tokens.left_out == {"aem": why, "empg": why, "entropy_quantile": why, "influence": why}
     assert set(tokens.mass) == {"action_only", "actfocus", AS_TRAINED, "uniform"}
+
+
+def test_what_decides_the_answers_of_the_kept_episodes(run: Path) -> None:
+    names = ("entropy", "token_roles", "turn_ids", "responses", "group")
+    steps = [slow_weightings.influence(*(columns(step)[name] for name in names)) for step in (2, 4)]
+    answer, given = (sum(step[number] for step in steps) / 2 for number in (0, 1))
+    figures = influence_figures(read_samples(RunFolder.open(run)))
+    assert figures is not None
+    assert 0 < figures["repeated_answers"] < 1
+    found = [figures[name] for name in ("answer_entropy", "answer_entropy_given_reasoning", "alpha")]
+    assert found == pytest.approx([answer, given, max(0.0, 1 - given / answer)], rel=1e-5)
+    assert f"its entropy is {answer:.2f} nats" in figures["sentence"]
+    one_each = [{**episode, "group": str(number)} for number, episode in enumerate(records(2))]
+    for step in (2, 4):
+        write_rollouts(run, step, one_each)
+    assert influence_figures(read_samples(RunFolder.open(run))) is None
 
 
 def test_without_advantages_there_is_no_mass(run: Path) -> None:
