@@ -98,6 +98,8 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
     yield ""
     yield "`python scripts/truth_table.py run`, of the policies in recipes/truth.yaml; docs/truth.md explains every"
     yield "figure. Intervals are 95 %, bootstraps over boards."
+    yield ""
+    yield from summary(found)
     for name, result in found.items():
         settings, judged = result["settings"], result["judged"]
         yield ""
@@ -122,6 +124,47 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
         for method, reason in judged["left_out"].items():
             yield f"- {method}: {reason}"
 
+
+def summary(found: dict[str, Json]) -> Iterator[str]:
+    """A column per cell: the shares, then each method's alignment minus that of the base. docs/results.md has it."""
+    rows = [
+        [f"decided by {kind}", *(_figure(result["shares"][kind]) for result in found.values())] for kind in KINDS[:4]
+    ]
+    judged = [result["judged"] for result in found.values()]
+    rows.append(
+        [
+            "alignment of GRPO with uniform weights",
+            *(_figure(_gradient(each, each["base"], "alignment")) for each in judged),
+        ]
+    )
+    for method in _SUMMARISED:
+        rows.append([f"{method}, minus that", *(_figure(_gradient(each, method, "gain")) for each in judged)])
+    yield from _table(["", *found], rows)
+
+
+def _gradient(judged: Json, method: str, figure: str) -> Json | None:
+    return judged["methods"][method]["gradient"][figure] if method in judged["methods"] else None
+
+
+_SUMMARISED: Final = (
+    "grpo + actfocus",
+    "grpo + actfocus placebo",
+    "grpo + action_only",
+    "grpo + influence",
+    "grpo + influence by token",
+    "grpo + influence by token placebo",
+    "grpo + entropy_quantile",
+    "grpo + aem",
+    "grpo + empg",
+    "gigpo + uniform",
+    "gigpo + actfocus",
+    "gigpo + influence",
+    "turn_grpo + uniform",
+    "turn_grpo + actfocus",
+    "truth + uniform",
+    "truth + actfocus",
+    "truth + influence",
+)
 
 _COLUMNS: Final = (
     "method",

@@ -39,3 +39,8 @@ def test_a_result_is_of_its_cell(name: str) -> None:
 def test_no_result_has_a_path_of_the_machine() -> None:
     for name in RESULTS:
         assert "/" not in json.dumps(RESULTS[name]["settings"]["model"])
+
+
+def test_the_results_page_leads_with_their_summary() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "\n".join(SCRIPT["summary"](RESULTS)) in page
