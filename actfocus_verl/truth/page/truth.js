@@ -70,8 +70,31 @@ function buildFigures(root) {
       table(["stratum", "boards", "episodes", "Var(return)", ...KINDS],
         strata.map(([name, part]) => [name, format(part.boards), format(part.episodes), number(part.variance, 4), ...shareCells(part)]))));
   }
+  if (found.judged) root.append(judgedCard(found.judged));
   root.append(card("Measurement", null,
     h("dl", { class: "facts" }, DATA.facts.map(([label, value]) => h("div", {}, h("dt", {}, label), h("dd", {}, value))))));
+}
+
+/** A figure that may be undefined, with its interval below it. */
+function judgedCell(figure) {
+  return figure ? [number(figure.estimate, 2), h("small", {}, interval(figure))] : "–";
+}
+
+/** Every method's credit of turns and its gradient. */
+function judgedCard(judged) {
+  const rows = Object.entries(judged.methods).map(([name, method]) => [
+    method.remark ? [name, h("small", {}, `uses ${method.remark}`)] : name,
+    ...["correlation", "sign", "luck"].map((key) => judgedCell(method.turns && method.turns[key])),
+    judgedCell(method.segments),
+    number(method.mass.action, 2),
+    ...["gradient", "adam"].flatMap((kind) => [judgedCell(method[kind].alignment), judgedCell(method[kind].gain)]),
+  ]);
+  const left = Object.entries(judged.left_out).map(([name, reason]) => `${name} (${reason})`);
+  return card("Who finds it", `Credit of turns against their true advantages, and gradients of ${plural(judged.batch_boards, "board")} ` +
+    `against the policy gradient of ${plural(judged.reference.episodes, "other episode")}. Minus: ${judged.base} subtracted.`,
+    table(["method", "correlation of turns", "right sign", "correlation with luck", "segments", "mass on actions",
+      "alignment", "minus", "Adam's alignment", "minus"], rows),
+    left.length ? h("p", { class: "hint" }, `Not judged: ${left.join("; ")}`) : null);
 }
 
 /** Where the boundaries of an episode lie on the axis of tokens, the end included; luck takes room, but no tokens. */
