@@ -28,6 +28,8 @@ class Options:
     boards: int = option("boards; intervals are over these", 16, low=2)
     episodes: int = option("episodes per board", 8, low=2)
     continuations: int = option("continuations per boundary in each of its two sets", 8, low=2)
+    tokens: bool = option("also measure single tokens, of drawn segments of the kind with the largest share", False)
+    token_segments: int = option("segments drawn for tokens=true", 16, low=1)
     temperature: float = option("sampling temperature; 0 is greedy", 1.0, low=0.0, high=100.0)
     seed: int = option("random seed of worlds and sampling", 0, low=0)
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})

@@ -29,7 +29,8 @@ from actfocus_verl.truth.decomposition import MeasuredEpisode, decompose
 from actfocus_verl.truth.display import show
 from actfocus_verl.truth.figures import plot_shares
 from actfocus_verl.truth.html_page import build_page, with_largest_changes
-from actfocus_verl.truth.samples import SampleFile
+from actfocus_verl.truth.samples import SampleFile, TokenFile
+from actfocus_verl.truth.token_stage import TokenStage
 
 RESULT_FILE: Final = "truth.json"
 FIGURE_FILE: Final = "truth.png"
@@ -68,6 +69,8 @@ def measure(words: Sequence[str], console: Console) -> Json:
             "continuations": SETS * options.continuations,
             **decompose(measured),
         }
+        if options.tokens:
+            found["tokens"] = measurement.tokens().figures(model.codec)
         write_json(played.out / RESULT_FILE, found)
         plot_shares(found, played.out / FIGURE_FILE)
         shown = with_largest_changes(measured, measurement.replayed())
@@ -117,6 +120,8 @@ class _Measurement:
         self._count = SETS * options.continuations
         self._concurrency = played.concurrency
         self._keys = plan(options.boards, options.episodes)
+        self._options = options
+        self._token_file = TokenFile(played.out, file.settings) if options.tokens else None
         self._continuations = Continuations(played.episode_settings(max_context_tokens), model.codec, self._count)
         self._continuations.require_reseed()
         self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
@@ -128,7 +133,7 @@ class _Measurement:
 
     def complete(self) -> None:
         """Sample what is missing; without a policy where nothing is."""
-        if len(self._episodes) == len(self._keys) and not self._missing(self._places()):
+        if len(self._episodes) == len(self._keys) and not self._missing(self._places()) and not self._lacks_tokens():
             return
         if self._played.server is not None:
             run_interruptible(self._sample_on_server(self._played.server))
@@ -149,6 +154,16 @@ class _Measurement:
     def replayed(self) -> list[Replayed]:
         """The episodes in the order of `measured`."""
         return [self._episodes[key] for key in self._keys]
+
+    def tokens(self) -> TokenStage:
+        """The measurement of single tokens, where they are asked for, after that of all boundaries."""
+        assert self._token_file is not None
+        count, seed = self._options.token_segments, self._options.seed
+        stage = self._token_file, self._continuations, self.measured(), self.replayed()
+        return TokenStage(*stage, count=count, seed=seed)
+
+    def _lacks_tokens(self) -> bool:
+        return self._token_file is not None and bool(self.tokens().missing)
 
     def _measured(self, episode: Replayed) -> MeasuredEpisode:
         returns = [self._file.returns[episode.key, boundary] for boundary in range(len(episode.segments))]
@@ -176,6 +191,8 @@ class _Measurement:
             await self._continue("board starts", starts, sampler, progress)
             self._require_spread()  # before most of the work
             await self._continue("continuations", self._places(), sampler, progress)
+            if self._token_file is not None:
+                await self.tokens().sample(sampler, progress, concurrency=self._boundaries_at_once)
 
     async def _play(self, sampler: Sampler, progress: StageProgress) -> None:
         async def play(key: EpisodeKey) -> EpisodeKey:
@@ -207,8 +224,12 @@ class _Measurement:
             done += 1
             progress(stage, done * self._count, len(places) * self._count)
 
-        # a worker plays all continuations of a boundary at once
-        await play_episodes(missing, play, concurrency=-(-self._concurrency // self._count), record=count)
+        await play_episodes(missing, play, concurrency=self._boundaries_at_once, record=count)
+
+    @property
+    def _boundaries_at_once(self) -> int:
+        """A worker plays all continuations of a boundary at once."""
+        return -(-self._concurrency // self._count)
 
     def _places(self) -> list[Place]:
         return [(episode, boundary) for episode in self.replayed() for boundary in range(len(episode.segments))]
