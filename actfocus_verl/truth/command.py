@@ -29,8 +29,8 @@ from actfocus_verl.truth.decomposition import MeasuredEpisode, decompose
 from actfocus_verl.truth.display import show
 from actfocus_verl.truth.figures import plot_shares
 from actfocus_verl.truth.html_page import build_page, with_largest_changes
-from actfocus_verl.truth.samples import SampleFile, TokenFile
-from actfocus_verl.truth.token_stage import TokenStage
+from actfocus_verl.truth.samples import SampleFile
+from actfocus_verl.truth.token_stage import TokenFile, TokenStage
 
 RESULT_FILE: Final = "truth.json"
 FIGURE_FILE: Final = "truth.png"
@@ -67,10 +67,9 @@ def measure(words: Sequence[str], console: Console) -> Json:
             "commit": source_commit(),
             "versions": installed_versions(),
             "continuations": SETS * options.continuations,
+            **measurement.token_figures(),
             **decompose(measured),
         }
-        if options.tokens:
-            found["tokens"] = measurement.tokens().figures(model.codec)
         write_json(played.out / RESULT_FILE, found)
         plot_shares(found, played.out / FIGURE_FILE)
         shown = with_largest_changes(measured, measurement.replayed())
@@ -120,10 +119,10 @@ class _Measurement:
         self._count = SETS * options.continuations
         self._concurrency = played.concurrency
         self._keys = plan(options.boards, options.episodes)
-        self._options = options
-        self._token_file = TokenFile(played.out, file.settings) if options.tokens else None
         self._continuations = Continuations(played.episode_settings(max_context_tokens), model.codec, self._count)
         self._continuations.require_reseed()
+        self._options = options
+        self._token_file = TokenFile(played.out, file.settings) if options.tokens else None
         self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
         self._played = played
         self._sampling: Json = {
@@ -155,16 +154,6 @@ class _Measurement:
         """The episodes in the order of `measured`."""
         return [self._episodes[key] for key in self._keys]
 
-    def tokens(self) -> TokenStage:
-        """The measurement of single tokens, where they are asked for, after that of all boundaries."""
-        assert self._token_file is not None
-        count, seed = self._options.token_segments, self._options.seed
-        stage = self._token_file, self._continuations, self.measured(), self.replayed()
-        return TokenStage(*stage, count=count, seed=seed)
-
-    def _lacks_tokens(self) -> bool:
-        return self._token_file is not None and bool(self.tokens().missing)
-
     def _measured(self, episode: Replayed) -> MeasuredEpisode:
         returns = [self._file.returns[episode.key, boundary] for boundary in range(len(episode.segments))]
         return MeasuredEpisode(
@@ -192,7 +181,7 @@ class _Measurement:
             self._require_spread()  # before most of the work
             await self._continue("continuations", self._places(), sampler, progress)
             if self._token_file is not None:
-                await self.tokens().sample(sampler, progress, concurrency=self._boundaries_at_once)
+                await self._tokens().sample(sampler, progress, concurrency=self._boundaries_at_once)
 
     async def _play(self, sampler: Sampler, progress: StageProgress) -> None:
         async def play(key: EpisodeKey) -> EpisodeKey:
@@ -236,6 +225,20 @@ class _Measurement:
 
     def _missing(self, places: Sequence[Place]) -> list[Place]:
         return [place for place in places if (place[0].key, place[1]) not in self._file.returns]
+
+    def token_figures(self) -> Json:
+        """`tokens`: the figures of single tokens, where they were asked for."""
+        return {} if self._token_file is None else {"tokens": self._tokens().figures(self._model.codec)}
+
+    def _lacks_tokens(self) -> bool:
+        return self._token_file is not None and bool(self._tokens().missing)
+
+    def _tokens(self) -> TokenStage:
+        """The measurement of single tokens, after that of all boundaries."""
+        assert self._token_file is not None
+        count, seed = self._options.token_segments, self._options.seed
+        stage = self._token_file, self._continuations, self.measured(), self.replayed()
+        return TokenStage(*stage, count=count, seed=seed)
 
     def _require_spread(self) -> None:
         for _, keys in groupby(self._keys, key=lambda key: key.board):

@@ -1,8 +1,7 @@
 """What a measurement has sampled: `samples.jsonl`, appended to as it comes in, so that the same command goes on.
 
 The first line has the settings; then a line an episode and, once all continuations of a boundary have ended, a line a
-boundary. `tokens.jsonl` is alike, with a line a place within a segment. A line is complete or absent, even after a
-kill.
+boundary. A line is complete or absent, even after a kill.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from actfocus_verl.run_files import kept_lines
 from actfocus_verl.truth.continuations import Sampled
 
 SAMPLES_FILE: Final = "samples.jsonl"
-TOKENS_FILE: Final = "tokens.jsonl"
 
 
-class _SettingsFile(ABC):
+class SettingsFile(ABC):
     """Lines of JSON after one with the settings: all that the samples depend on.
 
     Reading it raises ConfigurationError where the file has other settings, or is damaged.
@@ -61,7 +59,7 @@ class _SettingsFile(ABC):
                 raise ConfigurationError(key, self.settings.get(key), problem, remedy)
 
 
-class SampleFile(_SettingsFile):
+class SampleFile(SettingsFile):
     """episodes: by key. returns: of the continuations, by episode and boundary."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -81,33 +79,16 @@ class SampleFile(_SettingsFile):
         append_json(self._path, line)
 
     def _take(self, entry: Mapping[str, Any]) -> None:
-        key = _key(entry)
+        key = entry_key(entry)
         if "boundary" in entry:
-            self.returns[key, int(entry["boundary"])] = _returns(entry)
+            self.returns[key, int(entry["boundary"])] = entry_returns(entry)
         else:
             self.episodes[key] = Sampled.from_json(entry)
 
 
-class TokenFile(_SettingsFile):
-    """returns: of the continuations, by episode, segment, and the number of its reply's tokens that stand."""
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.returns: dict[tuple[EpisodeKey, int, int], list[float]] = {}
-        super().__init__(folder / TOKENS_FILE, settings)
-
-    def add_returns(self, key: EpisodeKey, boundary: int, tokens: int, returns: list[float]) -> None:
-        """Keep the returns of a place's continuations, in the order of their seeds."""
-        self.returns[key, boundary, tokens] = returns
-        place = {"board": key.board, "episode": key.repeat, "boundary": boundary, "tokens": tokens}
-        append_json(self._path, {**place, "returns": returns})
-
-    def _take(self, entry: Mapping[str, Any]) -> None:
-        self.returns[_key(entry), int(entry["boundary"]), int(entry["tokens"])] = _returns(entry)
-
-
-def _key(entry: Mapping[str, Any]) -> EpisodeKey:
+def entry_key(entry: Mapping[str, Any]) -> EpisodeKey:
     return EpisodeKey(int(entry["board"]), int(entry["episode"]))
 
 
-def _returns(entry: Mapping[str, Any]) -> list[float]:
+def entry_returns(entry: Mapping[str, Any]) -> list[float]:
     return [float(value) for value in entry["returns"]]

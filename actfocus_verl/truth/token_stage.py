@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from actfocus_verl.evaluation.episodes import EpisodeKey, play_episodes
 from actfocus_verl.evaluation.sampling import Sampler
+from actfocus_verl.files import append_json
 from actfocus_verl.launch.progress import StageProgress
 from actfocus_verl.rollout import ChatCodec
 from actfocus_verl.truth.continuations import Continuations, Replayed
 from actfocus_verl.truth.decomposition import Json, MeasuredEpisode, decompose
-from actfocus_verl.truth.samples import TokenFile
+from actfocus_verl.truth.samples import SettingsFile, entry_key, entry_returns
 from actfocus_verl.truth.tokens import DrawnSegment, MeasuredTokens, decisive_kind, draw_segments, token_figures
+
+TOKENS_FILE: Final = "tokens.jsonl"
 
 Place = tuple[DrawnSegment, int]
 """A segment, and how many tokens of its reply stand."""
+
+
+class TokenFile(SettingsFile):
+    """returns: of the continuations, by episode, segment, and the number of its reply's tokens that stand."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.returns: dict[tuple[EpisodeKey, int, int], list[float]] = {}
+        super().__init__(folder / TOKENS_FILE, settings)
+
+    def add_returns(self, key: EpisodeKey, boundary: int, tokens: int, returns: list[float]) -> None:
+        """Keep the returns of a place's continuations, in the order of their seeds."""
+        self.returns[key, boundary, tokens] = returns
+        place = {"board": key.board, "episode": key.repeat, "boundary": boundary, "tokens": tokens}
+        append_json(self._path, {**place, "returns": returns})
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        self.returns[entry_key(entry), int(entry["boundary"]), int(entry["tokens"])] = entry_returns(entry)
 
 
 class TokenStage:

@@ -36,7 +36,7 @@ def test_tables_lines_and_replies(words: Callable[..., list[str]], engine: type[
         assert page.title() == "tests.truth.made_up:Coin/default/train: where the return is decided"
         titles = page.locator("#figures h2").all_inner_texts()
         shares, checks = "Shares of the return's variance", "Checks"
-        assert titles == [shares, checks, "Shares by turn", "By stratum", "Single tokens", "Measurement"]
+        assert titles == [shares, checks, "Shares by turn", "Single tokens", "By stratum", "Measurement"]
         assert page.locator("#figures table").first.locator("tbody tr").count() == 4
         assert "too narrow under about ten boards" in page.locator(".note").first.inner_text()
         first = page.locator("#shown section.card").first
