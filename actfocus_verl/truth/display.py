@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,11 +22,11 @@ def truth_tables(found: Mapping[str, Any]) -> Group:
     title = Text(f"Shares of Var(return | board) = {found['variance']:.4f}")
     played = f"{found['episodes']} episodes on {found['boards']} boards"
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
-    strata = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
+    strata: list[RenderableType] = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
     notes = [Text(f"note: {remark}") for remark in (_REACH, *remarks(found))]
-    tokens = [Text(), _tokens(found["tokens"])] if "tokens" in found else []
-    tables = _shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata, *tokens, Text(), *notes
-    return Group(title, size, *tables)
+    tokens: list[RenderableType] = [Text(), _tokens(found["tokens"])] if "tokens" in found else []
+    tables: list[RenderableType] = [_shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata]
+    return Group(title, size, *tables, *tokens, Text(), *notes)
 
 
 def show(found: Mapping[str, Any]) -> None:
