@@ -38,6 +38,8 @@ class Options:
     plain: int = option("plain episodes per measured one, for the reference gradient", 20, low=1)
     temperature: float = option("sampling temperature; 0 is greedy", 1.0, low=0.0, high=100.0)
     seed: int = option("random seed of worlds and sampling", 0, low=0)
+    tokens: bool = option("also measure single tokens, of drawn segments of the kind with the largest share", False)
+    token_segments: int = option("segments drawn for tokens=true", 16, low=1)
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
     platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=evaluation.PLATFORMS)
     engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})

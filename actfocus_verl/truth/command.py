@@ -39,6 +39,7 @@ from actfocus_verl.truth.html_page import build_page, with_largest_changes
 from actfocus_verl.truth.judging import Episodes as JudgedEpisodes
 from actfocus_verl.truth.judging import judge
 from actfocus_verl.truth.samples import SampleFile
+from actfocus_verl.truth.token_stage import TokenFile, TokenStage
 
 RESULT_FILE: Final = "truth.json"
 FIGURE_FILE: Final = "truth.png"
@@ -77,6 +78,7 @@ def measure(words: Sequence[str], console: Console) -> Json:
             "commit": source_commit(),
             "versions": installed_versions(),
             "continuations": SETS * options.continuations,
+            **measurement.token_figures(),
             **decompose(measured),
         }
         if arguments.judges:
@@ -148,6 +150,8 @@ class _Measurement:
         self._temperature = float(played.temperature)
         self._continuations = Continuations(played.episode_settings(max_context_tokens), model.codec, self._count)
         self._continuations.require_reseed()
+        self._options = options
+        self._token_file = TokenFile(played.out, file.settings) if options.tokens else None
         self._episodes = {key: self._continuations.replay(key, file.episodes[key]) for key in file.episodes}
         self._played = played
         self._sampling: Json = {
@@ -157,7 +161,8 @@ class _Measurement:
 
     def complete(self) -> None:
         """Sample what is missing; without a policy where nothing is."""
-        if all(key in self._episodes for key in (*self._keys, *self._plain)) and not self._missing(self._places()):
+        played = all(key in self._episodes for key in (*self._keys, *self._plain))
+        if played and not self._missing(self._places()) and not self._lacks_tokens():
             return
         if self._played.server is not None:
             run_interruptible(self._sample_on_server(self._played.server))
@@ -229,6 +234,8 @@ class _Measurement:
             await self._continue("board starts", starts, sampler, progress)
             self._require_spread()  # before most of the work
             await self._continue("continuations", self._places(), sampler, progress)
+            if self._token_file is not None:
+                await self._tokens().sample(sampler, progress, concurrency=self._boundaries_at_once)
             await self._play("plain episodes", self._plain, sampler, progress)
 
     async def _play(self, stage: str, keys: Sequence[EpisodeKey], sampler: Sampler, progress: StageProgress) -> None:
@@ -268,14 +275,32 @@ class _Measurement:
             done += 1
             progress(stage, done * self._count, len(places) * self._count)
 
-        # a worker plays all continuations of a boundary at once
-        await play_episodes(missing, play, concurrency=-(-self._concurrency // self._count), record=count)
+        await play_episodes(missing, play, concurrency=self._boundaries_at_once, record=count)
+
+    @property
+    def _boundaries_at_once(self) -> int:
+        """A worker plays all continuations of a boundary at once."""
+        return -(-self._concurrency // self._count)
 
     def _places(self) -> list[Place]:
         return [(episode, boundary) for episode in self.replayed() for boundary in range(len(episode.segments))]
 
     def _missing(self, places: Sequence[Place]) -> list[Place]:
         return [place for place in places if (place[0].key, place[1]) not in self._file.returns]
+
+    def token_figures(self) -> Json:
+        """`tokens`: the figures of single tokens, where they were asked for."""
+        return {} if self._token_file is None else {"tokens": self._tokens().figures(self._model.codec)}
+
+    def _lacks_tokens(self) -> bool:
+        return self._token_file is not None and bool(self._tokens().missing)
+
+    def _tokens(self) -> TokenStage:
+        """The measurement of single tokens, after that of all boundaries."""
+        assert self._token_file is not None
+        count, seed = self._options.token_segments, self._options.seed
+        stage = self._token_file, self._continuations, self.measured(), self.replayed()
+        return TokenStage(*stage, count=count, seed=seed)
 
     def _require_spread(self) -> None:
         for _, keys in groupby(self._keys, key=lambda key: key.board):

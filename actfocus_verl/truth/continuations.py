@@ -121,9 +121,17 @@ class Continuations:
         In the order in which they end they would be sorted by length.
         Raises ConfigurationError, naming the world, where it does not replay.
         """
-        name = f"truth/{self._settings.seed}/{episode.key.board}/{episode.key.repeat}/{boundary}"
+        return await self._returns(episode, episode.segments[boundary].start, str(boundary), sampler)
+
+    async def returns_within(self, episode: Replayed, boundary: int, tokens: int, sampler: Sampler) -> list[float]:
+        """The same from within segment `boundary`, where so many tokens of its reply stand."""
+        place = Boundary(episode.segments[boundary].start.turn, tokens, complete=False)
+        return await self._returns(episode, place, f"{boundary}/token/{tokens}", sampler)
+
+    async def _returns(self, episode: Replayed, place: Boundary, called: str, sampler: Sampler) -> list[float]:
+        """called: what tells its seeds from those of the episode's other places."""
+        name = f"truth/{self._settings.seed}/{episode.key.board}/{episode.key.repeat}/{called}"
         seeds = [stable_hash(f"{name}/{number}") for number in range(self._count)]
-        place = episode.segments[boundary].start
         return list(await asyncio.gather(*(self._return(episode, place, seed, sampler) for seed in seeds)))
 
     async def _return(self, episode: Replayed, place: Boundary, seed: int, sampler: Sampler) -> float:

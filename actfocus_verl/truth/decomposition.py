@@ -122,7 +122,7 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
     if not boards.variance.sum() > 0:
         raise ValueError("the return of no board varies")
     count, turns = boards.squares.shape[:2]
-    drawn = _draws(count, resamples, seed)
+    drawn = board_draws(count, resamples, seed)
 
     def by_kind(parts: Floats) -> Json:
         return _by_kind(parts, boards.variance, drawn)
@@ -133,11 +133,11 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
         "segments": sum(len(episode.kinds) for episode in episodes),
         "variance": float(boards.variance.mean()),
         "shares": by_kind(boards.squares.sum(axis=1)),
-        "null": _ratios(boards.null[:, None], boards.variance[:, None], drawn)[0],
+        "null": ratios(boards.null[:, None], boards.variance[:, None], drawn)[0],
         "drift": {
             kind.value: found if boards.segments[:, place].any() else None
             for place, (kind, found) in enumerate(
-                zip(KINDS, _ratios(boards.changes, boards.segments, drawn), strict=True)
+                zip(KINDS, ratios(boards.changes, boards.segments, drawn), strict=True)
             )
         },
         "covariance": by_kind(boards.covariance),
@@ -159,11 +159,11 @@ def decompose(episodes: Sequence[MeasuredEpisode], *, resamples: int = RESAMPLES
 def _stratum(boards: _Boards, chosen: NDArray[np.bool_], resamples: int, seed: int) -> Json:
     """Variance and shares on the chosen boards."""
     squares, variance = boards.squares[chosen].sum(axis=1), boards.variance[chosen]
-    drawn = _draws(len(variance), resamples, seed)
+    drawn = board_draws(len(variance), resamples, seed)
     return {"variance": float(variance.mean()), **_by_kind(squares, variance, drawn)}
 
 
-def _draws(count: int, resamples: int, seed: int) -> Floats:
+def board_draws(count: int, resamples: int, seed: int) -> Floats:
     """How often each of `count` boards is in each resample, (resamples, count); none of a single board."""
     if count == 1:
         return np.zeros((0, 1))
@@ -175,10 +175,10 @@ def _by_kind(parts: Floats, variance: Floats, drawn: Floats) -> Json:
     """The shares of (B, K) parts in the variance (B,), and their sum."""
     parts = np.column_stack([parts, parts.sum(axis=1)])
     names = [*(kind.value for kind in KINDS), SUM]
-    return dict(zip(names, _ratios(parts, np.broadcast_to(variance[:, None], parts.shape), drawn), strict=True))
+    return dict(zip(names, ratios(parts, np.broadcast_to(variance[:, None], parts.shape), drawn), strict=True))
 
 
-def _ratios(parts: Floats, wholes: Floats, drawn: Floats) -> list[Json]:
+def ratios(parts: Floats, wholes: Floats, drawn: Floats) -> list[Json]:
     """For each column of (B, M) parts and wholes the ratio of their sums over boards, and its interval.
 
     drawn (resamples, B): how often each board is in a resample. A ratio to 0 is None, and left out of the interval.

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from actfocus_verl.files import json_text
 from actfocus_verl.truth.checks import checks, remarks
 from actfocus_verl.truth.decomposition import KINDS
 from actfocus_verl.truth.judged_display import judged_tables
@@ -24,9 +25,10 @@ def truth_tables(found: Mapping[str, Any]) -> Group:
     size = Text(f"{played}, {found['continuations']} continuations per boundary")
     strata: list[RenderableType] = [Text(), _strata(found["strata"])] if len(found["strata"]) > 1 else []
     notes = [Text(f"note: {remark}") for remark in (_REACH, *remarks(found))]
+    tokens: list[RenderableType] = [Text(), _tokens(found["tokens"])] if "tokens" in found else []
     judged: list[RenderableType] = [Text(), *judged_tables(found["judged"])] if "judged" in found else []
     tables: list[RenderableType] = [_shares(found), Text(), _checks(found), Text(), _turns(found["by_turn"]), *strata]
-    return Group(title, size, *tables, *judged, Text(), *notes)
+    return Group(title, size, *tables, *tokens, *judged, Text(), *notes)
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -65,6 +67,15 @@ def _strata(strata: Mapping[str, Mapping[str, Any]]) -> Table:
     for stratum, part in strata.items():
         size = str(part["boards"]), str(part["episodes"]), f"{part['variance']:.4f}"
         table.add_row(stratum, *size, *_narrow(part))
+    return table
+
+
+def _tokens(tokens: Mapping[str, Any]) -> Table:
+    drawn = f"{tokens['tokens']} tokens of {tokens['segments']} {tokens['kind']} segments"
+    table = _table(f"Single tokens: {drawn}", "token", "times", "share", "95 % interval")
+    for token in tokens["top"]:
+        table.add_row(Text(json_text(token["token"], ensure_ascii=False)), str(token["count"]), *_cells(token))
+    table.add_row("sum, over the segments' own (expected 1)", "", *_cells(tokens["sum"]))
     return table
 
 

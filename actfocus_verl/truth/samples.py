@@ -7,6 +7,7 @@ boundary. A line is complete or absent, even after a kill.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,28 +22,50 @@ from actfocus_verl.truth.continuations import Sampled
 SAMPLES_FILE: Final = "samples.jsonl"
 
 
-class SampleFile:
-    """episodes: by key. returns: of the continuations, by episode and boundary.
+class SettingsFile(ABC):
+    """Lines of JSON after one with the settings: all that the samples depend on.
 
-    settings: all that the samples depend on. Raises ConfigurationError where the file has others, or is damaged.
+    Reading it raises ConfigurationError where the file has other settings, or is damaged.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self._path = folder / SAMPLES_FILE
-        self._settings = json.loads(json_text(dict(settings)))
-        self.episodes: dict[EpisodeKey, Sampled] = {}
-        self.returns: dict[tuple[EpisodeKey, int], list[float]] = {}
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self._path = path
+        self.settings = json.loads(json_text(dict(settings)))
         lines = kept_lines(self._path)
         if not lines:
-            append_json(self._path, {"settings": self._settings})
+            append_json(self._path, {"settings": self.settings})
         for number, line in enumerate(lines, start=1):
             try:
-                self._read(dict(json.loads(line)), first=number == 1)
+                entry = dict(json.loads(line))
+                if number == 1:
+                    self._require_same(dict(entry["settings"]))
+                else:
+                    self._take(entry)
             except (ValueError, KeyError, TypeError) as error:
                 if isinstance(error, ConfigurationError):
                     raise
                 where = f"{self._path}, line {number}"
                 raise ConfigurationError("out", where, f"is damaged ({error!r})", "Name a new folder") from error
+
+    @abstractmethod
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        """Read one line."""
+
+    def _require_same(self, theirs: Mapping[str, Any]) -> None:
+        for key in dict.fromkeys([*self.settings, *theirs]):
+            if self.settings.get(key) != theirs.get(key):
+                problem = f"{self._path} was sampled with {key}={theirs.get(key)!r}"
+                remedy = "Use the same settings, or another out="
+                raise ConfigurationError(key, self.settings.get(key), problem, remedy)
+
+
+class SampleFile(SettingsFile):
+    """episodes: by key. returns: of the continuations, by episode and boundary."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.episodes: dict[EpisodeKey, Sampled] = {}
+        self.returns: dict[tuple[EpisodeKey, int], list[float]] = {}
+        super().__init__(folder / SAMPLES_FILE, settings)
 
     def add_episode(self, key: EpisodeKey, sampled: Sampled) -> None:
         """Keep an episode."""
@@ -55,19 +78,17 @@ class SampleFile:
         line = {"board": key.board, "episode": key.repeat, "boundary": boundary, "returns": returns}
         append_json(self._path, line)
 
-    def _read(self, entry: Mapping[str, Any], *, first: bool) -> None:
-        if first:
-            self._require_same(dict(entry["settings"]))
-            return
-        key = EpisodeKey(int(entry["board"]), int(entry["episode"]))
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        key = entry_key(entry)
         if "boundary" in entry:
-            self.returns[key, int(entry["boundary"])] = [float(value) for value in entry["returns"]]
+            self.returns[key, int(entry["boundary"])] = entry_returns(entry)
         else:
             self.episodes[key] = Sampled.from_json(entry)
 
-    def _require_same(self, theirs: Mapping[str, Any]) -> None:
-        for key in dict.fromkeys([*self._settings, *theirs]):
-            if self._settings.get(key) != theirs.get(key):
-                problem = f"{self._path} was sampled with {key}={theirs.get(key)!r}"
-                remedy = "Use the same settings, or another out="
-                raise ConfigurationError(key, self._settings.get(key), problem, remedy)
+
+def entry_key(entry: Mapping[str, Any]) -> EpisodeKey:
+    return EpisodeKey(int(entry["board"]), int(entry["episode"]))
+
+
+def entry_returns(entry: Mapping[str, Any]) -> list[float]:
+    return [float(value) for value in entry["returns"]]

@@ -64,6 +64,12 @@ function buildFigures(root) {
     card("Shares by turn", "In the variance of all boards; reached: the fraction of episodes that have the turn.",
       table(["turn", "reached", ...KINDS], found.by_turn.map((turn) => [String(turn.turn), number(turn.reached, 2), ...shareCells(turn)]))),
   );
+  if (found.tokens) {
+    const { tokens } = found;
+    root.append(card("Single tokens", `${plural(tokens.tokens, "token")} of ${plural(tokens.segments, `${tokens.kind} segment`)}, drawn at random: the share of all their squared changes. The sum over the segments' own squared changes, a check, is ${number(tokens.sum.estimate)} ${interval(tokens.sum)}; 1 is expected.`,
+      table(["token", "times", "share", "95 % interval", ""],
+        tokens.top.map((token) => [JSON.stringify(token.token), format(token.count), number(token.estimate), interval(token), whisker(token, tokens.kind)]))));
+  }
   const strata = Object.entries(found.strata);
   if (strata.length > 1) {
     root.append(card("By stratum", "The boards' difficulty; each in the variance of its own boards. A single board has no interval.",
