@@ -99,7 +99,7 @@ def answer_entropies(columns: Mapping[str, Tensor], group_ids: Tensor) -> Answer
         return None
     action = first & (roles == TokenRole.ACTION)
     entropies = torch.where(action, columns[ENTROPY].detach().double(), 0.0).sum(dim=1).tolist()
-    answers = columns[RESPONSES][action].split(action.sum(dim=1).tolist())
+    answers = torch.split(columns[RESPONSES][action], action.sum(dim=1).tolist())
     groups: dict[int, list[tuple[tuple[int, ...], float]]] = defaultdict(list)
     for row in first.any(dim=1).nonzero().flatten().tolist():
         groups[int(group_ids[row])].append((tuple(answers[row].tolist()), entropies[row]))
