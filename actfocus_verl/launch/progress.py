@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from actfocus_verl.credit.early_stop import REASON
-from actfocus_verl.credit.influence import verdict
+from actfocus_verl.credit.influence import ALPHA, REPEATED, verdict
 from actfocus_verl.run_files import EVALUATIONS_FILE, METRICS_FILE, complete_lines
 
 POLL_SECONDS = 0.5
@@ -82,7 +82,8 @@ class StageProgress:
 class ProgressBar:
     """Shows step, success rate, last evaluation and time left until stopped; without a terminal, one line per step.
 
-    After the first step it says what decides the answers (`credit.influence.verdict`).
+    After the first step it says what decides the answers (`credit.influence.verdict`); if that is unknown then, again
+    after the first step that can tell.
 
     start_up: returns the stage of the start, or None; called until the first evaluation or step.
     """
@@ -98,8 +99,8 @@ class ProgressBar:
         self._evaluation = ""
         self._start_up = start_up
         self._stage = ""
-        self._judged = False
-        """Whether it was said what decides the answers: after the first step of a start that can tell."""
+        self._judged = self._known = False
+        """Whether it was said what decides the answers, and whether that was known."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-progress", daemon=True)
 
@@ -148,13 +149,20 @@ class ProgressBar:
             )
             if not self._console.is_terminal:
                 self._console.print(f"step {line['step']}: {note}", highlight=False, soft_wrap=True)
-            sentence = None if self._judged else verdict(line)
-            if sentence is not None:
-                self._judged = True
-                self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+            self._judge(line)
             if line.get(REASON):
                 text = f"the next step is the last: {line[REASON]}"
                 self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _judge(self, line: dict[str, Any]) -> None:
+        known = line.get(ALPHA) is not None and bool(line.get(REPEATED))
+        if self._known or (self._judged and not known):
+            return
+        sentence = verdict(line)
+        if sentence is None:
+            return
+        self._judged, self._known = True, known
+        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def _note(line: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from actfocus_verl.credit.influence import ALPHA, METRICS, verdict
+from actfocus_verl.credit.influence import ALPHA, METRICS, REPEATED, verdict
 from actfocus_verl.launch.progress import LINE_SECONDS, ProgressBar, StageProgress, _Follower
 
 
@@ -200,7 +200,11 @@ def test_work_that_was_done_long_ago_shows_nothing(terminal: bool) -> None:
 
 def test_the_first_step_says_what_decides_the_answers(tmp_path: Path) -> None:
     measured = dict(zip(METRICS, (1.5, 0.09, 0.8), strict=True)) | {ALPHA: 0.94}
+    unknown = measured | {REPEATED: 0.0, ALPHA: None}
     console = without_terminal()
-    with ProgressBar(tmp_path, 3, console):
-        append(tmp_path / "metrics.jsonl", [step(1), step(2, **measured), step(3, **measured)])
-    assert [line for line in output(console) if "decides" in line] == [verdict(measured)]
+    with ProgressBar(tmp_path, 4, console):
+        append(
+            tmp_path / "metrics.jsonl",
+            [step(1, **unknown), step(2, **unknown), step(3, **measured), step(4, **measured)],
+        )
+    assert [line for line in output(console) if "first answer" in line] == [verdict(unknown), verdict(measured)]
