@@ -1,0 +1,183 @@
+"""On the vocabularies and templates of published models: roles of sampled tokens, and conversations piece by piece."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments import make_world, scripted_player
+from actfocus_verl.environments.splits import seeded_generator
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, TokenDecoder, build_action_span, read_reply, span_roles
+from tests.helpers.slow_roles import BROKEN, slow_answer_roles, slow_reply_roles, slow_spans
+from tests.helpers.vocabularies import VOCABULARIES, tokenizer_of
+
+LETTERS = {TokenRole.REASONING: "r", TokenRole.ACTION: "a", TokenRole.FORMAT: "f"}
+REPLIES = 500
+WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
+
+every_vocabulary = pytest.mark.parametrize("name", sorted(VOCABULARIES))
+
+
+@cache
+def codec_of(name: str) -> ChatCodec:
+    return ChatCodec(tokenizer_of(name))
+
+
+def letters(roles: Sequence[int]) -> str:
+    return "".join(LETTERS[TokenRole(int(role))] for role in roles)
+
+
+# --- Replies ----------------------------------------------------------------------------------------------------------
+
+THOUGHTS = [
+    *("I am at (0, 1).", "So go up.", " then Left || Down", "a<b", "</", "<answ", ">", "if x: {'y': [1]}\n\treturn"),
+    *(
+        "往右走，避开洞。",
+        "氷の上です",
+        "🦙👩‍👩‍👧‍👦",
+        "🧊",
+        "e\u0301u\u0308",
+        "नमस्ते",
+        "ค่ะ",
+        "Ω≈√",
+        "\u202e\ufeff",
+        "▁",
+        "Ġ",
+    ),
+    *("\n", "\n\n", "  ", "\t", " ", "<tool_call>{}</tool_call>", "don't", "1234567"),
+]
+ANSWERS = [
+    *("Up", " Up || Down ", "Up.", "Up ||Down||", "Up||Down", "\nRight\n", "", " ", "上 || 下", "🦙", "é", "e\u0301."),
+    *("search[red shoes] || click[buy now]", "(1, 2) 3", ">Up<", "``", "|", "<b>Up</b>"),
+]
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+
+
+def form(rng: random.Random) -> list[str]:
+    """A reply of the required form, in parts."""
+    blank = rng.choice(["", "", " ", "\n", "\n\n"])
+    thoughts = [rng.choice(THOUGHTS) for _ in range(rng.randint(0, 5))]
+    before, between, after = (blank if rng.random() < 0.5 else "" for _ in range(3))
+    return [before, TAGS[0], *thoughts, TAGS[1], between, TAGS[2], rng.choice(ANSWERS), TAGS[3], after]
+
+
+def damaged(parts: list[str], rng: random.Random) -> list[str]:
+    """With a part left out, said twice, exchanged, broken or put among others."""
+    at = rng.randrange(len(parts))
+    part = parts[at]
+    cut = rng.randint(0, len(part))
+    wrong = rng.choice(
+        [[], [part, part], [rng.choice(TAGS)], [part[:cut], part[cut + 1 :]], [part, "so"], [part.upper()]]
+    )
+    return [*parts[:at], *wrong, *parts[at + 1 :]]
+
+
+def broken(ids: list[int], rng: random.Random, size: int) -> list[int]:
+    """With one id left out, exchanged for any other, or everything behind it left out."""
+    at = rng.randrange(len(ids))
+    return [*ids[:at], *rng.choice([ids[at + 1 :], [rng.randrange(size), *ids[at + 1 :]], []])]
+
+
+def replies(name: str) -> Iterator[list[int]]:
+    """The same ones each time. A third of the texts is damaged, a fifth of the ids; some are cut where no tokenizer
+    would cut them, as a model may sample them."""
+    tokenizer, rng = tokenizer_of(name), random.Random(7)
+    end = tokenizer.convert_tokens_to_ids(VOCABULARIES[name].end_of_turn)
+    for _ in range(REPLIES):
+        parts = form(rng)
+        if rng.random() < 0.33:
+            parts = damaged(parts, rng)
+        pieces = parts if rng.random() < 0.2 else list("".join(parts)) if rng.random() < 0.1 else ["".join(parts)]
+        ids = [i for piece in pieces for i in encoded(name, piece)]
+        if ids and rng.random() < 0.2:
+            ids = broken(ids, rng, len(tokenizer))
+        yield [*ids, end] if rng.random() < 0.8 or not ids else ids
+
+
+def encoded(name: str, text: str) -> list[int]:
+    """Ids of a text within a reply: SentencePiece begins every text with a space."""
+    tokenizer = tokenizer_of(name)
+    line = tokenizer.encode("\n", add_special_tokens=False)
+    return (
+        list(tokenizer.encode("\n" + text, add_special_tokens=False)[len(line) :])
+        if name.startswith("mistral")
+        else list(tokenizer.encode(text, add_special_tokens=False))
+    )
+
+
+@every_vocabulary
+def test_roles_of_any_reply_are_those_of_the_characters_that_a_slow_decoder_finds(name: str) -> None:
+    tokenizer, codec, decoder = tokenizer_of(name), codec_of(name), TokenDecoder(tokenizer_of(name))
+    answer = build_action_span("answer", tool_format="hermes")
+    assert answer is not None
+    special_ids = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    end = tokenizer.convert_tokens_to_ids(VOCABULARIES[name].end_of_turn)
+    seen = Counter[str]()
+    for ids in replies(name):
+        text, spans = slow_spans(tokenizer, ids)
+        special = [i in special_ids for i in ids]
+        closed = ids[-1] == end
+        if BROKEN not in text:
+            assert codec.offsets(ids) == (text, spans)
+        for lenient in (False, True):
+            if lenient and any(special[: len(ids) - closed]):
+                continue
+            read = read_reply(codec, ids, lenient=lenient)
+            found = letters(read.roles)
+            expected = slow_reply_roles(text, spans, special, closed=closed, lenient=lenient)
+            assert found == expected, (text, tokenizer.convert_ids_to_tokens(ids), lenient)
+            seen["lenient" if lenient else "parsed"] += read.parsed.parses
+        found = letters(span_roles(answer, decoder, ids, np.ones(len(ids), dtype=bool)))
+        assert found == slow_answer_roles(text, spans, special), (text, tokenizer.convert_ids_to_tokens(ids))
+        seen["broken"] += BROKEN in text
+        seen["special"] += any(special[:-1])
+        seen["split"] += any(one[1] > other[0] for one, other in pairwise(spans))
+        seen["across"] += any("<" in text[a + 1 : b] or ">" in text[a : b - 1] for a, b in spans)
+    assert all(seen[kind] >= 20 for kind in ("broken", "split", "across")), seen
+    assert 150 < seen["parsed"] < seen["lenient"] < REPLIES - 50, seen
+
+
+# --- Conversations ----------------------------------------------------------------------------------------------------
+
+
+def rendered(name: str, episode: Episode, *, tokenize: bool) -> Any:
+    options = {"return_dict": False} if tokenize else {}
+    return tokenizer_of(name).apply_chat_template(
+        episode.messages, tokenize=tokenize, add_generation_prompt=True, **options
+    )
+
+
+@pytest.mark.parametrize("world_name", WORLDS)
+@every_vocabulary
+def test_contexts_of_an_episode_are_the_whole_conversation(name: str, world_name: str) -> None:
+    """To the id where the template keeps what was said; where it forgets thoughts, from the last reply on."""
+    codec, vocabulary = codec_of(name), VOCABULARIES[name]
+    world = make_world(world_name, preset="clean", split="train", index=5)
+    player, rng = scripted_player(world_name), seeded_generator("conversation", world_name)
+    episode = Episode(world, codec, max_context_tokens=10**6)
+    context = episode.start()
+    texts = [rendered(name, episode, tokenize=False)]
+    assert context == rendered(name, episode, tokenize=True)
+    while len(texts) < 4:
+        said = player.reply(world, rng).replace("</think>", "往右 🧊</think>")
+        reply = [*codec.text_ids(said), *([codec.end_of_turn_id] if len(texts) % 2 else [])]
+        following = episode.receive(Reply(reply))
+        if following is None:
+            break
+        texts.append(rendered(name, episode, tokenize=False))
+        assert following[: len(context) + len(reply)] == [*context, *reply]
+        between = codec.offsets(following[len(context) + len(reply) :])[0]
+        assert texts[-1].endswith(between)
+        if not vocabulary.forgets:
+            assert following == rendered(name, episode, tokenize=True)
+        context = following
+    assert len(texts) > 1
+    assert vocabulary.forgets != all(later.startswith(earlier) for earlier, later in pairwise(texts)) or len(texts) < 3
