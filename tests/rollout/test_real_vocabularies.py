@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from actfocus_verl.rollout import ChatCodec, Episode, Reply, TokenDecoder, build
 from tests.helpers.slow_roles import BROKEN, slow_answer_roles, slow_reply_roles, slow_spans
 from tests.helpers.vocabularies import VOCABULARIES, tokenizer_of
 
+ROOT = Path(__file__).resolve().parents[2]
 LETTERS = {TokenRole.REASONING: "r", TokenRole.ACTION: "a", TokenRole.FORMAT: "f"}
 REPLIES = 500
 WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
@@ -158,26 +161,39 @@ def rendered(name: str, episode: Episode, *, tokenize: bool) -> Any:
 @pytest.mark.parametrize("world_name", WORLDS)
 @every_vocabulary
 def test_contexts_of_an_episode_are_the_whole_conversation(name: str, world_name: str) -> None:
-    """To the id where the template keeps what was said; where it forgets thoughts, from the last reply on."""
-    codec, vocabulary = codec_of(name), VOCABULARIES[name]
+    """To the id, where the template keeps what was said. One that forgets thoughts keeps replies that have none."""
+    forgets = VOCABULARIES[name].forgets
+    for thoughts in (True, False) if forgets else (True,):
+        require_whole_contexts(name, world_name, thoughts=thoughts, same=thoughts is not forgets)
+
+
+def require_whole_contexts(name: str, world_name: str, *, thoughts: bool, same: bool) -> None:
+    """same: whether each context is the tokenizer's own rendering; from the last reply on it always is."""
+    codec = codec_of(name)
     world = make_world(world_name, preset="clean", split="train", index=5)
     player, rng = scripted_player(world_name), seeded_generator("conversation", world_name)
     episode = Episode(world, codec, max_context_tokens=10**6)
     context = episode.start()
-    texts = [rendered(name, episode, tokenize=False)]
     assert context == rendered(name, episode, tokenize=True)
-    while len(texts) < 4:
+    for turn in range(3):
         said = player.reply(world, rng).replace("</think>", "往右 🧊</think>")
-        reply = [*codec.text_ids(said), *([codec.end_of_turn_id] if len(texts) % 2 else [])]
-        following = episode.receive(Reply(reply))
-        if following is None:
-            break
-        texts.append(rendered(name, episode, tokenize=False))
-        assert following[: len(context) + len(reply)] == [*context, *reply]
-        between = codec.offsets(following[len(context) + len(reply) :])[0]
-        assert texts[-1].endswith(between)
-        if not vocabulary.forgets:
-            assert following == rendered(name, episode, tokenize=True)
+        said = said if thoughts else said.partition("</think>")[2].strip()
+        reply = [*codec.text_ids(said), *([codec.end_of_turn_id] if turn % 2 else [])]
+        before, following = context, episode.receive(Reply(reply))
+        if following is None:  # the game is over
+            assert turn > 0
+            return
         context = following
-    assert len(texts) > 1
-    assert vocabulary.forgets != all(later.startswith(earlier) for earlier, later in pairwise(texts)) or len(texts) < 3
+        assert context[: len(before) + len(reply)] == [*before, *reply]
+        between = codec.offsets(context[len(before) + len(reply) :])[0]
+        assert rendered(name, episode, tokenize=False).endswith(between)
+        assert (context == rendered(name, episode, tokenize=True)) is same
+
+
+# --- Token shares -----------------------------------------------------------------------------------------------------
+
+
+def test_the_committed_shares_are_those_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    script = importlib.import_module("token_shares")
+    assert script.table(tokenizer_of("qwen2.5"), script.QWEN) == script.OUT.read_text(encoding="utf-8")
