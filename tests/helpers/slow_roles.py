@@ -41,7 +41,9 @@ def slow_spans(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[Span]]:
 
 def _common(prefix: str, text: str) -> int:
     """Characters until the first difference."""
-    return next((at for at, (one, other) in enumerate(zip(prefix, text, strict=False)) if one != other), len(prefix))
+    if text.startswith(prefix):
+        return len(prefix)
+    return next(at for at, character in enumerate(prefix) if text[at : at + 1] != character)
 
 
 def slow_reply_roles(text: str, spans: Sequence[Span], special: Sequence[bool], *, closed: bool, lenient: bool) -> str:

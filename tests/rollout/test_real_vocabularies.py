@@ -19,14 +19,16 @@ from actfocus_verl.environments import make_world, scripted_player
 from actfocus_verl.environments.splits import seeded_generator
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, TokenDecoder, build_action_span, read_reply, span_roles
 from tests.helpers.slow_roles import BROKEN, slow_answer_roles, slow_reply_roles, slow_spans
-from tests.helpers.vocabularies import VOCABULARIES, tokenizer_of
+from tests.helpers.vocabularies import SLOW_TO_BUILD, VOCABULARIES, tokenizer_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LETTERS = {TokenRole.REASONING: "r", TokenRole.ACTION: "a", TokenRole.FORMAT: "f"}
 REPLIES = 500
 WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
 
-every_vocabulary = pytest.mark.parametrize("name", sorted(VOCABULARIES))
+every_vocabulary = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly if name in SLOW_TO_BUILD else ()) for name in VOCABULARIES]
+)
 
 
 @cache
@@ -83,37 +85,45 @@ def damaged(parts: list[str], rng: random.Random) -> list[str]:
     return [*parts[:at], *wrong, *parts[at + 1 :]]
 
 
-def broken(ids: list[int], rng: random.Random, size: int) -> list[int]:
-    """With one id left out, exchanged for any other, or everything behind it left out."""
-    at = rng.randrange(len(ids))
-    return [*ids[:at], *rng.choice([ids[at + 1 :], [rng.randrange(size), *ids[at + 1 :]], []])]
+def broken(ids: list[int], rng: random.Random, tokenizer: Any) -> list[int]:
+    """With one id left out, exchanged for any other or for a special one, or everything behind it left out.
+
+    Every second time one is chosen that holds a part of a character, where there is one.
+    """
+    alone = tokenizer.backend_tokenizer.decode_batch([[i] for i in ids])
+    parts = [at for at, text in enumerate(alone) if BROKEN in text]
+    at = rng.choice(parts if parts and rng.random() < 0.5 else range(len(ids)))
+    special = rng.choice(tokenizer.all_special_ids)
+    middle = rng.choice([[], [], [rng.randrange(len(tokenizer))], [special]])
+    return [*ids[:at], *middle, *(ids[at + 1 :] if rng.random() < 0.8 else [])]
 
 
 def replies(name: str) -> Iterator[list[int]]:
-    """The same ones each time. A third of the texts is damaged, a fifth of the ids; some are cut where no tokenizer
-    would cut them, as a model may sample them."""
+    """The same ones each time; a third of the texts is damaged, and a quarter of the ids.
+
+    Some are encoded in pieces, or letter by letter: a model may sample any ids of a text, not only the tokenizer's.
+    """
     tokenizer, rng = tokenizer_of(name), random.Random(7)
     end = tokenizer.convert_tokens_to_ids(VOCABULARIES[name].end_of_turn)
     for _ in range(REPLIES):
         parts = form(rng)
         if rng.random() < 0.33:
             parts = damaged(parts, rng)
-        pieces = parts if rng.random() < 0.2 else list("".join(parts)) if rng.random() < 0.1 else ["".join(parts)]
+        whole = "".join(parts)
+        pieces = rng.choice([parts, list(whole), *[[whole]] * 6])
         ids = [i for piece in pieces for i in encoded(name, piece)]
-        if ids and rng.random() < 0.2:
-            ids = broken(ids, rng, len(tokenizer))
+        if ids and rng.random() < 0.25:
+            ids = broken(ids, rng, tokenizer)
         yield [*ids, end] if rng.random() < 0.8 or not ids else ids
 
 
 def encoded(name: str, text: str) -> list[int]:
     """Ids of a text within a reply: SentencePiece begins every text with a space."""
     tokenizer = tokenizer_of(name)
+    if not name.startswith("mistral"):
+        return list(tokenizer.encode(text, add_special_tokens=False))
     line = tokenizer.encode("\n", add_special_tokens=False)
-    return (
-        list(tokenizer.encode("\n" + text, add_special_tokens=False)[len(line) :])
-        if name.startswith("mistral")
-        else list(tokenizer.encode(text, add_special_tokens=False))
-    )
+    return list(tokenizer.encode(f"\n{text}", add_special_tokens=False))[len(line) :]
 
 
 @every_vocabulary
@@ -144,7 +154,7 @@ def test_roles_of_any_reply_are_those_of_the_characters_that_a_slow_decoder_find
         seen["special"] += any(special[:-1])
         seen["split"] += any(one[1] > other[0] for one, other in pairwise(spans))
         seen["across"] += any("<" in text[a + 1 : b] or ">" in text[a : b - 1] for a, b in spans)
-    assert all(seen[kind] >= 20 for kind in ("broken", "split", "across")), seen
+    assert all(seen[kind] >= 15 for kind in ("broken", "special", "split", "across")), seen
     assert 150 < seen["parsed"] < seen["lenient"] < REPLIES - 50, seen
 
 
