@@ -6,9 +6,12 @@ Beside it tokenizers of other kinds, published ones where an installed package s
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import mistral_common
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -105,18 +108,24 @@ def build_sentencepiece(file: str, template: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_tekken(template: str) -> PreTrainedTokenizerFast:
-    """Mistral's tiktoken-like tokenizer, with its commonest 8,000 tokens: any lowest ranks are a tokenizer."""
+def build_tekken(template: str, *, tokens: int | None = 8000) -> PreTrainedTokenizerFast:
+    """Mistral's tiktoken-like tokenizer with its commonest tokens: any lowest ranks are a tokenizer. None: all."""
     tekken = json.loads((_mistral_data() / "tekken_240718.json").read_text(encoding="utf-8"))
-    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
+    config = tekken["config"]
+    size = config["default_vocab_size"] - config["default_num_special_tokens"] if tokens is None else tokens
     with TemporaryDirectory() as folder:
         ranks = Path(folder) / "ranks.tiktoken"
-        ranks.write_text("\n".join(f"{entry['token_bytes']} {entry['rank']}" for entry in tekken["vocab"][:8000]))
-        converter = TikTokenConverter(str(ranks), pattern=tekken["config"]["pattern"], extra_special_tokens=special)
-        backend = converter.converted()
+        ranks.write_text("\n".join(f"{entry['token_bytes']} {entry['rank']}" for entry in tekken["vocab"][:size]))
+        backend = from_ranks(ranks, config["pattern"], ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = template
     return tokenizer
+
+
+def from_ranks(file: Path, pattern: str, special: Sequence[str]) -> Tokenizer:
+    """A tokenizer of tiktoken's kind: `<base64> <rank>` a line, and special tokens behind the ranks."""
+    with patch.dict(os.environ, TIKTOKEN_CACHE_DIR=""):  # no copy of the file in the machine's temporary folder
+        return TikTokenConverter(str(file), pattern=pattern, extra_special_tokens=[*special]).converted()
 
 
 def _mistral_data() -> Path:
