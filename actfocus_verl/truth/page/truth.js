@@ -180,7 +180,7 @@ function buildEpisodes(root) {
       "The line is the expected return M_t, known at the boundaries; the band is 95 % from the continuations' standard error, and 0 wide at the end, the return itself. ",
       "Changes in bold are clear of 0, each by itself. Luck takes no tokens."),
     h("ul", { class: "legend", "aria-label": "Colours" }, KINDS.map((kind) => h("li", {}, kindName(kind)))),
-    DATA.episodes.map(drawEpisode),
+    ...DATA.episodes.map(drawEpisode),
     h("p", { class: "hint" }, `Written by actfocus_verl ${DATA.version}.`));
 }
 
