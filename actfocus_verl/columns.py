@@ -140,6 +140,7 @@ _TABLE: Final = (
         FEEDBACK,
         "its log-prob with its turn's feedback in the prompt",
         on_request=True,
+        recorded=True,
     ),
     Column(
         VALUES,
