@@ -56,7 +56,6 @@ def play(
     *,
     estimator: str = "grpo",
     credit: str = "uniform",
-    response_length: int = 1500,
     data: dict[str, Any] | None = None,
     kind: type[EpisodeAgentLoop] = EpisodeAgentLoop,
     preset: str = "clean",
@@ -68,7 +67,7 @@ def play(
             "env": {"name": "frozen_lake", "preset": preset, "seed": 1, "train_size": 8, "evaluation_size": 8},
             "algorithm": {"adv_estimator": estimator},
             "credit": {"name": credit},
-            "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": response_length, "n": 1}},
+            "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500, "n": 1}},
             "rollout": {"roots": 1, "wave": 1},
         }
     )

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.settings import check_config
-from tests.config.conftest import composed
+from tests.config.conftest import changed, composed
 from tests.helpers import slow_weightings
 from tests.helpers.engines import VOCABULARY
 from tests.helpers.probes import Rows
@@ -60,18 +60,21 @@ def test_a_step(make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows, model_
     trainer.global_steps = 3  # half of lam is left
     batch, metrics = to_advantages(trainer, queue.fill(rows))
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
-    probes = 0
+    probes = sampled = 0
     for key, row in rows.items():
         stored = queue.rows[key]
         old, found = stored["old_log_probs"].tolist(), stored["hindsight_log_probs"].tolist()
         expected = slow_log_probs(row, old, model, temperature=0.9)
         assert found == pytest.approx(expected, abs=1e-4)
-        probes += sum(1 for turn in (0, 1) if (row["turn_ids"] == turn).any() and (key, turn) != WITHOUT)
+        turns = [turn for turn in (0, 1) if (row["turn_ids"] == turn).any()]
+        sampled += len(turns)
+        probes += len([turn for turn in turns if (key, turn) != WITHOUT])
         columns = [stored["advantages"].tolist()], [old], [found], [row["token_roles"].tolist()]
         weights = slow_weightings.hindsight(*columns, lam=0.25, clip=0.2, every=tokens == "all")[0]
         assert stored["token_weights"].tolist() == pytest.approx(weights, abs=1e-6)
     assert {"hindsight_log_probs", "token_weights"} <= set(batch.fields)
-    assert metrics["credit/hindsight/turns_without_feedback"] == pytest.approx(1 - probes / (probes + 1))
+    assert metrics["credit/hindsight/turns_without_feedback"] == pytest.approx(1 - probes / sampled)
+    assert probes == sampled - 1
     padding = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding")]
     assert len(padding) == 2
     assert set(queue.rows) == {*rows, *padding}  # the probes are gone
@@ -118,23 +121,8 @@ def test_a_loop_without_feedback_is_refused(make_trainer: MakeTrainer, queue: Lo
 
 
 def test_a_run_that_gives_no_feedback_is_refused_before_it_starts() -> None:
-    config = composed("credit=hindsight")
-    check_config(config)
-    config.algorithm.rollout_correction.bypass_mode = True
+    check_config(composed("credit=hindsight"))
+    config = changed(composed("credit=hindsight"), **{"algorithm.rollout_correction.bypass_mode": True})
     with pytest.raises(ConfigurationError, match=r"reads the policy's log-probs, and .* skips the pass") as caught:
-        check_config(config)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_run_without_a_world_is_refused(tmp_path: Path) -> None:
-    own = tmp_path / "own.jsonl"
-    own.write_text('{"prompt": [{"role": "user", "content": "2 + 2"}], "data_source": "x", "reward_model": {}}\n')
-    words = [f"data.train_files={own}", f"data.val_files={own}", "credit.action_span=column"]
-    config = composed("env=none", *words, "credit=uniform")
-    check_config(config)
-    config = composed("env=none", *words, "credit=hindsight")
-    with pytest.raises(
-        ConfigurationError, match=r"env.name='none': .*there is none here. Set algorithm=grpo"
-    ) as caught:
         check_config(config)
     assert "\n" not in str(caught.value)
