@@ -88,7 +88,8 @@ def hindsight(
 
 def has_faded(params: Mapping[str, Any], step: int) -> bool:
     """Whether the strength of `credit=hindsight` with these parameters is 0 in a training step, from 1."""
-    return params["decay_steps"] is not None and step > params["decay_steps"]
+    steps = params["decay_steps"]
+    return steps is not None and bool(step > steps)
 
 
 def check_hindsight(

@@ -58,7 +58,9 @@ def add_hindsight(
         scores[index][place] = found.to(scores[index].dtype)
     nested = torch.nested.as_nested_tensor(scores, layout=torch.jagged)
     fields = TensorDict({HINDSIGHT_LOG_PROBS: nested}, batch_size=len(batch.keys))
-    metrics = {WITHOUT: 1.0 - len(probes) / sampled} if sampled else {}
+    metrics: dict[str, float] = {}
+    if sampled:
+        metrics[WITHOUT] = 1.0 - len(probes) / sampled
     if shifts:
         metrics[SHIFT] = float(torch.cat(shifts).mean())
     return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields), metrics
