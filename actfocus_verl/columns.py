@@ -23,7 +23,9 @@ ANSWER_SCORES: Final = "answer_scores"
 CLIP_SCALES: Final = "clip_scales"
 VALUES: Final = "values"
 TOKEN_WEIGHTS: Final = "token_weights"
+TRAINING_STEP: Final = "training_step"
 ENTROPY: Final = "entropy"
+HINDSIGHT_LOG_PROBS: Final = "hindsight_log_probs"
 INFLUENCE: Final = "influence"
 RELEVANCE: Final = "relevance"
 RESPONSES: Final = "responses"
@@ -49,12 +51,14 @@ ACTOR: Final = Giver("the actor's log-prob pass")
 REFERENCE: Final = Giver("a frozen reference", "one forward pass per step, and its weights in memory (none with LoRA)")
 CRITIC: Final = Giver("a critic", "its training, and one forward pass per step")
 PROBES: Final = Giver("the actor, probed for the world's known answer", "one more log-prob pass per step")
+FEEDBACK: Final = Giver("the actor, shown what followed each turn", "one more log-prob pass per step")
 EMBEDDINGS: Final = Giver(
     "the actor, differentiated by its input embeddings", "one forward and one backward pass per step"
 )
 ESTIMATOR: Final = Giver("the advantage estimator")
 MEASUREMENT: Final = Giver("the first answers of the prompt groups")
 WEIGHTING: Final = Giver("the token weighting")
+COUNTER: Final = Giver("the count of steps")
 TRAINER: Final = Giver("the trainer")
 
 
@@ -130,6 +134,15 @@ _TABLE: Final = (
         label="relevance",
     ),
     Column(
+        HINDSIGHT_LOG_PROBS,
+        "float32",
+        "token",
+        FEEDBACK,
+        "its log-prob with its turn's feedback in the prompt",
+        on_request=True,
+        recorded=True,
+    ),
+    Column(
         VALUES,
         "float32",
         "token",
@@ -165,6 +178,14 @@ _TABLE: Final = (
         "episode",
         MEASUREMENT,
         "share of an answer that the reasoning decides; one value for all",
+        on_request=True,
+    ),
+    Column(
+        TRAINING_STEP,
+        "int64",
+        "episode",
+        COUNTER,
+        "number of the training step, from 1; one value for all",
         on_request=True,
     ),
     Column(TURN_REWARDS, "float32", "turn", OWN_LOOP, "the environment's rewards and penalties", on_request=True),

@@ -16,9 +16,11 @@ from actfocus_verl.columns import (
     ANSWER_SCORES,
     CLIP_SCALES,
     COLUMNS,
+    COUNTER,
     CRITIC,
     ENTROPY,
     ESTIMATOR,
+    HINDSIGHT_LOG_PROBS,
     INFLUENCE,
     MEASUREMENT,
     REFERENCE,
@@ -117,6 +119,13 @@ def needs_answers(config: Any) -> bool:
     return ANSWER_SCORES in (*estimator_columns(config), *of_weighting)
 
 
+def needs_feedback(config: Any) -> bool:
+    """Whether the estimator or the weighting needs replies scored with feedback in their prompt."""
+    credit = section(config, "credit")
+    of_weighting = build_weighting(credit).required_columns if credit else ()
+    return HINDSIGHT_LOG_PROBS in (*estimator_columns(config), *of_weighting)
+
+
 def has_critic(config: Any) -> bool:
     """Whether verl trains a critic: null leaves it to the estimator, and only verl's GAE needs one."""
     enabled = config.critic.enable
@@ -142,12 +151,14 @@ def require_given(config: Any, key: str, name: str, columns: Sequence[str], *, l
     if given_by(CRITIC, columns) and not has_critic(config):
         raise ConfigurationError(key, name, "reads a critic's values, and there is no critic", "Set critic.enable=true")
     correction = config.algorithm.get("rollout_correction") or {}
-    if {ENTROPY, INFLUENCE} & {*columns} and correction.get("bypass_mode", False):
+    of_pass = {ENTROPY: "entropy", INFLUENCE: "entropy", HINDSIGHT_LOG_PROBS: "log-probs"}
+    read = next((what for column, what in of_pass.items() if column in columns), None)
+    if read is not None and correction.get("bypass_mode", False):
         raise ConfigurationError(
             key,
             name,
-            "reads the policy's entropy, and algorithm.rollout_correction.bypass_mode=true skips the pass that "
-            "computes it",
+            f"reads the policy's {read}, and algorithm.rollout_correction.bypass_mode=true skips the pass that "
+            f"computes {'it' if read == 'entropy' else 'them'}",
             "Set algorithm.rollout_correction.bypass_mode=false",
         )
 
@@ -212,7 +223,7 @@ def require_estimator(config: Any) -> EstimatorSpec | None:
     spec = build_estimator(name, section(config, "estimator"))
     if spec is None:
         return None
-    require_given(config, key, name, spec.required_columns, later=(MEASUREMENT, ESTIMATOR, WEIGHTING))
+    require_given(config, key, name, spec.required_columns, later=(MEASUREMENT, COUNTER, ESTIMATOR, WEIGHTING))
     if not spec.definition.spreads_kl and config.algorithm.get("use_kl_in_reward", False):
         raise ConfigurationError(
             "algorithm.use_kl_in_reward",

@@ -209,7 +209,12 @@ class Definition(Method):
 WEIGHTINGS: Final = Registry(
     "weighting",
     "credit",
-    ("actfocus_verl.credit.weighting", "actfocus_verl.credit.entropy_weighting", "actfocus_verl.credit.influence"),
+    (
+        "actfocus_verl.credit.weighting",
+        "actfocus_verl.credit.entropy_weighting",
+        "actfocus_verl.credit.hindsight",
+        "actfocus_verl.credit.influence",
+    ),
     Definition,
 )
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actfocus_verl.columns import INFLUENCE
+from actfocus_verl.columns import FEEDBACK, INFLUENCE, TRAINING_STEP, given_by
 from actfocus_verl.credit.influence import UNKNOWN
 from actfocus_verl.credit.registry import WeightingSpec, build_weighting, known_weightings
 from actfocus_verl.credit.token_weights import compute_token_credit
@@ -25,7 +25,7 @@ from actfocus_verl.reporting.statistics import cluster_interval
 AS_TRAINED: Final = "as trained"
 """The weights and advantages that the run recorded, beside the recomputed weightings."""
 
-_MEASURED_FROM: Final = {INFLUENCE: INFLUENCE_READS}
+_MEASURED_FROM: Final = {INFLUENCE: INFLUENCE_READS, TRAINING_STEP: ()}
 """Columns that a run does not keep, and those that they are computed from."""
 
 ROLE_NAMES: Final = tuple(role.name.lower() for role in RESPONSE_ROLES)
@@ -93,6 +93,8 @@ def _masses(samples: Sequence[StepSample], responses: Sequence[Tensor]) -> tuple
         spec = build_weighting({"name": name})
         needed = (each for name in spec.required_columns for each in _MEASURED_FROM.get(name, (name,)))
         missing = [column for column in needed if column not in columns]
+        if given_by(FEEDBACK, missing):
+            continue  # only runs with that weighting have them
         if missing:
             left_out[name] = f"the run kept no {' and no '.join(missing)}"
         else:
@@ -106,6 +108,7 @@ def _mass(sample: StepSample, spec: WeightingSpec) -> Tensor:
     if INFLUENCE in spec.required_columns:
         share = None if sample.answers is None else influence_of(sample.answers.metrics())
         of_rows[INFLUENCE] = torch.full((len(sample.groups),), UNKNOWN if share is None else share)
+    of_rows[TRAINING_STEP] = torch.full((len(sample.groups),), sample.step)
     found = compute_token_credit({**sample.columns, **of_rows}, spec)
     advantages = sample.columns["advantages"]
     shifted = advantages if found.advantage_shift is None else advantages + found.advantage_shift

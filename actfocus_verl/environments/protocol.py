@@ -15,6 +15,8 @@ from actfocus_verl.environments.settings import FULL, Limits
 from actfocus_verl.errors import ConfigurationError
 
 _NOTHING_DONE = "Your last reply held no valid action, so nothing has changed. Try once more."
+_AFTERWARDS = "What your reply to this message leads to is known already:"
+_NO_ACTION = "The reply holds no valid action, so nothing changes."
 
 
 def turn_message(
@@ -130,6 +132,21 @@ class PlayedTurns:
             last_reward=None if last is None else last.reward if full else last.earned,
             acted=last is None or last.executed > 0,
         )
+
+    def feedback(self, *, over: bool) -> Observation:
+        """What is known of the last turn once it has been played: reward, whether it acted, the state it led to.
+
+        over: whether it ended the episode, whose outcome is told as well.
+        """
+        assert self._last is not None, "no turn has been played"
+        state = observe(self._world)
+        lines = [f"Reward: {self._last.reward:g}", state.text]
+        if not self._last.executed:
+            lines.insert(1, _NO_ACTION)
+        if over:
+            ended = "succeeded" if self._world.success else "failed"
+            lines.append(f"The episode {ended} with a return of {sum(self.rewards):g}.")
+        return Observation("\n".join([_AFTERWARDS, *lines]), state.images)
 
     def act(self, actions: Sequence[str]) -> TurnOutcome:
         """Execute the actions of one reply, as `execute_turn` says."""

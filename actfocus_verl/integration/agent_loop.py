@@ -14,7 +14,7 @@ import numpy as np
 from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
-from actfocus_verl.config import needs_answers, template_options, world_overrides
+from actfocus_verl.config import needs_answers, needs_feedback, template_options, world_overrides
 from actfocus_verl.environments import make_world, world_config
 from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError
@@ -22,7 +22,7 @@ from actfocus_verl.files import json_text
 from actfocus_verl.integration.columns import NO_NUMBER, OUTCOME_PREFIX
 from actfocus_verl.integration.dataset import AGENT_NAME
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
-from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, probe_columns
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, feedback_columns, probe_columns
 
 
 class ServerPolicy:
@@ -64,13 +64,18 @@ class EpisodeAgentLoop(AgentLoopBase):
             trajectory = await episode.play(policy)
         except RewardError as error:
             return self.without_reward(error, kwargs, policy)
-        probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if self.asks_answers else None
-        return to_output(trajectory, policy, probes)
+        probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if self.asks_answers else {}
+        return to_output(trajectory, policy, probes | self.feedback(trajectory))
 
     @cached_property
     def asks_answers(self) -> bool:
         """Whether the run's methods need probes for known answers; cached, since finding out builds their specs."""
         return needs_answers(self.config)
+
+    @cached_property
+    def gives_feedback(self) -> bool:
+        """Whether the run's methods score replies with feedback in their prompt; cached likewise."""
+        return needs_feedback(self.config)
 
     @cached_property
     def codec(self) -> ChatCodec:
@@ -90,6 +95,17 @@ class EpisodeAgentLoop(AgentLoopBase):
         probes = probe_columns(self.codec, trajectory.known_answers, trajectory.turn_starts)
         require_room(max(probes["probe_lengths"]), max_turn_tokens)
         return probes
+
+    def feedback(self, trajectory: Trajectory) -> dict[str, list[int]]:
+        """Columns of the contexts with feedback, where a method needs them."""
+        if not self.gives_feedback:
+            return {}
+        lengths = [len(reply.token_ids) for reply in trajectory.replies]
+        return feedback_columns(trajectory.informed, lengths, max_tokens=self._context)
+
+    @property
+    def _context(self) -> int:
+        return int(self.rollout_config.prompt_length + self.rollout_config.response_length)
 
     def without_reward(self, error: RewardError, row: Mapping[str, Any], policy: ServerPolicy) -> TokenColumnsOutput:
         """A row without tokens whose return is NaN, for the trainer to refuse or drop with its group."""
@@ -132,13 +148,13 @@ class EpisodeAgentLoop(AgentLoopBase):
             episode_seed=seed,
             **world_overrides(env),
         )
-        context = self.rollout_config.prompt_length + self.rollout_config.response_length
         return Episode(
             world,
             self.codec,
-            max_context_tokens=context,
+            max_context_tokens=self._context,
             max_response_tokens=self.rollout_config.response_length,
             ask_answers=self.asks_answers,
+            give_feedback=self.gives_feedback,
         )
 
 
@@ -199,7 +215,7 @@ def to_output(
         turn_rewards=trajectory.turn_rewards,
         anchors=trajectory.anchors,
         next_anchors=trajectory.next_anchors,
-        probes=probes,
+        probes=probes or None,
         states=trajectory.states,
         replayed=[int(turn < trajectory.replayed) for turn in range(trajectory.turns)],
     )

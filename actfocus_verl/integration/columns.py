@@ -17,6 +17,9 @@ from actfocus_verl.errors import ConfigurationError
 PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
 """What the agent loop writes where the policy is probed for a known answer (`rollout.probe_columns`)."""
 
+FEEDBACK_COLUMNS = ("feedback_starts", "feedback_lengths", "feedback_ids")
+"""What the agent loop writes where replies are scored with feedback in their prompt (`rollout.feedback_columns`)."""
+
 OUTCOME_PREFIX = "outcome/"
 """Prefix of a world's additional metrics (`World.outcome`) in verl's `reward_extra_info`."""
 

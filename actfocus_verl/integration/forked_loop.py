@@ -44,7 +44,7 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         finally:
             if group.settle(session, played) == self.rollout_config.n:
                 del _groups[uid]
-        output = to_output(played.trajectory, policy)
+        output = to_output(played.trajectory, policy, self.feedback(played.trajectory))
         output.extra_fields["reward_extra_info"][FORK] = float(fork)
         return output
 

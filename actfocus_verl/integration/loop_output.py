@@ -15,10 +15,11 @@ from verl.experimental.agent_loop import AgentLoopOutput
 from actfocus_verl.checks import finite_number
 from actfocus_verl.columns import COLUMNS, OWN_LOOP, TOKEN_ROLES, TURN_IDS, given_by
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.integration.columns import NO_NUMBER, PROBE_COLUMNS
+from actfocus_verl.integration.columns import FEEDBACK_COLUMNS, NO_NUMBER, PROBE_COLUMNS
 
 _OF_TOKENS = ("response_mask", "response_logprobs", TOKEN_ROLES, TURN_IDS)
 _OF_TURNS = given_by(OWN_LOOP, COLUMNS)
+_PROBES_BY_TURN = [name for name in (*PROBE_COLUMNS, *FEEDBACK_COLUMNS) if name not in ("probe_ids", "feedback_ids")]
 _MASKED = {"response_mask": 0, "response_logprobs": 0.0, TOKEN_ROLES: int(TokenRole.ENVIRONMENT), TURN_IDS: -1}
 """Values of the token columns at a token that was not sampled."""
 
@@ -44,7 +45,7 @@ class TokenColumnsOutput(AgentLoopOutput):
     replayed: list[int] | None = None
     """1 for the turns shared with the episode this one was forked from, int64 (K,)."""
     probes: dict[str, list[int]] | None = None
-    """PROBE_COLUMNS by name, each int64, where an estimator needs them; None: not stored."""
+    """PROBE_COLUMNS and FEEDBACK_COLUMNS by name, each int64, as far as methods need them; None: not stored."""
 
     @model_validator(mode="after")
     def _has_a_token(self) -> TokenColumnsOutput:
@@ -88,7 +89,7 @@ class TokenColumnsOutput(AgentLoopOutput):
             if values is not None and len(values) != len(self.response_ids):
                 raise ValueError(f"{name} has {len(values)} entries, the response has {len(self.response_ids)} tokens")
         of_turns = {name: getattr(self, name) for name in _OF_TURNS}
-        of_turns |= {name: (self.probes or {}).get(name) for name in PROBE_COLUMNS if name != "probe_ids"}
+        of_turns |= {name: (self.probes or {}).get(name) for name in _PROBES_BY_TURN}
         lengths = {name: len(values) for name, values in of_turns.items() if values is not None}
         for name, length in lengths.items():
             first, turns = next(iter(lengths.items()))

@@ -25,11 +25,13 @@ from verl.workers.utils.padding import response_from_nested
 from actfocus_verl.columns import (
     ANSWER_SCORES,
     GROUP_IDS,
+    HINDSIGHT_LOG_PROBS,
     INFLUENCE,
     PASSED_ON,
     RELEVANCE,
     TOKEN_ROLES,
     TOKEN_WEIGHTS,
+    TRAINING_STEP,
     TURN_IDS,
     TURN_REWARDS,
 )
@@ -45,6 +47,7 @@ from actfocus_verl.config import (
 from actfocus_verl.credit.diagnostics import credit_metrics, group_metrics, prompt_groups
 from actfocus_verl.credit.early_stop import REASON, build_early_stop
 from actfocus_verl.credit.filters import build_filter
+from actfocus_verl.credit.hindsight import has_faded, hindsight_weighting
 from actfocus_verl.credit.influence import UNKNOWN
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY
@@ -69,6 +72,7 @@ from actfocus_verl.integration.estimators import fetch_inputs, lent, register, r
 from actfocus_verl.integration.first_answers import measure_influence
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
 from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
+from actfocus_verl.integration.hindsight import add_hindsight
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.relevance import add_relevance
@@ -227,11 +231,27 @@ class TokenCreditMixin:
         metrics.update(found)
         if RELEVANCE in self._columns_read:
             batch = add_relevance(batch, self.config, self.actor_rollout_wg.compute_log_prob)  # type: ignore[attr-defined]
-        if ANSWER_SCORES not in self._columns_read:
-            return batch
-        if self.estimator is not None and self.estimator.needs_answers:
-            return score_answers(batch, ESTIMATOR, self.estimator.name, self._log_prob_pass)
-        return score_answers(batch, _CREDIT, self.weighting.name, self._log_prob_pass)
+        if HINDSIGHT_LOG_PROBS in self._columns_read:
+            reader, skip = self._reader(HINDSIGHT_LOG_PROBS), self._hindsight_has_faded
+            batch, found = add_hindsight(batch, *reader, self._log_prob_pass, skip=skip)
+            metrics.update(found)
+        if ANSWER_SCORES in self._columns_read:
+            batch = score_answers(batch, *self._reader(ANSWER_SCORES), self._log_prob_pass)
+        return batch
+
+    def _reader(self, column: str) -> tuple[str, str]:
+        """The setting, key and value, of a method that reads the column."""
+        if self.estimator is not None and column in self.estimator.required_columns:
+            return ESTIMATOR, self.estimator.name
+        return _CREDIT, self.weighting.name
+
+    @property
+    def _hindsight_has_faded(self) -> bool:
+        """Whether nothing would come of the hindsight's pass from this step on."""
+        if self.estimator is not None and HINDSIGHT_LOG_PROBS in self.estimator.required_columns:
+            return False
+        ours = self.weighting.definition.function is hindsight_weighting
+        return ours and has_faded(self.weighting.params, self.global_steps)  # type: ignore[attr-defined]
 
     def _log_prob_pass(self, batch: KVBatchMeta) -> KVBatchMeta:
         """Have the actor write `log_probs` to the rows of a batch that is not the step's; returns it with padding."""
@@ -297,6 +317,7 @@ class TokenCreditMixin:
         of_trainer = {
             GROUP_IDS: group_ids(batch.keys),
             INFLUENCE: torch.full((len(batch.keys),), self._influence),
+            TRAINING_STEP: torch.full((len(batch.keys),), self.global_steps),  # type: ignore[attr-defined]
         }
         required = [name for name in self.weighting.required_columns if name not in of_trainer]
         names = list(dict.fromkeys([*PASSED_ON, *required, *((_SCORES,) if self.is_diagnosed else ())]))

@@ -7,13 +7,14 @@ from typing import Any, Final
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from actfocus_verl.checks import require_choice, require_integer, require_number
-from actfocus_verl.columns import ANSWER_SCORES
+from actfocus_verl.columns import ANSWER_SCORES, HINDSIGHT_LOG_PROBS
 from actfocus_verl.config import (
     action_span,
     drops_nonfinite,
     estimator_columns,
     has_world,
     is_diagnosed,
+    needs_feedback,
     require_estimator,
     require_weighting_columns,
     section,
@@ -184,6 +185,13 @@ def _check_credit(config: DictConfig) -> None:
     require_weighting_columns(config, weighting)
     if ANSWER_SCORES in weighting.required_columns:
         _check_answers(config, f"credit.name={weighting.name}", first_turn=True)
+    if needs_feedback(config) and not has_world(config):
+        raise ConfigurationError(
+            "env.name",
+            config.env.name,
+            f"{HINDSIGHT_LOG_PROBS} are log-probs with feedback from a world in the prompt, and there is none here",
+            "Set algorithm=grpo credit=uniform, or a world",
+        )
     readers = {f"credit.name={weighting.name}": weighting.required_columns}
     readers |= {f"algorithm.adv_estimator={config.algorithm.adv_estimator}": estimator_columns(config)}
     for reader, columns in readers.items():

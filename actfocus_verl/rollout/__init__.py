@@ -4,6 +4,7 @@ from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
 from actfocus_verl.rollout.decoding import TokenDecoder
 from actfocus_verl.rollout.episode import Episode, require_text
+from actfocus_verl.rollout.feedback import InformedContext, feedback_columns, informed_context
 from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
 from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
@@ -17,6 +18,7 @@ __all__ = [
     "ForcedAnswer",
     "ForkPoint",
     "ForkedGroup",
+    "InformedContext",
     "ParsedReply",
     "PlayedEpisode",
     "Policy",
@@ -28,7 +30,9 @@ __all__ = [
     "Trajectory",
     "TurnText",
     "build_action_span",
+    "feedback_columns",
     "forced_answer",
+    "informed_context",
     "parse_reply",
     "probe_columns",
     "require_text",

@@ -17,6 +17,7 @@ from actfocus_verl.environments.settings import LENIENT
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import read_reply
+from actfocus_verl.rollout.feedback import InformedContext, informed_context
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText, state_of
 
 
@@ -26,6 +27,7 @@ class Episode:
     max_context_tokens: prompt and response together. max_response_tokens: everything after the first prompt, where the
     trainer bounds that on its own. The episode ends before a turn whose message and longest reply would not fit.
     ask_answers: ask the world for its known answer before every turn; else they are all None.
+    give_feedback: keep what each turn's context would have been with the feedback on it; else nothing is kept.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Episode:
         max_context_tokens: int,
         max_response_tokens: int | None = None,
         ask_answers: bool = False,
+        give_feedback: bool = False,
     ) -> None:
         if world.limits.opening != codec.opening:
             raise ValueError(f"replies open with {world.limits.opening!r} (env.prefill), the codec's {codec.opening!r}")
@@ -44,6 +47,7 @@ class Episode:
         self._max_context = max_context_tokens
         self._max_response = max_response_tokens
         self._ask_answers = ask_answers
+        self._give_feedback = give_feedback
         self._context: list[int] = []
         self._prompt_length = 0
         self._sampled: list[int] = []
@@ -61,6 +65,7 @@ class Episode:
         self._parsed_turns = 0
         self._starts: list[int] = []
         self._answers: list[str | None] = []
+        self._informed: list[InformedContext] = []
         self._stop_reason: StopReason | None = None
 
     @property
@@ -134,7 +139,19 @@ class Episode:
         self._anchors.append(anchor)
         self._texts.append(TurnText(state, read.text, turn.valid))
         self._stop_reason = self._reason_to_stop(reply)
-        return self._continue(reply) if self._stop_reason is None else None
+        context = self._continue(reply) if self._stop_reason is None else None
+        if self._give_feedback:
+            self._informed.append(self._inform(over=context is None))
+        return context
+
+    def _inform(self, *, over: bool) -> InformedContext:
+        """The context of the turn that was just played, with the feedback on it."""
+        feedback = require_text(self.world, self._turns.feedback(over=over))
+        before = len(self._replies) - 2
+        kept = 0 if before < 0 else self._prompt_length + self._starts[before] + len(self._replies[before].token_ids)
+        closed = before < 0 or self._codec.is_closed(self._replies[before].token_ids)
+        messages = self._messages[: 2 * len(self._replies)]  # of the system, of the user, a reply, of the user, ...
+        return informed_context(self._codec, messages, feedback, kept=kept, closed=closed)
 
     def difference(self, other: Trajectory) -> str | None:
         """What `other` had otherwise in the turns played so far, or in the state after them; None when nothing."""
@@ -175,6 +192,7 @@ class Episode:
             final_state=observe(self.world).text,
             turn_starts=self._starts,
             known_answers=self._answers,
+            informed=self._informed,
             final_anchor=self.world.anchor(),
         )
 

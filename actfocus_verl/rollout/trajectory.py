@@ -13,6 +13,7 @@ from typing import Protocol
 
 from actfocus_verl.columns import SOLVED
 from actfocus_verl.environments.splits import stable_hash
+from actfocus_verl.rollout.feedback import InformedContext
 
 
 class StopReason(str, Enum):
@@ -81,6 +82,7 @@ class Trajectory:
     final_state: the rendered state after the last turn. final_anchor: the hash of it.
     turn_starts (K): response tokens before each reply. known_answers (K): the world's to the state each turn saw, None
     where it was not asked or knows none; empty like turn_starts where nobody kept them.
+    informed (K): each turn's context with the feedback on it; empty where nobody kept them.
     """
 
     prompt_ids: list[int]
@@ -104,6 +106,7 @@ class Trajectory:
     final_state: str
     turn_starts: list[int] = field(default_factory=list)
     known_answers: list[str | None] = field(default_factory=list)
+    informed: list[InformedContext] = field(default_factory=list)
     final_anchor: int = 0
 
     def __post_init__(self) -> None:
@@ -114,6 +117,7 @@ class Trajectory:
         of_turns = (self.anchors, self.states, self.replies, self.texts)
         assert all(len(column) == len(self.turn_rewards) for column in of_turns), "turns are not aligned"
         assert len(self.turn_starts) == len(self.known_answers), "turns are not aligned"
+        assert len(self.informed) in (0, len(self.turn_rewards)), "turns are not aligned"
 
     @property
     def turns(self) -> int:

@@ -48,7 +48,7 @@ def test_what_is_known_passes(argv: list[str]) -> None:
         ("platform=tpu", "platform", "tpu", "cpu, gpu"),
         ("experiment=frozen_lake_3b", "experiment", "frozen_lake_3b", "paper/frozen_lake_3b, "),
         ("+experiment=paper/none", "experiment", "paper/none", "quickstart, small/frozen_lake, "),
-        ("++credit=carl", "credit", "carl", "entropy_quantile, influence, uniform"),
+        ("++credit=carl", "credit", "carl", "entropy_quantile, hindsight, influence, uniform"),
     ],
 )
 def test_an_unknown_name_lists_the_known(argument: str, key: str, value: str, one_of_the_known: str) -> None:
@@ -87,7 +87,7 @@ def test_files_of_a_folder_of_ones_own_are_known(tmp_path: Path) -> None:
     (tmp_path / "credit" / "mine.yaml").touch()
     check_overrides([f"--config-dir={tmp_path}", "credit=mine"])
     check_overrides([f"hydra.searchpath=[file://{tmp_path}]", "credit=mine"])
-    with pytest.raises(ConfigurationError, match=r"credit='theirs'.*entropy_quantile, influence, mine, uniform"):
+    with pytest.raises(ConfigurationError, match=r"credit='theirs'.*, hindsight, influence, mine, uniform"):
         check_overrides([f"--config-dir={tmp_path}", "credit=theirs"])
 
 

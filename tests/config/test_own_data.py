@@ -141,6 +141,15 @@ def test_a_mistake_is_one_line(own: DictConfig, key: str, value: object, message
     assert "\n" not in str(caught.value)
 
 
+def test_feedback_is_a_worlds(own: DictConfig) -> None:
+    own.credit = {"name": "hindsight", "action_span": "tool_call"}
+    with pytest.raises(ConfigurationError, match=r"^env.name='none': .* and there is none here. Set") as caught:
+        check(own)
+    assert "\n" not in str(caught.value)
+    own.credit.lam = 0
+    check(own)
+
+
 def test_what_a_loop_of_ones_own_gives_is_known_when_it_has_run(own: DictConfig) -> None:
     check(changed(own, **{LOOP: "mine", SPAN: "column", ESTIMATOR: "gigpo"}))
 

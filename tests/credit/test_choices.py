@@ -29,6 +29,7 @@ SETTINGS = [
     *(CHOICES["actfocus"] | {"signal": signal} for signal in ACTFOCUS_SIGNALS if signal != "energy"),
     CHOICES["aem"] | {"scope": "batch"},
     CHOICES["empg"] | {"center": False},
+    CHOICES["hindsight"] | {"tokens": "all", "decay_steps": None},
     CHOICES["influence"] | {"level": "token"},
 ]
 every_setting = pytest.mark.parametrize("config", SETTINGS, ids=lambda config: "-".join(map(str, config.values())))
@@ -44,10 +45,12 @@ def random_columns(seed=0, rows=6, tokens=18):
     turn_ids = torch.where(roles == E, -1, (torch.arange(tokens) > 9).long().expand_as(roles))
     floats = ("advantages", "old_log_probs", "ref_log_prob", "energy", "reference_entropy", "gauge_free_energy")
     columns = {name: torch.randn(rows, tokens, generator=generator) for name in floats}
+    columns["hindsight_log_probs"] = columns["old_log_probs"] + torch.randn(rows, tokens, generator=generator) / 4
     columns["relevance"] = torch.rand(rows, tokens, generator=generator)
     columns["entropy"] = torch.rand(rows, tokens, generator=generator) * 2
     mask = (roles != E).long()
     of_rows = {"group_ids": GROUPS[:rows], "influence": torch.full((rows,), 0.3)}
+    of_rows["training_step"] = torch.full((rows,), 5)
     return columns | of_rows | {"token_roles": roles, "turn_ids": turn_ids, "response_mask": mask}
 
 
@@ -76,7 +79,7 @@ def test_a_file_says_all_parameters_and_their_defaults(name):
     spec = build_weighting({"name": name})
     assert stated == {"name": name, **spec.params}
     assert CHOICES[name]["placebo"] is False
-    assert CHOICES[name]["normalize"] == ("none" if name in ("aem", "empg") else "batch")
+    assert CHOICES[name]["normalize"] == ("none" if name in ("aem", "empg", "hindsight") else "batch")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +92,8 @@ def test_a_file_says_all_parameters_and_their_defaults(name):
         {"name": "aem", "lam": 0, "scope": "trajectory"},
         {"name": "aem", "gate": 1e9},
         {"name": "empg", "k": 0, "zeta": 0, "center": False},
+        {"name": "hindsight", "lam": 0},
+        {"name": "hindsight", "clip": 0},
         {"name": "influence", "floor": 1},
         {"name": "influence", "floor": 1, "level": "token"},
     ],

@@ -47,7 +47,8 @@ def user_module(tmp_path, monkeypatch, own_names):
 
 
 def test_ours_are_registered():
-    assert known_weightings() == ("actfocus", "action_only", "aem", "empg", "entropy_quantile", "influence", "uniform")
+    names = ("actfocus", "action_only", "aem", "empg", "entropy_quantile", "hindsight", "influence", "uniform")
+    assert known_weightings() == names
     assert registry.WEIGHTINGS.get("actfocus").function is actfocus_weighting
 
 
@@ -155,7 +156,7 @@ def test_registering_columns_as_one_string():
     [
         (
             {},
-            r"credit.name=None: is missing. Choose one of actfocus, .*, empg, entropy_quantile, influence, uniform",
+            r"credit.name=None: is missing. Choose one of actfocus, .*, hindsight, influence, uniform",
         ),
         (
             {"name": "actfocsu"},

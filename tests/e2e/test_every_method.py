@@ -63,10 +63,12 @@ def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pyt
 
     run = start(
         "every_method",
-        # what any of them needs from the start: a critic, a reference, and answers to probe for
+        # what any of them needs from the start: a critic, a reference, answers to probe for, and feedback
         "algorithm=a2tgpo",
         "critic.enable=true",
-        "credit=actfocus",
+        "credit=hindsight",
+        "actor_rollout_ref.actor.use_kl_loss=true",
+        "actor_rollout_ref.actor.kl_loss_coef=0",
         f"trainer.v1.trainer_mode={MODE}",
         f"trainer.total_training_steps={STEPS_EACH * len(methods)}",
         "actor_rollout_ref.actor.ppo_mini_batch_size=null",

@@ -33,6 +33,21 @@ def actfocus(signal, roles, *, alpha=0.1, beta=0.5, format_weight=None, eps=1e-8
     return weights
 
 
+def hindsight(advantages, old, after, roles, *, lam, clip, every):
+    """The formula of SERL token by token; every: of RLSD."""
+    weights = []
+    for i, row in enumerate(roles):
+        weights.append([])
+        for t, role in enumerate(row):
+            weight = 0.0 if role == ENVIRONMENT else 1.0
+            if role == ACTION or (every and role != ENVIRONMENT):
+                shift = after[i][t] - old[i][t]
+                signed = shift if advantages[i][t] > 0 else -shift if advantages[i][t] < 0 else 0.0
+                weight = (1.0 - lam) + lam * min(max(math.exp(signed), 1.0 - clip), 1.0 + clip)
+            weights[-1].append(weight)
+    return weights
+
+
 def entropy_quantile(entropy, roles, *, fraction):
     """Rank every sampled token by counting those above it; ties with the last rank that is kept are kept."""
     sampled = [(i, t) for i, row in enumerate(roles) for t, role in enumerate(row) if role != ENVIRONMENT]

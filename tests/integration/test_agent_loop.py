@@ -55,6 +55,7 @@ def play(
     tokenizer: PreTrainedTokenizerFast,
     *,
     estimator: str = "grpo",
+    credit: str = "uniform",
     data: dict[str, Any] | None = None,
     kind: type[EpisodeAgentLoop] = EpisodeAgentLoop,
     preset: str = "clean",
@@ -65,6 +66,7 @@ def play(
         {
             "env": {"name": "frozen_lake", "preset": preset, "seed": 1, "train_size": 8, "evaluation_size": 8},
             "algorithm": {"adv_estimator": estimator},
+            "credit": {"name": credit},
             "actor_rollout_ref": {"rollout": {"prompt_length": 1500, "response_length": 1500, "n": 1}},
             "rollout": {"roots": 1, "wave": 1},
         }
@@ -230,6 +232,26 @@ def test_probes_are_written_for_the_estimators_that_need_them(tokenizer: PreTrai
         assert sum(lengths) == len(columns["probe_ids"])
         assert all(0 < answer < length for answer, length in zip(columns["answer_lengths"], lengths, strict=True))
         assert tokenizer.decode(columns["probe_ids"][: lengths[0]]).startswith("<think> </think> <answer>")
+
+
+FEEDBACK = ("feedback_starts", "feedback_lengths", "feedback_ids")
+
+
+@pytest.mark.parametrize("kind", [EpisodeAgentLoop, ForkedAgentLoop])
+def test_feedback_is_written_for_the_weightings_that_need_it(
+    kind: type[EpisodeAgentLoop], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    row = {"split": "train", "index": 3, "session_id": 0, "uid": "a", "kind": kind}
+    assert not {*FEEDBACK} & set(play(ListServer(tokenizer.encode(REPLY)), tokenizer, **row).as_dict())
+    columns = play(ListServer(tokenizer.encode(REPLY)), tokenizer, credit="hindsight", **row).as_dict()
+    assert {columns[name].dtype for name in FEEDBACK} == {torch.int64}
+    sequence = torch.cat([columns["prompts"], columns["responses"]])
+    parts = columns["feedback_ids"].split(columns["feedback_lengths"].tolist())
+    assert len(parts) == len(columns["turn_rewards"]) > 1
+    for turn, (start, ids) in enumerate(zip(columns["feedback_starts"].tolist(), parts, strict=True)):
+        text = tokenizer.decode(torch.cat([sequence[:start], ids]))
+        assert text.count("What your reply to this message leads to") == 1
+        assert text.count(REPLY.removesuffix("<|im_end|>")) == turn
 
 
 def test_an_answer_longer_than_a_reply_is_refused(
