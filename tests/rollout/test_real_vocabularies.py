@@ -162,10 +162,12 @@ def test_roles_of_any_reply_are_those_of_the_characters_that_a_slow_decoder_find
 
 
 def rendered(name: str, episode: Episode, *, tokenize: bool) -> Any:
+    """The conversation so far as the template writes it, with the generation prompt."""
+    messages = episode.messages
+    if VOCABULARIES[name].spaced:
+        messages = [{**m, "content": m["content"].removeprefix(" ")} for m in messages]
     options = {"return_dict": False} if tokenize else {}
-    return tokenizer_of(name).apply_chat_template(
-        episode.messages, tokenize=tokenize, add_generation_prompt=True, **options
-    )
+    return tokenizer_of(name).apply_chat_template(messages, tokenize=tokenize, add_generation_prompt=True, **options)
 
 
 @pytest.mark.parametrize("world_name", WORLDS)
