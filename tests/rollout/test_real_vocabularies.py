@@ -40,24 +40,36 @@ def letters(roles: Sequence[int]) -> str:
     return "".join(LETTERS[TokenRole(int(role))] for role in roles)
 
 
+OWN_THINK_TAGS = "<think> I Ġgo . </think> < answer > Up || Down .</ answer >"
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "roles"),
+    [
+        ("qwen2.5", "<th ink >I Ġgo .</ think >< answer > Up || Down .</ answer >", "fff r fffff aaaa ff"),
+        ("qwen3", OWN_THINK_TAGS, "f rrr ffff aaaa ff"),
+        ("deepseek v3", OWN_THINK_TAGS, "f rrr ffff aaaa ff"),
+    ],
+)
+def test_tokens_over_the_border_of_a_tag_by_hand(name: str, tokens: str, roles: str) -> None:
+    """`>I` is format, as a tag outranks reasoning; the `.</` behind the last action is action, which outranks a tag."""
+    codec = codec_of(name)
+    ids = codec.text_ids("<think>I go.</think><answer>Up||Down.</answer>")
+    assert tokenizer_of(name).convert_ids_to_tokens(ids) == tokens.split()
+    assert letters(read_reply(codec, ids).roles) == roles.replace(" ", "")
+
+
+def test_ids_are_the_published_ones() -> None:
+    """Of Qwen 2.5, as its tokenizer.json has them."""
+    assert tokenizer_of("qwen2.5").encode("Hello<|im_end|><tool_call>") == [9707, 151645, 151657]
+
+
 # --- Replies ----------------------------------------------------------------------------------------------------------
 
 THOUGHTS = [
     *("I am at (0, 1).", "So go up.", " then Left || Down", "a<b", "</", "<answ", ">", "if x: {'y': [1]}\n\treturn"),
-    *(
-        "往右走，避开洞。",
-        "氷の上です",
-        "🦙👩‍👩‍👧‍👦",
-        "🧊",
-        "e\u0301u\u0308",
-        "नमस्ते",
-        "ค่ะ",
-        "Ω≈√",
-        "\u202e\ufeff",
-        "▁",
-        "Ġ",
-    ),
-    *("\n", "\n\n", "  ", "\t", " ", "<tool_call>{}</tool_call>", "don't", "1234567"),
+    *("往右走，避开洞。", "氷の上です", "🦙👩‍👩‍👧‍👦", "🧊", "e\u0301u\u0308", "नमस्ते", "ค่ะ", "Ω≈√"),
+    *("\u202e\ufeff", "▁", "Ġ", "\n", "\n\n", "  ", "\t", " ", "<tool_call>{}</tool_call>", "don't", "1234567"),
 ]
 ANSWERS = [
     *("Up", " Up || Down ", "Up.", "Up ||Down||", "Up||Down", "\nRight\n", "", " ", "上 || 下", "🦙", "é", "e\u0301."),
