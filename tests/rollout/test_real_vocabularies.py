@@ -97,7 +97,7 @@ def damaged(parts: list[str], rng: random.Random) -> list[str]:
     return [*parts[:at], *wrong, *parts[at + 1 :]]
 
 
-def broken(ids: list[int], rng: random.Random, tokenizer: Any) -> list[int]:
+def broken(ids: list[int], rng: random.Random, tokenizer: Any, size: int) -> list[int]:
     """With one id left out, exchanged for any other or for a special one, or everything behind it left out.
 
     Every second time one is chosen that holds a part of a character, where there is one.
@@ -106,7 +106,7 @@ def broken(ids: list[int], rng: random.Random, tokenizer: Any) -> list[int]:
     parts = [at for at, text in enumerate(alone) if BROKEN in text]
     at = rng.choice(parts if parts and rng.random() < 0.5 else range(len(ids)))
     special = rng.choice(tokenizer.all_special_ids)
-    middle = rng.choice([[], [], [rng.randrange(len(tokenizer))], [special]])
+    middle = rng.choice([[], [], [rng.randrange(size)], [special]])
     return [*ids[:at], *middle, *(ids[at + 1 :] if rng.random() < 0.8 else [])]
 
 
@@ -116,6 +116,7 @@ def replies(name: str) -> Iterator[list[int]]:
     Some are encoded in pieces, or letter by letter: a model may sample any ids of a text, not only the tokenizer's.
     """
     tokenizer, rng = tokenizer_of(name), random.Random(7)
+    size = len(tokenizer)  # which counts them anew each time
     end = tokenizer.convert_tokens_to_ids(VOCABULARIES[name].end_of_turn)
     for _ in range(REPLIES):
         parts = form(rng)
@@ -125,7 +126,7 @@ def replies(name: str) -> Iterator[list[int]]:
         pieces = rng.choice([parts, list(whole), *[[whole]] * 6])
         ids = [i for piece in pieces for i in encoded(name, piece)]
         if ids and rng.random() < 0.25:
-            ids = broken(ids, rng, tokenizer)
+            ids = broken(ids, rng, tokenizer, size)
         yield [*ids, end] if rng.random() < 0.8 or not ids else ids
 
 
