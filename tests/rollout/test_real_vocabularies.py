@@ -40,24 +40,36 @@ def letters(roles: Sequence[int]) -> str:
     return "".join(LETTERS[TokenRole(int(role))] for role in roles)
 
 
+OWN_THINK_TAGS = "<think> I Ġgo . </think> < answer > Up || Down .</ answer >"
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "roles"),
+    [
+        ("qwen2.5", "<th ink >I Ġgo .</ think >< answer > Up || Down .</ answer >", "fff r fffff aaaa ff"),
+        ("qwen3", OWN_THINK_TAGS, "f rrr ffff aaaa ff"),
+        ("deepseek v3", OWN_THINK_TAGS, "f rrr ffff aaaa ff"),
+    ],
+)
+def test_tokens_over_the_border_of_a_tag_by_hand(name: str, tokens: str, roles: str) -> None:
+    """`>I` is format, as a tag outranks reasoning; the `.</` behind the last action is action, which outranks a tag."""
+    codec = codec_of(name)
+    ids = codec.text_ids("<think>I go.</think><answer>Up||Down.</answer>")
+    assert tokenizer_of(name).convert_ids_to_tokens(ids) == tokens.split()
+    assert letters(read_reply(codec, ids).roles) == roles.replace(" ", "")
+
+
+def test_ids_are_the_published_ones() -> None:
+    """Of Qwen 2.5, as its tokenizer.json has them."""
+    assert tokenizer_of("qwen2.5").encode("Hello<|im_end|><tool_call>") == [9707, 151645, 151657]
+
+
 # --- Replies ----------------------------------------------------------------------------------------------------------
 
 THOUGHTS = [
     *("I am at (0, 1).", "So go up.", " then Left || Down", "a<b", "</", "<answ", ">", "if x: {'y': [1]}\n\treturn"),
-    *(
-        "往右走，避开洞。",
-        "氷の上です",
-        "🦙👩‍👩‍👧‍👦",
-        "🧊",
-        "e\u0301u\u0308",
-        "नमस्ते",
-        "ค่ะ",
-        "Ω≈√",
-        "\u202e\ufeff",
-        "▁",
-        "Ġ",
-    ),
-    *("\n", "\n\n", "  ", "\t", " ", "<tool_call>{}</tool_call>", "don't", "1234567"),
+    *("往右走，避开洞。", "氷の上です", "🦙👩‍👩‍👧‍👦", "🧊", "e\u0301u\u0308", "नमस्ते", "ค่ะ", "Ω≈√"),
+    *("\u202e\ufeff", "▁", "Ġ", "\n", "\n\n", "  ", "\t", " ", "<tool_call>{}</tool_call>", "don't", "1234567"),
 ]
 ANSWERS = [
     *("Up", " Up || Down ", "Up.", "Up ||Down||", "Up||Down", "\nRight\n", "", " ", "上 || 下", "🦙", "é", "e\u0301."),
@@ -85,7 +97,7 @@ def damaged(parts: list[str], rng: random.Random) -> list[str]:
     return [*parts[:at], *wrong, *parts[at + 1 :]]
 
 
-def broken(ids: list[int], rng: random.Random, tokenizer: Any) -> list[int]:
+def broken(ids: list[int], rng: random.Random, tokenizer: Any, size: int) -> list[int]:
     """With one id left out, exchanged for any other or for a special one, or everything behind it left out.
 
     Every second time one is chosen that holds a part of a character, where there is one.
@@ -94,7 +106,7 @@ def broken(ids: list[int], rng: random.Random, tokenizer: Any) -> list[int]:
     parts = [at for at, text in enumerate(alone) if BROKEN in text]
     at = rng.choice(parts if parts and rng.random() < 0.5 else range(len(ids)))
     special = rng.choice(tokenizer.all_special_ids)
-    middle = rng.choice([[], [], [rng.randrange(len(tokenizer))], [special]])
+    middle = rng.choice([[], [], [rng.randrange(size)], [special]])
     return [*ids[:at], *middle, *(ids[at + 1 :] if rng.random() < 0.8 else [])]
 
 
@@ -104,6 +116,7 @@ def replies(name: str) -> Iterator[list[int]]:
     Some are encoded in pieces, or letter by letter: a model may sample any ids of a text, not only the tokenizer's.
     """
     tokenizer, rng = tokenizer_of(name), random.Random(7)
+    size = len(tokenizer)  # which counts them anew each time
     end = tokenizer.convert_tokens_to_ids(VOCABULARIES[name].end_of_turn)
     for _ in range(REPLIES):
         parts = form(rng)
@@ -113,7 +126,7 @@ def replies(name: str) -> Iterator[list[int]]:
         pieces = rng.choice([parts, list(whole), *[[whole]] * 6])
         ids = [i for piece in pieces for i in encoded(name, piece)]
         if ids and rng.random() < 0.25:
-            ids = broken(ids, rng, tokenizer)
+            ids = broken(ids, rng, tokenizer, size)
         yield [*ids, end] if rng.random() < 0.8 or not ids else ids
 
 
@@ -162,10 +175,12 @@ def test_roles_of_any_reply_are_those_of_the_characters_that_a_slow_decoder_find
 
 
 def rendered(name: str, episode: Episode, *, tokenize: bool) -> Any:
+    """The conversation so far as the template writes it, with the generation prompt."""
+    messages = episode.messages
+    if VOCABULARIES[name].spaced:
+        messages = [{**m, "content": m["content"].removeprefix(" ")} for m in messages]
     options = {"return_dict": False} if tokenize else {}
-    return tokenizer_of(name).apply_chat_template(
-        episode.messages, tokenize=tokenize, add_generation_prompt=True, **options
-    )
+    return tokenizer_of(name).apply_chat_template(messages, tokenize=tokenize, add_generation_prompt=True, **options)
 
 
 @pytest.mark.parametrize("world_name", WORLDS)
