@@ -169,12 +169,12 @@ def slow_graphgpo(episodes: list[Episode], *, gamma: float, by_std: bool) -> lis
     ]
     distances: dict[tuple[str, int], int] = {}
     for group in {group for group, _, _ in edges}:
-        distances[group, SOLVED] = steps = 0
+        distances[group, SOLVED] = length = 0
         layer = {SOLVED}
         while layer:
-            steps += 1
+            length += 1
             layer = {a for theirs, a, b in edges if theirs == group and b in layer and (group, a) not in distances}
-            distances |= {(group, state): steps for state in layer}
+            distances |= {(group, state): length for state in layer}
     found = []
     for group, turns in episodes:
         far = 1 + max(value for (theirs, _), value in distances.items() if theirs == group)
