@@ -63,6 +63,10 @@ def make_batch(rows: int, tokens: int) -> Columns:
         "anchors": torch.randint(0, 40, turn_rewards.shape, generator=generator),
         "next_anchors": torch.randint(-1, 40, turn_rewards.shape, generator=generator),
         "scores": scores,
+        "influence": torch.full((rows,), 0.5),
+        "relevance": torch.rand(rows, tokens, generator=generator),
+        "hindsight_log_probs": noise["old_log_probs"],
+        "training_step": torch.zeros(rows),
     }
 
 

@@ -110,7 +110,7 @@ def rank_relevance(rank: int, store: Path, model: Path, out: Path) -> None:
     with process_group(store, rank=rank, world_size=2):
         engine = build_engine(model)
         mine = rows_with_roles()[2 * rank : 2 + 3 * rank]
-        found = relevance(engine, mine, use_remove_padding=True, use_dynamic_bsz=True, max_token_len_per_gpu=20)
+        found = relevance(engine, mine, use_remove_padding=True, use_dynamic_bsz=True, max_token_len_per_gpu=64)
         torch.save(found, out / f"{rank}.pt")
 
 
