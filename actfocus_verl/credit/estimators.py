@@ -151,18 +151,20 @@ def turn_gae(
     seen = _gathered(episodes, values, first)
     advantages = episodes.gae(episodes.rewards_with_tokens(penalties), seen, gamma, lam)
     targets = episodes.turns.to_tokens(advantages + seen)
-    of_tokens = episodes.turns.to_tokens(advantages)
     if token_weight:
-        of_tokens += token_weight * _below_the_mean(episodes, values)
-    return whiten(of_tokens, loss_mask != 0), targets
+        return whiten(_less_values(episodes, advantages, values, token_weight), loss_mask != 0), targets
+    return whiten(episodes.turns.to_tokens(advantages), loss_mask != 0), targets
 
 
-def _below_the_mean(episodes: Episodes, values: Tensor) -> Tensor:
-    """(B, T), float32: how far each sampled token's value lies below the mean of its turn; 0 elsewhere."""
+def _less_values(episodes: Episodes, advantages: Tensor, values: Tensor, weight: float) -> Tensor:
+    """(B, T), float32: turns' advantages plus a weight times how far a token's value is below its turn's mean."""
     means = episodes.turns.mean(values)
     if not bool(torch.isfinite(means).all()):
         raise ValueError(_BAD_VALUES)
-    return torch.where(episodes.turns.bins > 0, episodes.turns.to_tokens(means) - values, 0.0)
+    of_tokens, bins = episodes.turns.to_tokens(advantages + weight * means), episodes.turns.bins
+    for rows in row_blocks(bins):
+        of_tokens[rows] -= torch.where(bins[rows] > 0, weight * values[rows], 0.0)
+    return of_tokens
 
 
 def bilevel_gae(

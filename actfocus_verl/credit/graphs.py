@@ -16,7 +16,7 @@ from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.columns import ANCHORS, GROUP_IDS, NEXT_ANCHORS, SOLVED, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import Step, register_estimator
-from actfocus_verl.credit.estimators import STATISTICS, episode_advantages, numbered, within_states
+from actfocus_verl.credit.estimators import STATISTICS, episode_advantages, within_states
 
 SCALE: Final = 10.0
 """What a turn into success is worth in the authors' code."""
@@ -47,16 +47,16 @@ def graph_step_advantages(
     prompts = group_ids[:, None].expand(played.shape)
     seen = torch.stack([prompts, pad(anchors, (0, width - anchors.shape[1]))], dim=2)
     reached = torch.stack([prompts, pad(next_anchors, (0, width - next_anchors.shape[1]))], dim=2)
-    distances, known = _distances(seen[played], reached[played])
-    worth = torch.zeros_like(episodes.rewards)
-    worth[played] = SCALE * torch.full_like(distances, gamma) ** distances
-    advantages, shared = within_states(numbered(seen, played), played, worth, by_std=by_std)
+    start, distances, known = _distances(seen[played], reached[played])
+    states, worth = torch.zeros_like(played, dtype=torch.int64), torch.zeros_like(episodes.rewards)
+    states[played], worth[played] = start, SCALE * torch.full_like(distances, gamma) ** distances
+    advantages, shared = within_states(states, played, worth, by_std=by_std)
     share = float(shared[played].double().mean())
     return episodes.turns.to_tokens(advantages), share, float(known.double().mean())
 
 
-def _distances(seen: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,), float64: d at the end of each of N edges; and (N,), bool: whether a way to success is known from there.
+def _distances(seen: Tensor, reached: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) each: a number of the state where each of N edges starts; d where it ends, float64; whether that is known.
 
     seen, reached: (N, 2), integer: prompt and state at the two ends of each edge.
     """
@@ -72,7 +72,7 @@ def _distances(seen: Tensor, reached: Tensor) -> tuple[Tensor, Tensor]:
     prompt = torch.unique(nodes[:, 0], return_inverse=True)[1]
     farthest = distances.new_zeros(int(prompt.max()) + 1)
     farthest.scatter_reduce_(0, prompt, torch.where(known, distances, 0.0), "amax")
-    return torch.where(known, distances, farthest[prompt] + 1)[end], known[end]
+    return start, torch.where(known, distances, farthest[prompt] + 1)[end], known[end]
 
 
 def _check_graphgpo(*, step_weight: object, episode_statistics: object) -> None:
