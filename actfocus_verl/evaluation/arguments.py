@@ -123,7 +123,7 @@ class RunDefaults:
             world: dict[str, Any] = OmegaConf.to_container(config.env)  # type: ignore[assignment]
             template = template_options(config.data)
             own, tokens = world_overrides(world), prompt + response
-            model = str(config.actor_rollout_ref.model.path)
+            model = str(OmegaConf.select(config, "actor_rollout_ref.model.path") or "")
             return cls(world["name"], world["preset"], own, tokens, response, template, model)
         except (
             OSError,

@@ -58,6 +58,8 @@ _REGISTRIES: Final = (
     Symbol("verl.workers.rollout.replica:RolloutReplicaRegistry"),
     Symbol("verl.workers.rollout.replica:RolloutReplicaRegistry.register", ("name", "loader")),
     Symbol("verl.workers.rollout.replica:RolloutReplicaRegistry._registry"),
+    Symbol("verl.utils.device:get_device_id"),
+    Symbol("verl.utils.device:get_device_name"),
     Symbol("verl.workers.engine:EngineRegistry"),
     Symbol("verl.workers.engine:EngineRegistry.register", keywords=("model_type", "backend", "device", "vendor")),
     Symbol("verl.workers.engine:EngineRegistry._engines"),
@@ -145,6 +147,7 @@ _LOSS: Final = (
 
 _ENGINES: Final = (
     Symbol(_LM_ENGINE, attributes=("engine_config", "model_config", "module")),
+    _overridden(f"{_LM_ENGINE}.forward_step", "micro_batch", "loss_function", "forward_only"),
     _overridden(f"{_LM_ENGINE}.prepare_model_outputs", "output", "output_args", "micro_batch", "logits_processor_func"),
     Symbol(f"{_LM_ENGINE}._gather_and_unpad_packed", ("tensor", "pad_size")),
     _overridden(f"{_LM_ENGINE}._build_fsdp_module", "module"),

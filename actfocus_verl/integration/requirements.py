@@ -150,7 +150,7 @@ def require_relevance(config: Any, weighting: WeightingSpec) -> None:
                 key,
                 value,
                 "gives no relevance of tokens: the pass needs FSDP2, and logits",
-                f"Set {key}={str(supported).lower()}, or use credit=influence credit.level=role",
+                f"Set {key}={str(supported).lower()}, or use credit=uniform",
             )
 
 

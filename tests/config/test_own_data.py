@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line(own: DictConfig, key: str, value: object, message
 
 
 def test_feedback_is_a_worlds(own: DictConfig) -> None:
-    own.credit = {"name": "hindsight", "action_span": "tool_call"}
+    own.credit = {"name": "hindsight", "action_span": "tool_call", "lam": 0.5}
     with pytest.raises(ConfigurationError, match=r"^env.name='none': .* and there is none here. Set") as caught:
         check(own)
     assert "\n" not in str(caught.value)

@@ -87,7 +87,7 @@ def test_every_overridden_or_extended_method_is_listed() -> None:
             "from verl.trainer.ppo.core_algos import get_kl_controller",
             ["verl.trainer.ppo.core_algos.get_kl_controller"],
         ),
-        ("def f():\n    from verl.utils.device import get_device_id as x", ["verl.utils.device.get_device_id"]),
+        ("def f():\n    from verl.utils.device import get_nccl_backend as x", ["verl.utils.device.get_nccl_backend"]),
         ("import transfer_queue as tq\ntq.kv_list()", ["transfer_queue.kv_list"]),
         ("from verl.utils import tensordict_utils as tu\ntu.pop(1)", ["verl.utils.tensordict_utils.pop"]),
         ("from verl.utils import tensordict_utils as tu\ntu.get_non_tensor_data(1)", []),

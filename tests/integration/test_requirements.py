@@ -56,7 +56,7 @@ def test_a_relevance_that_the_engine_cannot_give_is_refused(key: str, value: str
     configured(*words)
     message = refusal(*words, "credit.level=token")
     assert message.startswith(f"actor_rollout_ref.{key}=")
-    assert message.endswith(f"Set actor_rollout_ref.{key}={supported}, or use credit=influence credit.level=role")
+    assert message.endswith(f"Set actor_rollout_ref.{key}={supported}, or use credit=uniform")
 
 
 # Divisors other than Eq. 6's

@@ -299,7 +299,7 @@ def _alphabet(special: dict[int, str]) -> Any:
     return Fast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<")), eos_token=chr(0x4E02))
 
 
-@pytest.mark.parametrize("credit", known_weightings())
+@pytest.mark.parametrize("credit", sorted({*known_weightings()} - {"hindsight"}))  # its feedback is our loop's
 def test_every_weighting_works_on_another_loops_rows(
     make_trainer: MakeTrainer,
     queue: LocalQueue,

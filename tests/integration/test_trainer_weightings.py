@@ -136,7 +136,7 @@ def test_at_the_level_of_tokens_each_is_weighted_by_its_relevance(
             )
         assert bool((row["token_weights"][row["token_roles"] > 1] == 1).all())
     weights = torch.cat([queue.rows[key]["token_weights"] for key in KEYS])
-    assert len(weights.unique()) > 6
+    assert len(weights.unique()) > 4
 
 
 def test_without_the_policys_entropy_no_influence_is_logged(
