@@ -162,7 +162,7 @@ class ProgressBar:
         if sentence is None:
             return
         self._judged, self._known = True, known
-        self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(f"note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _note(line: dict[str, Any]) -> str:

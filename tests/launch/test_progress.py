@@ -207,4 +207,6 @@ def test_the_first_step_says_what_decides_the_answers(tmp_path: Path) -> None:
             tmp_path / "metrics.jsonl",
             [step(1, **unknown), step(2, **unknown), step(3, **measured), step(4, **measured)],
         )
-    assert [line for line in output(console) if "first answer" in line] == [verdict(unknown), verdict(measured)]
+    assert [line for line in output(console) if "first answer" in line] == [
+        f"note: {verdict(each)}" for each in (unknown, measured)
+    ]
