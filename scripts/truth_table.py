@@ -137,9 +137,15 @@ def summary(found: dict[str, Json]) -> Iterator[str]:
             *(_figure(_gradient(each, each["base"], "alignment")) for each in judged),
         ]
     )
+    rows.append(["correlation of GRPO's credit of turns", *(_figure(_turns(each, each["base"])) for each in judged)])
+    rows.append(["the same of GraphGPO", *(_figure(_turns(each, "graphgpo + uniform")) for each in judged)])
     for method in _SUMMARISED:
-        rows.append([f"{method}, minus that", *(_figure(_gradient(each, method, "gain")) for each in judged)])
+        rows.append([f"gain in alignment of {method}", *(_figure(_gradient(each, method, "gain")) for each in judged)])
     yield from _table(["", *found], rows)
+
+
+def _turns(judged: Json, method: str) -> Json | None:
+    return judged["methods"][method]["turns"]["correlation"] if method in judged["methods"] else None
 
 
 def _gradient(judged: Json, method: str, figure: str) -> Json | None:
@@ -159,6 +165,7 @@ _SUMMARISED: Final = (
     "gigpo + uniform",
     "gigpo + actfocus",
     "gigpo + influence",
+    "graphgpo + uniform",
     "turn_grpo + uniform",
     "turn_grpo + actfocus",
     "truth + uniform",
