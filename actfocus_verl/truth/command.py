@@ -82,7 +82,7 @@ def measure(words: Sequence[str], console: Console) -> Json:
             **decompose(measured),
         }
         if arguments.judges:
-            found["judged"] = {"reference_model": reference, **measurement.judge(weights, reference)}
+            found["judged"] = {"reference_model": reference, **measurement.judge(measured, weights, reference)}
         write_json(played.out / RESULT_FILE, found)
         plot_shares(found, played.out / FIGURE_FILE)
         shown = with_largest_changes(measured, measurement.replayed())
@@ -184,15 +184,18 @@ class _Measurement:
         """The episodes in the order of `measured`."""
         return [self._episodes[key] for key in self._keys]
 
-    def judge(self, weights: str, reference: str | None) -> Json:
-        """The figures of every method. weights, reference: folders or ids; None: the policy is the reference."""
+    def judge(self, measured: Sequence[MeasuredEpisode], weights: str, reference: str | None) -> Json:
+        """The figures of every method, by what `measured` gives.
+
+        weights, reference: folders or ids; reference None: the policy is the frozen reference.
+        """
         policy = load_policy(weights, "cpu")
         frozen = policy if reference is None else load_policy(reference, "cpu")
         with StageProgress("truth", self._console) as progress:
             return judge(
                 policy,
                 frozen,
-                self._as_step(self._keys, episode_changes(self.measured())),
+                self._as_step(self._keys, episode_changes(measured)),
                 self._as_step(self._plain, []),
                 temperature=self._temperature,
                 batch=self._batch,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from actfocus_verl.truth.decomposition import Changes
+from actfocus_verl.truth.decomposition import Changes, board_draws
 from actfocus_verl.truth.gradients import Products
 from actfocus_verl.truth.segments import Kind
 
@@ -27,8 +27,7 @@ Json = dict[str, Any]
 
 def resampled_boards(count: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """(resamples + 1, P): how often each board is drawn; the first row is the sample itself."""
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return np.vstack([np.ones(count), drawn]).astype(np.float64)
+    return np.vstack([np.ones(count), board_draws(count, resamples, seed)])
 
 
 def estimate(values: Floats) -> Json | None:

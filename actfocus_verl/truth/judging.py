@@ -73,7 +73,8 @@ def judge(
     turns = finders.turns_of(measured.changes, measured.boards)
     rows = {method.name: _credit_figures(method, step, turns, measured.boards, drawn) for method in methods}
     gradients = _Gradients(model, temperature, progress)
-    reference = gradients.of(plain.step(), [_plain_credit(measured, plain)], "reference gradient")[0]
+    plain_step = plain.step()
+    reference = gradients.of(plain_step, [_plain_credit(measured, plain_step, plain.boards)], "reference gradient")[0]
     found, cosine = _gradient_figures(gradients, step, methods, reference, batch, drawn)
     for kind, figures in found.items():
         for name, figure in figures.items():
@@ -140,11 +141,10 @@ class _Gradients:
         return board_gradients(self._model, step, given, groups, self._temperature, count)
 
 
-def _plain_credit(measured: Episodes, plain: Episodes) -> torch.Tensor:
+def _plain_credit(measured: Episodes, step: MeasuredStep, boards: Sequence[int]) -> torch.Tensor:
     """(B, T): R - M_0 on every token of the plain episodes; M_0 comes from continuations, so it is independent of R."""
-    step = plain.step()
     start = {board: along.means[0] for board, along in zip(measured.boards, measured.changes, strict=True)}
-    base = torch.tensor([start[board] for board in plain.boards], dtype=torch.float32)
+    base = torch.tensor([start[board] for board in boards], dtype=torch.float32)
     credit: torch.Tensor = (step.segments >= 0) * (step.returns - base)[:, None]
     return credit
 
