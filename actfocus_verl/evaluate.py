@@ -31,12 +31,14 @@ from actfocus_verl.evaluation.arguments import (
     Arguments,
     Options,
     RunDefaults,
+    backend_setting,
     complete,
     context_tokens,
     evaluation_options,
 )
+from actfocus_verl.evaluation.backends import local_sampler
 from actfocus_verl.evaluation.display import EpisodeProgress, summary_tables
-from actfocus_verl.evaluation.engine import LocalEngine, local_weights, no_processes_left
+from actfocus_verl.evaluation.engine import local_weights
 from actfocus_verl.evaluation.episodes import (
     EpisodeKey,
     EpisodePlayer,
@@ -103,6 +105,7 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "seed": arguments.seed,
         "template": dict(arguments.template) or None,
         "platform": arguments.platform if local else None,
+        **backend_setting(arguments),
         "engine": dict(arguments.engine),
         "server": arguments.server,
         "server_model": arguments.server_model,
@@ -151,14 +154,9 @@ class _Play:
             run_interruptible(self._play_on_server(keys, self._arguments.server))
 
     def _play_here(self, keys: Sequence[EpisodeKey]) -> None:
-        arguments = self._arguments
-        own: Json = {"end_of_turn_id": self._model.codec.end_of_turn_id, "overrides": arguments.engine}
-        self._console.print("starting vLLM")
-        with (
-            no_processes_left(),
-            LocalEngine(self._model.path, platform=arguments.platform, **own, **self._sampling) as engine,
-        ):
-            run_interruptible(self._play_with(engine, keys))
+        context = self._sampling["max_context_tokens"]
+        with local_sampler(self._model, self._arguments, max_context_tokens=context, console=self._console) as sampler:
+            run_interruptible(self._play_with(sampler, keys))
 
     async def _play_on_server(self, keys: Sequence[EpisodeKey], address: str) -> None:
         from actfocus_verl.evaluation.server import ChatServer, CompletionServer

@@ -20,6 +20,8 @@ from actfocus_verl.evaluation.episodes import EpisodeSettings
 from actfocus_verl.run_files import CONFIG_FILE
 
 PLATFORMS = ("cpu", "gpu")
+VLLM = "vllm"
+BACKENDS = (VLLM, "transformers")
 SERVER_APIS = ("completions", "chat")
 PAPER_CONTEXT = 3600
 """Default tokens of prompt and response together, without a value on the command line or from a run (App. C.2)."""
@@ -43,7 +45,10 @@ class Options:
     temperature: float = option("sampling temperature; 0 is greedy", 0.5, low=0.0, high=100.0)
     seed: int = option("random seed of worlds and sampling", 0, low=0)
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
-    platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=PLATFORMS)
+    backend: str = option(
+        "what samples here: vllm, or transformers where vLLM is not installed", "vllm", choices=BACKENDS
+    )
+    platform: str = option("the sampler's setup: cpu or gpu", "cpu", choices=PLATFORMS)
     engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
     server: str | None = option(
         "OpenAI-compatible server to use instead, http://host:port/v1; model then gives the tokenizer",
@@ -97,6 +102,11 @@ class Arguments(Options):
 
 
 KEYS = tuple(Options.__dataclass_fields__)
+
+
+def backend_setting(arguments: Arguments) -> dict[str, str]:
+    """The backend as a setting of an evaluation's folder: nothing for vLLM, as in folders of earlier versions."""
+    return {} if arguments.backend == VLLM or arguments.server is not None else {"backend": arguments.backend}
 
 
 @dataclass(frozen=True)
@@ -193,6 +203,12 @@ def _check_combinations(arguments: Arguments, given: Mapping[str, Any]) -> None:
     if arguments.episodes % arguments.repeats:
         remedy = f"Set episodes to a multiple of {arguments.repeats}"
         raise ConfigurationError("episodes", arguments.episodes, "must be a multiple of repeats", remedy)
+    if arguments.backend != VLLM and arguments.engine:
+        first = next(iter(arguments.engine))
+        problem = "is an argument of vLLM's engine"
+        raise ConfigurationError(
+            f"engine.{first}", arguments.engine[first], problem, "Remove it, or write backend=vllm"
+        )
     if arguments.server is None:
         for key in ("server_model", "server_api", "request", "timeout"):
             if key in given:

@@ -35,13 +35,25 @@ class Options:
         "model of the frozen reference; default: the one that the run started from, or the model itself", None
     )
     batch: int = option("boards per training step, for the gradients of methods", 8, low=1)
+    coordinates: int | None = option(
+        "parameters, drawn at random, whose gradients are compared; default: all, or 2^20 of a larger model",
+        None,
+        low=1,
+    )
     plain: int = option("plain episodes per measured one, for the reference gradient", 20, low=1)
     temperature: float = option("sampling temperature; 0 is greedy", 1.0, low=0.0, high=100.0)
     seed: int = option("random seed of worlds and sampling", 0, low=0)
     tokens: bool = option("also measure single tokens, of drawn segments of the kind with the largest share", False)
     token_segments: int = option("segments drawn for tokens=true", 16, low=1)
     template: dict[str, Any] = option("variable of the chat template, like template.enable_thinking=false", {})
-    platform: str = option("vLLM's setup: cpu or gpu", "cpu", choices=evaluation.PLATFORMS)
+    backend: str = option(
+        "what samples here: vllm, or transformers where vLLM is not installed",
+        evaluation.VLLM,
+        choices=evaluation.BACKENDS,
+    )
+    platform: str = option(
+        "the sampler's setup and the device of gradients: cpu or gpu", "cpu", choices=evaluation.PLATFORMS
+    )
     engine: dict[str, Any] = option("argument of vLLM's engine, like engine.tensor_parallel_size=4", {})
     server: str | None = option(
         "vLLM server to use instead, http://host:port/v1; model then gives the tokenizer",

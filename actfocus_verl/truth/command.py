@@ -7,14 +7,16 @@ from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from actfocus_verl.arguments import help_text
 from actfocus_verl.command import run_command
 from actfocus_verl.environments import world_config
 from actfocus_verl.errors import CommandFailed, ConfigurationError
-from actfocus_verl.evaluation.arguments import RunDefaults, context_tokens
-from actfocus_verl.evaluation.engine import LocalEngine, local_weights, no_processes_left
+from actfocus_verl.evaluation.arguments import RunDefaults, backend_setting, context_tokens
+from actfocus_verl.evaluation.backends import local_sampler
+from actfocus_verl.evaluation.engine import local_weights
 from actfocus_verl.evaluation.episodes import EpisodeKey, plan, play_episodes
 from actfocus_verl.evaluation.interruption import run_interruptible
 from actfocus_verl.evaluation.models import (
@@ -26,6 +28,7 @@ from actfocus_verl.evaluation.models import (
     weights_digest,
 )
 from actfocus_verl.evaluation.sampling import Sampler
+from actfocus_verl.evaluation.transformers_engine import DEVICES
 from actfocus_verl.files import write_json, write_text
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.launch.progress import StageProgress
@@ -112,6 +115,7 @@ def _settings(arguments: Arguments, named: NamedModel, model: ModelFiles) -> Jso
         "seed": played.seed,
         "template": dict(played.template) or None,
         "platform": played.platform if local else None,
+        **backend_setting(played),
         "engine": dict(played.engine),
         "max_context_tokens": context_tokens(played.max_context_tokens, model.positions),
         "max_response_tokens": played.max_response_tokens,
@@ -167,13 +171,9 @@ class _Measurement:
         if self._played.server is not None:
             run_interruptible(self._sample_on_server(self._played.server))
             return
-        self._console.print("starting vLLM")
-        own: Json = {"end_of_turn_id": self._model.codec.end_of_turn_id, "overrides": self._played.engine}
-        with (
-            no_processes_left(),
-            LocalEngine(self._model.path, platform=self._played.platform, **own, **self._sampling) as engine,
-        ):
-            run_interruptible(self._sample(engine))
+        context = self._sampling["max_context_tokens"]
+        with local_sampler(self._model, self._played, max_context_tokens=context, console=self._console) as sampler:
+            run_interruptible(self._sample(sampler))
 
     def measured(self) -> list[MeasuredEpisode]:
         """All episodes with their continuations. Raises CommandFailed where the returns do not vary."""
@@ -189,8 +189,11 @@ class _Measurement:
 
         weights, reference: folders or ids; reference None: the policy is the frozen reference.
         """
-        policy = load_policy(weights, "cpu")
-        frozen = policy if reference is None else load_policy(reference, "cpu")
+        device = DEVICES[self._played.platform]
+        if device != "cpu":
+            torch.set_float32_matmul_precision("high")  # TF32: gradients are compared, their last digits are noise
+        policy = load_policy(weights, device)
+        frozen = policy if reference is None else load_policy(reference, device)
         with StageProgress("truth", self._console) as progress:
             return judge(
                 policy,
@@ -199,6 +202,7 @@ class _Measurement:
                 self._as_step(self._plain, []),
                 temperature=self._temperature,
                 batch=self._batch,
+                coordinates=self._options.coordinates,
                 progress=progress,
             )
 

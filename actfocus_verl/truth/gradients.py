@@ -17,8 +17,8 @@ from torch import Tensor
 
 from actfocus_verl.truth.steps import MeasuredStep, response_logits
 
-TOKENS_PER_PASS: Final = 4096
-"""Tokens of prompt and response whose activations are kept at a time."""
+TOKENS_PER_PASS: Final = {"cpu": 4096, "cuda": 8192}
+"""Tokens of prompt and response whose activations are kept at a time, by kind of device."""
 ADAM_EPS: Final = 1e-8
 
 Floats = NDArray[np.float64]
@@ -36,6 +36,44 @@ class Products:
     own: Floats
 
 
+class Coordinates:
+    """The parameters of a model whose gradients are kept, `size` of the `total` that require one.
+
+    count: that many, drawn at random; None: all. The figures of `finders` are ratios of inner products, and one over a
+    random subset of the parameters estimates the one over all.
+    """
+
+    def __init__(self, model: torch.nn.Module, count: int | None = None, seed: int = 0) -> None:
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._sizes = [parameter.numel() for parameter in self.parameters]
+        self.total = sum(self._sizes)
+        self._chosen: list[Tensor] | None = None
+        self.size = self.total
+        if count is not None and count < self.total:
+            drawn = np.random.default_rng(seed).choice(self.total, count, replace=False, shuffle=False)
+            ends = np.cumsum(self._sizes)
+            parts = np.split(np.sort(drawn), np.searchsorted(np.sort(drawn), ends[:-1]))
+            starts = ends - self._sizes
+            self._chosen = [
+                torch.from_numpy(part - start).to(parameter.device)
+                for part, start, parameter in zip(parts, starts, self.parameters, strict=True)
+            ]
+            self.size = count
+
+    def flat(self, gradients: Sequence[Tensor | None]) -> Gradients:
+        """(D,), float32: the kept coordinates of the gradients of `parameters`, 0 where there is none."""
+        parts = []
+        for number, gradient in enumerate(gradients):
+            chosen = None if self._chosen is None else self._chosen[number]
+            if gradient is None:
+                parts.append(torch.zeros(self._sizes[number] if chosen is None else len(chosen)))
+                continue
+            values = gradient.detach().float().reshape(-1)
+            parts.append((values if chosen is None else values[chosen]).cpu())
+        flat: Gradients = torch.cat(parts).numpy()
+        return flat
+
+
 def board_gradients(
     model: torch.nn.Module,
     step: MeasuredStep,
@@ -43,8 +81,9 @@ def board_gradients(
     groups: Tensor,
     temperature: float,
     done: Callable[[int], None] = lambda _: None,
+    coordinates: Coordinates | None = None,
 ) -> Gradients:
-    """(M, P, D), float32: of M credits `given`, each (B, T), on P boards, for the D parameters that require a gradient.
+    """(M, P, D), float32: of M credits `given`, each (B, T), on P boards, for D parameters that require a gradient.
 
     Divided by the number of sampled tokens of an average board, as verl's token mean is by those of the batch. One
     forward pass over an episode, and a backward pass a credit.
@@ -52,14 +91,15 @@ def board_gradients(
     Args:
         groups: (B,), the board of each episode.
         done: called with the number of episodes after each board.
+        coordinates: the parameters; None: all.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kept = Coordinates(model) if coordinates is None else coordinates
     boards = torch.unique(groups)
-    size = sum(parameter.numel() for parameter in parameters)
-    gradients = np.zeros((len(given), len(boards), size), dtype=np.float32)
+    gradients = np.zeros((len(given), len(boards), kept.size), dtype=np.float32)
     for place, board in enumerate(boards):
         of_board = (groups == board).nonzero()[:, 0].tolist()
-        for rows in _passes(step, [row for row in of_board if any(bool(each[row].any()) for each in given)]):
+        credited = [row for row in of_board if any(bool(each[row].any()) for each in given)]
+        for rows in _passes(step, credited, TOKENS_PER_PASS[kept.parameters[0].device.type]):
             ids, logits = response_logits(model, step, rows)
             log_probs = (logits.float() / temperature).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
             for number, credit in enumerate(given):
@@ -67,31 +107,22 @@ def board_gradients(
                 if not bool((of_rows != 0).any()):
                     continue
                 total = torch.where(of_rows != 0, of_rows * log_probs, 0.0).sum()
-                found = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-                gradients[number, place] += _flat(found, parameters)
+                found = torch.autograd.grad(total, kept.parameters, retain_graph=True, allow_unused=True)
+                gradients[number, place] += kept.flat(found)
         done(len(of_board))
     gradients *= len(boards) / int((step.segments >= 0).sum())
     return gradients
 
 
-def _passes(step: MeasuredStep, rows: Sequence[int]) -> list[list[int]]:
-    """The rows, those of like length together, in portions of at most TOKENS_PER_PASS tokens with padding."""
+def _passes(step: MeasuredStep, rows: Sequence[int], tokens: int) -> list[list[int]]:
+    """The rows, those of like length together, in portions of at most so many tokens with padding."""
     lengths = {row: len(step.prompts[row]) + step.lengths[row] for row in rows}
     portions: list[list[int]] = []
     for row in sorted(rows, key=lambda row: lengths[row]):
-        if not portions or lengths[row] * (len(portions[-1]) + 1) > TOKENS_PER_PASS:
+        if not portions or lengths[row] * (len(portions[-1]) + 1) > tokens:
             portions.append([])
         portions[-1].append(row)
     return portions
-
-
-def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> Gradients:
-    parts = [
-        torch.zeros(parameter.numel()) if gradient is None else gradient.detach().float().reshape(-1).cpu()
-        for gradient, parameter in zip(gradients, parameters, strict=True)
-    ]
-    flat: Gradients = torch.cat(parts).numpy()
-    return flat
 
 
 def inner_products(gradients: Gradients, reference: Gradients, *, batch: int | None = None) -> Products:

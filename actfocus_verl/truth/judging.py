@@ -16,7 +16,7 @@ from actfocus_verl.credit.weighting import UNIFORM
 from actfocus_verl.rollout import Trajectory
 from actfocus_verl.truth import finders
 from actfocus_verl.truth.decomposition import Changes
-from actfocus_verl.truth.gradients import Gradients, board_gradients, gram, inner_products
+from actfocus_verl.truth.gradients import Coordinates, Gradients, board_gradients, gram, inner_products
 from actfocus_verl.truth.methods import BASE, TRUTH, Judged, judged_methods
 from actfocus_verl.truth.segments import Kind, Segment
 from actfocus_verl.truth.steps import MeasuredStep, measured_step, segment_sums, with_logits
@@ -24,6 +24,8 @@ from actfocus_verl.truth.steps import MeasuredStep, measured_step, segment_sums,
 CREDIT_KINDS: Final = (Kind.REASONING, Kind.ACTION, Kind.FORMAT)
 MEMORY: Final = 2 << 30
 """Bytes of gradients that are kept at a time, beside the reference's."""
+SAMPLED: Final = 1 << 20
+"""Parameters that stand for those of a larger model."""
 
 Json = dict[str, Any]
 Progress = Callable[[str, int, int], None]
@@ -50,6 +52,7 @@ def judge(
     *,
     temperature: float,
     batch: int,
+    coordinates: int | None = None,
     progress: Progress,
 ) -> Json:
     """The figures of every method, as JSON.
@@ -64,6 +67,8 @@ def judge(
         plain: further episodes on the same boards.
         temperature: of the sampling; > 0.
         batch: boards a training step.
+        coordinates: parameters, drawn at random, whose gradients are compared. None: all, or SAMPLED where all of them
+            would take more than MEMORY.
         progress: called with the stage, what is done and the total.
     """
     step = measured.step()
@@ -72,7 +77,8 @@ def judge(
     drawn = finders.resampled_boards(len(set(measured.boards)))
     turns = finders.turns_of(measured.changes, measured.boards)
     rows = {method.name: _credit_figures(method, step, turns, measured.boards, drawn) for method in methods}
-    gradients = _Gradients(model, temperature, progress)
+    kept = _coordinates(model, coordinates, len(set(measured.boards)))
+    gradients = _Gradients(model, kept, temperature, progress)
     plain_step = plain.step()
     reference = gradients.of(plain_step, [_plain_credit(measured, plain_step, plain.boards)], "reference gradient")[0]
     found, cosine = _gradient_figures(gradients, step, methods, reference, batch, drawn)
@@ -81,6 +87,7 @@ def judge(
             rows[name][kind] = figure
     return {
         "batch_boards": batch,
+        "parameters": {"compared": kept.size, "all": kept.total},
         "base": " + ".join(BASE),
         "methods": rows,
         "left_out": left_out,
@@ -125,8 +132,8 @@ def _credit_figures(
 class _Gradients:
     """Gradients of the policy, by board."""
 
-    def __init__(self, model: torch.nn.Module, temperature: float, progress: Progress) -> None:
-        self._model, self._temperature, self._progress = model, temperature, progress
+    def __init__(self, model: torch.nn.Module, kept: Coordinates, temperature: float, progress: Progress) -> None:
+        self._model, self._kept, self._temperature, self._progress = model, kept, temperature, progress
 
     def of(self, step: MeasuredStep, given: Sequence[torch.Tensor], stage: str) -> Gradients:
         """(M, P, D), of M credits (B, T)."""
@@ -138,7 +145,14 @@ class _Gradients:
             done += episodes
             self._progress(stage, done, len(groups))
 
-        return board_gradients(self._model, step, given, groups, self._temperature, count)
+        return board_gradients(self._model, step, given, groups, self._temperature, count, self._kept)
+
+
+def _coordinates(model: torch.nn.Module, count: int | None, boards: int) -> Coordinates:
+    every = Coordinates(model)
+    if count is None and every.total * boards * np.float32().nbytes > MEMORY:
+        count = SAMPLED
+    return every if count is None else Coordinates(model, count)
 
 
 def _plain_credit(measured: Episodes, step: MeasuredStep, boards: Sequence[int]) -> torch.Tensor:
