@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import time
@@ -314,7 +315,8 @@ def table(figures: Json) -> str:
     lines += ["", "| difference, paired by seed | mean | 95 % interval |", "|---|---|---|"]
     for name, each in figures["differences"].items():
         low, high = each["interval"]
-        lines.append(f"| {name} | {each['mean']:+.3f} | [{low:+.3f}, {high:+.3f}] |")
+        interval = f"[{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else "not defined"
+        lines.append(f"| {name} | {each['mean']:+.3f} | {interval} |")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,11 +69,8 @@ def slow_reply(model: torch.nn.Module, wanted: Wanted, temperature: float) -> li
         if temperature == 0:
             token = int(logits.argmax())
         else:
-            total, token = 0.0, -1
-            for token, share in enumerate((logits / temperature).softmax(dim=-1).tolist()):
-                total += share
-                if total > draw:
-                    break
+            cumulative = np.cumsum((logits / temperature).softmax(dim=-1).double().numpy())
+            token = int((cumulative > draw).argmax())
         ids.append(token)
         reply.append(token)
         if token == END:

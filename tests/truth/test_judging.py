@@ -14,7 +14,7 @@ from actfocus_verl.columns import ENTROPY, GROUP_IDS
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.rollout import Reply, StopReason, Trajectory, TurnText
 from actfocus_verl.truth.decomposition import Changes
-from actfocus_verl.truth.gradients import board_gradients
+from actfocus_verl.truth.gradients import Coordinates, board_gradients
 from actfocus_verl.truth.judged_display import judged_tables
 from actfocus_verl.truth.judging import Episodes, judge
 from actfocus_verl.truth.methods import BASE, group_advantages, judged_methods
@@ -141,6 +141,20 @@ def test_gradients_are_those_of_a_loop_over_episodes(episodes: Episodes, step: M
         scale = 2 / sum(sum(each.response_mask) for each in episodes.trajectories)
         np.testing.assert_allclose(found[0, place], expected.numpy() * scale, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found[1, place], 2 * found[0, place], rtol=1e-5, atol=1e-7)
+
+
+def test_drawn_coordinates_are_those_of_the_whole_gradient(step: MeasuredStep) -> None:
+    model = tiny_model()
+    credit = torch.where(step.segments >= 0, torch.randn(step.segments.shape), 0.0)
+    given = (model, step, [credit], step.columns[GROUP_IDS], TEMPERATURE)
+    everything = Coordinates(model)
+    drawn = Coordinates(model, everything.total // 3, seed=5)
+    numbers = [torch.arange(each.numel()) for each in everything.parameters]
+    starts = np.cumsum([0, *(each.numel() for each in everything.parameters)])
+    places = drawn.flat([each + start for each, start in zip(numbers, starts[:-1].tolist(), strict=True)]).astype(int)
+    assert len(set(places.tolist())) == drawn.size == everything.total // 3
+    whole, part = board_gradients(*given), board_gradients(*given, coordinates=drawn)
+    np.testing.assert_array_equal(part, whole[:, :, places])
 
 
 def test_group_advantages_are_verls() -> None:
