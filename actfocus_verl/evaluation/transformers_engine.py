@@ -124,12 +124,15 @@ def _reply(sampled: list[int], end_of_turn: int) -> Reply:
 
 
 def load_for_sampling(path: str, platform: str) -> Any:
-    """The model on the platform's device: float32 on a CPU, bfloat16 on a GPU, as vLLM has it there.
+    """The model on the platform's device: float32 on a CPU, on a GPU the precision that its weights are stored in.
 
     Raises ConfigurationError when the model or the device cannot be used.
     """
+    from transformers import AutoConfig
+
     loaded = load_policy(path, DEVICES[platform])
-    return loaded.to(torch.bfloat16) if platform == "gpu" else loaded
+    stored = AutoConfig.from_pretrained(path).dtype
+    return loaded if platform == "cpu" or stored is None else loaded.to(stored)
 
 
 class TransformersSampler:
