@@ -92,9 +92,11 @@ class Arguments:
     packing: bool = option("batches without padding; of use with a GPU's attention", False)
     dtype: str = option("bfloat16: autocast, the weights staying float32", "float32", choices=("float32", "bfloat16"))
     device: str = option("auto, cpu, cuda or cuda:<number>", "auto")
-    minutes: float | None = option("time limit of the training", None, low=0.0, high=1e6)
+    minutes: float = option(
+        "time limit of the training; the learning rate falls with the time, too", 30.0, low=0.0, high=1e6
+    )
     save_minutes: float = option("time between checkpoints", 5.0, low=0.0, high=1e6)
-    evaluation_episodes: int = option("episodes played before and after, on evaluation boards; 0: none", 32, low=0)
+    evaluation_episodes: int = option("episodes played before and after, on evaluation boards; 0: none", 16, low=0)
     temperature: float = option("sampling temperature of the evaluation; 0 is greedy", 1.0, low=0.0, high=100.0)
     seed: int = option("random seed of the demonstrations, the training and the evaluation", 0, low=0)
 
