@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
+    "cold-start": Command("cold_start", "fine-tune a chat model on a world's scripted play, before training"),
     "train": Command("train", "train a policy; arguments are Hydra's overrides, --help prints the groups"),
     "evaluate": Command("evaluate", "evaluate a model, a checkpoint or a server on the boards of a split"),
     "diagnose": Command("diagnose", "show where reward variance and the gradient are among a run's tokens"),

@@ -83,6 +83,7 @@ def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) 
     _set_environment(config)
     if config.get("tiny_policy") and config.model.path is None:
         config.model.path = str(_tiny_policy(config, console))
+    _make_model(config, console)
     # they import transformers and verl, which read what was just set
     from actfocus_verl.preflight.model import check_model
     from actfocus_verl.preflight.registered import check_registered
@@ -127,6 +128,18 @@ def _tiny_policy(config: DictConfig, console: Console) -> Path:
     cache = Path(section.pop("cache")).absolute()
     with StageProgress("tiny policy", console) as progress:
         return ensure_tiny_policy(TinyPolicyConfig(**section), cache, progress)
+
+
+def _make_model(config: DictConfig, console: Console) -> None:
+    """Replace a model's path by the folder that is made of it here first, where it is such a model."""
+    from actfocus_verl.launch.progress import StageProgress
+    from actfocus_verl.local_models import resolve
+
+    if isinstance(config.model.path, str):
+        with StageProgress("model", console) as progress:
+            made = resolve(config.model.path, progress)
+        if made is not None:
+            config.model.path = str(made)
 
 
 class _SupervisedRunner:

@@ -1,4 +1,4 @@
-"""The model that was named: a folder, a Hugging Face id, or a run's checkpoint."""
+"""The model that was named: a folder, a Hugging Face id, a run's checkpoint, or one that is made here first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from actfocus_verl.errors import ConfigurationError, first_line, one_line
 from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.hub import HUB_ID, UNREADABLE
+from actfocus_verl.local_models import Observer, resolve, unobserved
 from actfocus_verl.rollout import ChatCodec
 from actfocus_verl.rollout.templates import MODEL_KEY, OPTIONS_KEY, PREFILL_KEY, TEMPLATE_KEY
 from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE
@@ -45,9 +46,13 @@ class NamedModel:
         return str(self.checkpoint.tokenizer) if self.checkpoint else self.name
 
 
-def find_model(name: str, step: int | None) -> NamedModel:
-    """The model called `name`. Raises ConfigurationError when it is none of the three, or `step` does not fit it."""
-    folder = Path(name).expanduser()
+def find_model(name: str, step: int | None, observe: Observer = unobserved) -> NamedModel:
+    """The model called `name`, which may be made first (see `local_models`).
+
+    observe: told of the making. Raises ConfigurationError when there is none of this name, or `step` does not fit it.
+    """
+    made = resolve(name, observe)
+    folder = made or Path(name).expanduser()
     if folder.is_dir():
         folder = folder.absolute()
         if (folder / "config.json").is_file():

@@ -37,7 +37,8 @@ def play_batch(
     limit = max_context_tokens or model.config.max_position_embeddings
     episodes = [Episode(world, codec, max_context_tokens=limit) for world in worlds]
     waiting = [(episode, episode.start()) for episode in episodes]
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.inference_mode():
         torch.manual_seed(seed)
         while waiting:
             if ended is not None:
@@ -76,7 +77,7 @@ def _generate_all(
 def _generate(
     model: Any, tokenizer: Any, codec: ChatCodec, contexts: list[list[int]], temperature: float, max_new_tokens: int
 ) -> list[Reply]:
-    batch = tokenizer.pad({"input_ids": contexts}, padding_side="left", return_tensors="pt")
+    batch = tokenizer.pad({"input_ids": contexts}, padding_side="left", return_tensors="pt").to(model.device)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     output = model.generate(
         **batch,

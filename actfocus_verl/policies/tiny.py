@@ -5,23 +5,18 @@ ensure_tiny_policy -> cached folder, or build_tiny_policy -> conversations -> to
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
 from actfocus_verl.environments import World, make_world, scripted_player, split_size, world_config
-from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import write_json
+from actfocus_verl.local_models import Observer, built_once, no_bars, unobserved
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
 from actfocus_verl.policies.demonstrations import Message, conversation
 from actfocus_verl.policies.playing import play_batch, play_statistics
@@ -31,22 +26,11 @@ from actfocus_verl.policies.training import new_model, supervised_example, train
 from actfocus_verl.rollout import ChatCodec
 from actfocus_verl.run_files import TINY_POLICY_FILE
 
-_WAITING_SECONDS = 5.0
-"""Seconds between messages while waiting for another process's build."""
-
 _TOKENIZER_EPISODES = 800
 """Conversations for training the tokenizer: their vocabulary is small."""
 
 
-Observer = Callable[[str, int, int], None]
-"""Called during a build: the stage, the parts done, and their total (0: unknown)."""
-
-
-def _unobserved(stage: str, done: int, total: int) -> None:
-    """Ignore progress."""
-
-
-def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path, observe: Observer = _unobserved) -> Path:
+def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path, observe: Observer = unobserved) -> Path:
     """The folder of this policy under `cache_root`, built if missing.
 
     A folder is complete or not there: it is built elsewhere under `cache_root` and renamed. Processes that ask at the
@@ -54,46 +38,15 @@ def ensure_tiny_policy(config: TinyPolicyConfig, cache_root: Path, observe: Obse
     cannot be written.
     """
     folder = cache_root / cache_key(config)
-    if folder.is_dir():
-        return folder
-    try:
-        cache_root.mkdir(parents=True, exist_ok=True)
-        with _locked(cache_root / f".{folder.name}.lock", observe):
-            if not folder.is_dir():
-                observe(f"building {folder}", 0, 0)
-                _build_and_rename(config, folder, observe)
-    except OSError as error:
-        problem = f"the tiny policy cannot be written there ({error.strerror or error})"
-        raise ConfigurationError("cache_root", str(cache_root), problem, "Choose a writable folder") from error
+
+    def build(unfinished: Path) -> None:
+        build_tiny_policy(config, unfinished, observe)
+
+    built_once(folder, build, "cache_root", "the tiny policy", observe)
     return folder
 
 
-@contextmanager
-def _locked(path: Path, observe: Observer) -> Iterator[None]:
-    lock = FileLock(path)
-    while True:
-        try:
-            lock.acquire(timeout=_WAITING_SECONDS)
-            break
-        except Timeout:
-            observe("waiting for another process to build it", 0, 0)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _build_and_rename(config: TinyPolicyConfig, folder: Path, observe: Observer) -> None:
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        build_tiny_policy(config, unfinished, observe)
-        unfinished.chmod(0o755)  # mkdtemp's are private
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer = _unobserved) -> dict[str, Any]:
+def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer = unobserved) -> dict[str, Any]:
     """Build the policy into `folder`, a Hugging Face model with its tokenizer; returns what `tiny_policy.json` holds.
 
     On one machine the same config gives the same weights to the bit. Random states and the thread count of the calling
@@ -115,7 +68,7 @@ def build_tiny_policy(config: TinyPolicyConfig, folder: Path, observe: Observer 
         model = new_model(config, tokenizer)
         loss = train(model, tokenizer, examples, config, Path(scratch), partial(observe, "training"))
         clock.lap("training")
-        with _no_bars():
+        with no_bars():
             model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         report = {
@@ -183,18 +136,6 @@ def _texts(conversations: list[list[Message]]) -> list[str]:
     """The tokenizer's training texts: every message, and the roles' lines of the chat template."""
     messages = [message["content"] for messages in conversations for message in messages]
     return messages + [f"{message['role']}\n" for messages in conversations for message in messages]
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """transformers draws a bar even for a single file."""
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
 
 
 class _Clock:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from actfocus_verl import local_models
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy, cache_key, ensure_tiny_policy, tiny
@@ -179,7 +180,7 @@ class TestEnsure:
         assert len(builds) == 1
 
     def test_one_that_waits_says_so(self, builds, tmp_path, monkeypatch):
-        monkeypatch.setattr(tiny, "_WAITING_SECONDS", 0.01)
+        monkeypatch.setattr(local_models, "_WAITING_SECONDS", 0.01)
         config, said, seen = TinyPolicyConfig(), threading.Event(), []
 
         def observe(stage, done, total):
