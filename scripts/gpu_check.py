@@ -52,21 +52,21 @@ ABSENT = (
 
 Result = dict[str, Any]
 SMALL = {
-    **{"vocab_size": 2000, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3},
-    **{"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.35},
+    "vocab_size": 2000, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.35,
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "0.5B": {
-        **{"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24},
-        **{"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936},
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+        "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
     },
     "1.5B": {
-        **{"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28},
-        **{"num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
+        "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
     },
     "3B": {
-        **{"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36},
-        **{"num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936},
+        "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
+        "num_attention_heads": 16, "num_key_value_heads": 2, "vocab_size": 151936,
     },
 }
 """Qwen2.5's."""
@@ -256,8 +256,8 @@ def make_batch(vocabulary: int, lengths: list[int], *, micro_batch: int | None =
     }
     columns = {name: torch.nested.as_nested_tensor(column, layout=torch.jagged) for name, column in rows.items()}
     defaults = {
-        **{"temperature": 1.0, "use_remove_padding": True, "use_dynamic_bsz": False},
-        **{"micro_batch_size_per_gpu": micro_batch or len(lengths), "global_batch_size": len(lengths)},
+        "temperature": 1.0, "use_remove_padding": True, "use_dynamic_bsz": False,
+        "micro_batch_size_per_gpu": micro_batch or len(lengths), "global_batch_size": len(lengths),
     }
     return tu.get_tensordict(columns, defaults | settings)
 

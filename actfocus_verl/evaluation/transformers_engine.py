@@ -17,6 +17,7 @@ from torch import Tensor
 from actfocus_verl.errors import one_line
 from actfocus_verl.evaluation.models import load_policy
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
+from actfocus_verl.evaluation.static_decoding import decode
 from actfocus_verl.rollout import Reply
 
 DEVICES: Final = {"cpu": "cpu", "gpu": "cuda"}
@@ -39,9 +40,9 @@ class Wanted:
     max_new_tokens: int
 
 
-def uniforms(seeds: Tensor, position: int) -> Tensor:
-    """(B,), float32 in [0, 1): output number `position` of SplitMix64 started from each of the seeds (B,), int64."""
-    state = seeds + _wrapped((position + 1) * _SEED_STEP)
+def uniforms(seeds: Tensor, position: Tensor) -> Tensor:
+    """(B,), float32 in [0, 1): output number `position` (1,) of SplitMix64 from each of the seeds (B,), int64."""
+    state = seeds + (position + 1) * _SEED_STEP
     state = (state ^ _shifted(state, 30)) * _MIX[0]
     state = (state ^ _shifted(state, 27)) * _MIX[1]
     state = state ^ _shifted(state, 31)
@@ -51,11 +52,6 @@ def uniforms(seeds: Tensor, position: int) -> Tensor:
 def _shifted(values: Tensor, bits: int) -> Tensor:
     """A logical shift to the right; torch's own repeats the sign."""
     return (values >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _wrapped(value: int) -> int:
-    """The signed 64-bit integer that this one overflows to."""
-    return (value + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def choose(logits_BV: Tensor, draws_B: Tensor, temperature: float) -> Tensor:
@@ -86,11 +82,22 @@ def sample_batch(model: Any, wanted: Sequence[Wanted], *, temperature: float, en
     seeds = torch.tensor([each.seed for each in wanted], device=device)
     limits = torch.tensor([each.max_new_tokens for each in wanted], device=device)
     rows = torch.arange(len(wanted), device=device)  # which of `wanted` each row of the batch is
-    sampled = torch.full((len(wanted), int(limits.max())), -1, dtype=torch.int64, device=device)
+    length = max(each.max_new_tokens for each in wanted)
+    if device.type == "cuda":
+
+        def of_all(logits: Tensor, step: Tensor) -> Tensor:
+            return choose(logits, uniforms(seeds, step), temperature)
+
+        def ended(tokens: Tensor) -> bool:
+            taken = (tokens >= 0).sum(dim=1)
+            return bool(((tokens == end_of_turn_id).any(dim=1) | (taken >= limits)).all())
+
+        return _replies(decode(model, ids, mask, of_all, ended, length), wanted, end_of_turn_id)
+    sampled = torch.full((len(wanted), length), -1, dtype=torch.int64, device=device)
     output = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
     last = positions[:, -1:]
     for step in range(sampled.shape[1]):
-        tokens = choose(output.logits[:, -1], uniforms(seeds[rows], step), temperature)
+        tokens = choose(output.logits[:, -1], uniforms(seeds[rows], torch.tensor([step], device=device)), temperature)
         sampled[rows, step] = tokens
         if step + 1 == sampled.shape[1]:
             break
@@ -112,9 +119,12 @@ def sample_batch(model: Any, wanted: Sequence[Wanted], *, temperature: float, en
             past_key_values=output.past_key_values,
             use_cache=True,
         )
-    return [
-        _reply(row[: each.max_new_tokens], end_of_turn_id) for row, each in zip(sampled.tolist(), wanted, strict=True)
-    ]
+    return _replies(sampled, wanted, end_of_turn_id)
+
+
+def _replies(sampled: Tensor, wanted: Sequence[Wanted], end_of_turn_id: int) -> list[Reply]:
+    rows = zip(sampled.tolist(), wanted, strict=True)
+    return [_reply(row[: each.max_new_tokens], end_of_turn_id) for row, each in rows]
 
 
 def _reply(sampled: list[int], end_of_turn: int) -> Reply:
