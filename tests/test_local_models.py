@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from actfocus_verl import local_models
 from actfocus_verl.errors import ConfigurationError
@@ -68,11 +70,10 @@ def test_a_gguf_file_becomes_a_folder_once(gguf_file, tmp_path, monkeypatch):
     assert seen
     record = json.loads((folder / local_models.SOURCE_FILE).read_bytes())
     assert record["bytes"] == gguf_file.stat().st_size
-    from safetensors.torch import load_file
-
     values = np.random.default_rng(0).normal(size=(len(build_tokenizer()), WIDTH)).astype(np.float32)
     weights = load_file(folder / "model.safetensors")
     assert torch.equal(weights["model.embed_tokens.weight"], torch.from_numpy(values))
+    assert AutoTokenizer.from_pretrained(folder).eos_token == "<|im_end|>"  # transformers reads the GGUF's bos here
     codec = read_model(find_model(str(gguf_file), None).name).codec
     assert codec.end_of_turn_id == build_tokenizer().eos_token_id
     seen.clear()
