@@ -155,9 +155,9 @@ class _Plan:
 
     def to_json(self) -> Json:
         """The arguments with their defaults."""
-        own = {**asdict(self.arguments), **asdict(self.tuning)}
-        own |= {"preset": self.preset, "skill": self.skill, "device": self.device, "out": str(self.arguments.out)}
-        return {name: own[name] for name in Arguments.__dataclass_fields__}
+        own = {**asdict(self.arguments), "learning_rate": self.tuning.learning_rate, "out": str(self.arguments.out)}
+        own |= {"preset": self.preset, "skill": self.skill, "device": self.device}
+        return own
 
 
 def _player(env: str) -> ScriptedPlayer:

@@ -77,13 +77,13 @@ def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) 
     check_machine(config)
     run_folder, checkpoints = Path(config.run.dir), Path(config.trainer.default_local_dir)
     claims.enter_context(FolderClaim("run.dir", run_folder))
+    _make_model(config, console)  # before the folder is compared: config.yaml has the path of what was made
     check_output(config)
     if not checkpoints.samefile(run_folder):
         claims.enter_context(FolderClaim("trainer.default_local_dir", checkpoints))
     _set_environment(config)
     if config.get("tiny_policy") and config.model.path is None:
         config.model.path = str(_tiny_policy(config, console))
-    _make_model(config, console)
     # they import transformers and verl, which read what was just set
     from actfocus_verl.preflight.model import check_model
     from actfocus_verl.preflight.registered import check_registered

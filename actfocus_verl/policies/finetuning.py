@@ -188,7 +188,7 @@ class _Clock(TrainerCallback):
     @property
     def share(self) -> float:
         """Of the time limit; 0 without one."""
-        return min(1.0, self.seconds / self._limit)
+        return min(1.0, self.seconds / self._limit) if self._limit > 0 else 1.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoint = last_checkpoint(self._folder)

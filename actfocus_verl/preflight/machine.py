@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.checks import require_choice
 from actfocus_verl.config import ray_address
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.platforms.value_model import FLASH_ATTENTION
@@ -16,6 +17,7 @@ from actfocus_verl.platforms.value_model import FLASH_ATTENTION
 logger = logging.getLogger(__name__)
 
 GPU: Final = "gpu"
+_CPU_DTYPES: Final = ("float32", "bfloat16")
 _TOKENS: Final = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
 _LOGIT_BYTES: Final = 12
 """Bytes per logit in an update with an entropy term: bfloat16, its float32 softmax, and the gradients of both."""
@@ -24,12 +26,13 @@ _CRITIC_ATTENTION: Final = "critic.model.override_config.attn_implementation"
 
 
 def check_machine(config: DictConfig) -> None:
-    """Raise ConfigurationError when `platform=gpu` lacks GPUs or its attention kernels.
+    """Raise ConfigurationError when `platform=gpu` lacks GPUs or its attention kernels, or a CPU's dtype is unknown.
 
     GPUs are counted only when Ray will be started on this machine for this machine: a running cluster, named by
     `ray_kwargs.ray_init.address` or RAY_ADDRESS, may have its GPUs elsewhere.
     """
     if config.platform.name != GPU:
+        require_choice("platform.dtype", config.platform.get("dtype", "float32"), choices=_CPU_DTYPES)
         return
     if config.trainer.nnodes == 1 and ray_address(config) is None:
         _require_gpus(config.trainer.n_gpus_per_node)

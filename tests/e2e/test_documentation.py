@@ -23,6 +23,7 @@ from tests.helpers.terminal import foreign_lines
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 EXCEPTIONS: Final = {
+    "model=smollm2-135m env=frozen_lake": "installs an extra, and fine-tunes a language model for half an hour",
     "bash scripts/test.sh": "is what runs this test",
     "'.[gpu]'": "needs an NVIDIA GPU",
     "platform=gpu": "needs an NVIDIA GPU and the model hub",
