@@ -16,14 +16,13 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
 import torch
 import verl.trainer.ppo.core_algos as verl_algos
 from benchmark import median_interval
-from torch.profiler import ProfilerActivity, profile
+from engine_bench import peak_bytes
 
 from actfocus_verl.credit import blocks, estimators, graphs, turn_returns
 from actfocus_verl.credit.episodes import Episodes
@@ -180,17 +179,6 @@ def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, flo
     return seconds_each | {"ratio_to_grpo": ratio["median"], "low": ratio["low"], "high": ratio["high"]}
 
 
-def measure_memory(method: Method, columns: Columns) -> int:
-    """Most bytes that torch held at a time beyond the inputs; the results are among them."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        method(columns)
-    assert profiled.profiler is not None
-    assert profiled.profiler.kineto_results is not None
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(held, default=0)
-
-
 def compare_memory(columns: Columns) -> dict[str, dict[str, float]]:
     """MiB at the peak of each method, in blocks of rows as it is and in one piece."""
     given = blocks.BLOCK_ELEMENTS
@@ -199,7 +187,7 @@ def compare_memory(columns: Columns) -> dict[str, dict[str, float]]:
         blocks.BLOCK_ELEMENTS = elements  # type: ignore[misc]
         for title, method in METHODS.items():
             if "(verl)" not in title:
-                measured.setdefault(title, {})[name] = round(measure_memory(method, columns) / 2**20, 1)
+                measured.setdefault(title, {})[name] = round(peak_bytes(partial(method, columns)) / 2**20, 1)
     blocks.BLOCK_ELEMENTS = given  # type: ignore[misc]
     return {"inputs": {"MiB": round(sum(each.nbytes for each in columns.values()) / 2**20, 1)}, **measured}
 
@@ -220,7 +208,9 @@ def main() -> None:
     measured = {"estimator grpo (verl)": {"seconds": median(seconds(grpo, columns) for _ in range(arguments.rounds))}}
     measured |= {name: measure_time(method, columns, arguments.rounds) for name, method in METHODS.items()}
     for name, line in measured.items():
-        line["peak_columns"] = round(measure_memory(METHODS.get(name, grpo), columns) / columns["scores"].nbytes, 2)
+        line["peak_columns"] = round(
+            peak_bytes(partial(METHODS.get(name, grpo), columns)) / columns["scores"].nbytes, 2
+        )
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=2)
     (arguments.folder / "methods.json").write_text(text + "\n")
