@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import Any
+
+PRECISION = (
+    "energy's standard deviation",
+    "bf16 against float32, rms",
+    "bf16 against float32, largest",
+    "16 rows against 4 x 4, largest",
+)
+"""The figures of the check `bf16`."""
 
 
 def tables(report: dict[str, Any]) -> str:
-    """Which checks passed; what the logits cost; what the energy costs a pass. Ends in a line break."""
+    """What the energy costs a pass, and the logits; which checks passed; the precision. Ends in a line break."""
     checks: dict[str, dict[str, Any]] = report["checks"]
+    measured = {name: check for name, check in checks.items() if check.get("passed")}
     parts = [
+        *_passes({name: check for name, check in measured.items() if name.startswith("cost")}),
+        *(_kernels(measured[name]) for name in ("logit kernels",) if name in measured),
+        *(_update(measured[name]) for name in ("update",) if name in measured),
         _table(("check", "passed", "largest error"), [_verdict(name, check) for name, check in checks.items()]),
-        *(_kernels(check) for name, check in checks.items() if name == "logit kernels" and "arms" in check),
-        *_passes({name: check for name, check in checks.items() if name.startswith("cost") and "arms" in check}),
-        *(_update(check) for name, check in checks.items() if name == "update" and "arms" in check),
+        *(_precision(measured[name]) for name in ("bf16",) if name in measured),
+        *(_model_dtype(measured[name]) for name in ("model_dtype",) if name in measured),
     ]
     return "\n".join(parts)
 
@@ -24,7 +34,9 @@ def _verdict(name: str, check: dict[str, Any]) -> tuple[str, ...]:
     if "error" in check:
         return name, "failed", check["error"].split(":")[0]
     errors = [case["largest error"] for case in check.get("cases", {}).values()]
-    return name, "yes" if check["passed"] else "no", f"{max(errors):.0e}" if errors else ""
+    errors += [check["Eq. 6, error"]] if "Eq. 6, error" in check else []
+    verdict = ("yes" if check["passed"] else "no") if errors else "measured"
+    return name, verdict, f"{max(errors):.0e}" if errors else ""
 
 
 def _kernels(check: dict[str, Any]) -> str:
@@ -37,8 +49,9 @@ def _passes(checks: dict[str, dict[str, Any]]) -> list[str]:
     for name, check in checks.items():
         title = f"{name.removeprefix('cost, ')}, {check['tokens']:,} tokens"
         for arm, line in check["arms"].items():
-            ratios = line.get("ratios")
-            ratio = f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})" if ratios else "1"
+            ratio = "1"
+            if "ratio" in line:
+                ratio = f"{line['ratio']:.3f} ({line['smallest ratio']:.3f} to {line['largest ratio']:.3f})"
             rows.append((title, arm, f"{line['seconds']:.3f}", ratio, _memory(line)))
     return [_table(("model", "pass", "s", "against without", "memory, GB"), rows)] if rows else []
 
@@ -46,6 +59,20 @@ def _passes(checks: dict[str, dict[str, Any]]) -> list[str]:
 def _update(check: dict[str, Any]) -> str:
     rows = [(name, f"{arm['seconds']:.2f}", _memory(arm)) for name, arm in check["arms"].items()]
     return _table((f"update of {check['tokens']:,} tokens, entropy", "s", "memory, GB"), rows)
+
+
+def _precision(check: dict[str, Any]) -> str:
+    rows = [(name, f"{check[name]:.2g}") for name in PRECISION]
+    return _table(("energy under bf16", "nats"), rows)
+
+
+def _model_dtype(check: dict[str, Any]) -> str:
+    rows = [
+        (engine, place.removeprefix("position "), f"{error['energy']:.2f}", f"{error['logit']:.2f}")
+        for engine, places in check["arms"].items()
+        for place, error in places.items()
+    ]
+    return _table(("weights in bf16, engine", "position", "error of the energy", "of a logit"), rows)
 
 
 def _memory(line: dict[str, Any]) -> str:
