@@ -124,6 +124,16 @@ def gigpo(columns: Columns, *, history: int = 0) -> object:
     return episode + step * columns["response_mask"]
 
 
+def gigpo_over_turns(columns: Columns) -> object:
+    episodes = _episodes(columns)
+    returns, turns = columns["scores"].sum(dim=1), episodes.played.sum(dim=1)
+    episode = estimators.over_turns(returns, turns, columns["group_ids"], by_std=True)
+    step, _ = estimators.gigpo_step_advantages(
+        episodes, columns["anchors"], columns["group_ids"], gamma=0.95, by_std=True, history=0
+    )
+    return (episode[:, None] + step) * columns["response_mask"]
+
+
 def graphgpo(columns: Columns) -> object:
     episode, _ = grpo(columns)  # type: ignore[misc]
     states = columns["anchors"], columns["next_anchors"], columns["group_ids"]
@@ -148,6 +158,7 @@ METHODS: dict[str, Method] = {
     "estimator turn_grpo, redistribute": turn_grpo_redistributed,
     "estimator gigpo": gigpo,
     "estimator gigpo, history 2": partial(gigpo, history=2),
+    "estimator gigpo, episode_statistics turns": gigpo_over_turns,
     "estimator graphgpo": graphgpo,
     "estimator turn_ppo": turn_ppo,
     "estimator vetta": partial(turn_ppo, token_weight=1.0),
@@ -162,6 +173,8 @@ METHODS: dict[str, Method] = {
     "credit aem": weighting("aem"),
     "credit empg": weighting("empg"),
     "credit influence": weighting("influence"),
+    "credit influence, level token": weighting("influence", level="token"),
+    "credit hindsight": weighting("hindsight"),
 }
 
 
