@@ -16,14 +16,13 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
 import torch
 import verl.trainer.ppo.core_algos as verl_algos
 from benchmark import median_interval
-from torch.profiler import ProfilerActivity, profile
+from engine_bench import peak_bytes
 
 from actfocus_verl.credit import blocks, estimators, graphs, turn_returns
 from actfocus_verl.credit.episodes import Episodes
@@ -125,6 +124,16 @@ def gigpo(columns: Columns, *, history: int = 0) -> object:
     return episode + step * columns["response_mask"]
 
 
+def gigpo_over_turns(columns: Columns) -> object:
+    episodes = _episodes(columns)
+    returns, turns = columns["scores"].sum(dim=1), episodes.played.sum(dim=1)
+    episode = estimators.over_turns(returns, turns, columns["group_ids"], by_std=True)
+    step, _ = estimators.gigpo_step_advantages(
+        episodes, columns["anchors"], columns["group_ids"], gamma=0.95, by_std=True, history=0
+    )
+    return (episode[:, None] + step) * columns["response_mask"]
+
+
 def graphgpo(columns: Columns) -> object:
     episode, _ = grpo(columns)  # type: ignore[misc]
     states = columns["anchors"], columns["next_anchors"], columns["group_ids"]
@@ -149,6 +158,7 @@ METHODS: dict[str, Method] = {
     "estimator turn_grpo, redistribute": turn_grpo_redistributed,
     "estimator gigpo": gigpo,
     "estimator gigpo, history 2": partial(gigpo, history=2),
+    "estimator gigpo, episode_statistics turns": gigpo_over_turns,
     "estimator graphgpo": graphgpo,
     "estimator turn_ppo": turn_ppo,
     "estimator vetta": partial(turn_ppo, token_weight=1.0),
@@ -163,6 +173,8 @@ METHODS: dict[str, Method] = {
     "credit aem": weighting("aem"),
     "credit empg": weighting("empg"),
     "credit influence": weighting("influence"),
+    "credit influence, level token": weighting("influence", level="token"),
+    "credit hindsight": weighting("hindsight"),
 }
 
 
@@ -180,17 +192,6 @@ def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, flo
     return seconds_each | {"ratio_to_grpo": ratio["median"], "low": ratio["low"], "high": ratio["high"]}
 
 
-def measure_memory(method: Method, columns: Columns) -> int:
-    """Most bytes that torch held at a time beyond the inputs; the results are among them."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        method(columns)
-    assert profiled.profiler is not None
-    assert profiled.profiler.kineto_results is not None
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(held, default=0)
-
-
 def compare_memory(columns: Columns) -> dict[str, dict[str, float]]:
     """MiB at the peak of each method, in blocks of rows as it is and in one piece."""
     given = blocks.BLOCK_ELEMENTS
@@ -199,7 +200,7 @@ def compare_memory(columns: Columns) -> dict[str, dict[str, float]]:
         blocks.BLOCK_ELEMENTS = elements  # type: ignore[misc]
         for title, method in METHODS.items():
             if "(verl)" not in title:
-                measured.setdefault(title, {})[name] = round(measure_memory(method, columns) / 2**20, 1)
+                measured.setdefault(title, {})[name] = round(peak_bytes(partial(method, columns)) / 2**20, 1)
     blocks.BLOCK_ELEMENTS = given  # type: ignore[misc]
     return {"inputs": {"MiB": round(sum(each.nbytes for each in columns.values()) / 2**20, 1)}, **measured}
 
@@ -220,7 +221,9 @@ def main() -> None:
     measured = {"estimator grpo (verl)": {"seconds": median(seconds(grpo, columns) for _ in range(arguments.rounds))}}
     measured |= {name: measure_time(method, columns, arguments.rounds) for name, method in METHODS.items()}
     for name, line in measured.items():
-        line["peak_columns"] = round(measure_memory(METHODS.get(name, grpo), columns) / columns["scores"].nbytes, 2)
+        line["peak_columns"] = round(
+            peak_bytes(partial(METHODS.get(name, grpo), columns)) / columns["scores"].nbytes, 2
+        )
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=2)
     (arguments.folder / "methods.json").write_text(text + "\n")

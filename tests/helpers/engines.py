@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig
 from verl.workers.engine import EngineRegistry
 
+from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.platforms.packed_attention import PACKED_SDPA
 from tests.helpers.losses import actor_config
@@ -194,7 +195,10 @@ def _full(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def rank_gradients(rank: int, world_size: int, store: Path, model: Path, rows: int, out: Path) -> None:
-    """One rank of a data-parallel update, for `torch.multiprocessing.spawn`: its share of `make_rows(rows)`, saved."""
+    """One rank of a data-parallel update, for `torch.multiprocessing.spawn`: its share of `make_rows(rows)`, saved.
+
+    The gradients go to `out`, and this rank's energies to a file of its number beside it.
+    """
     torch.set_num_threads(1)
     share = rows // world_size
     with process_group(store, rank=rank, world_size=world_size):
@@ -202,6 +206,8 @@ def rank_gradients(rank: int, world_size: int, store: Path, model: Path, rows: i
         mine = make_rows(rows)[rank * share : (rank + 1) * share]
         batch = to_batch(mine, global_batch_size=rows, micro_batch_size_per_gpu=share // 2, calculate_entropy=True)
         found = gradients(engine, batch, weighted_loss())
+        energies = infer(engine, to_batch(mine, use_remove_padding=True, **{CALCULATE["energy"]: True}))["energy"]
+        torch.save(energies.values(), out.with_name(f"energies{rank}.pt"))
         if rank == 0:
             torch.save(found, out)
 

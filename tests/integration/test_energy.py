@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from verl.workers.utils.padding import response_from_nested
 
+from actfocus_verl.credit.signals import LOGIT_SIGNALS
 from actfocus_verl.integration.engine import CALCULATE, CPUEnergyFSDPEngine
 from tests.helpers.engines import build_engine, disturb_adapter, infer, make_rows, to_batch
 
@@ -80,7 +81,7 @@ def test_on_the_response_it_is_of_the_position_that_predicts_the_token(
 def test_temperature_changes_log_probs_and_no_signal(engine: Any, packed: bool) -> None:
     hot, cold = (
         infer(engine, to_batch(ROWS, use_remove_padding=packed, temperature=temperature, **ALL))
-        for temperature in (1.0, 0.5)
+        for temperature in (0.9, 0.5)
     )
     for name in CALCULATE:
         assert torch.equal(hot[name].values(), cold[name].values())
@@ -98,6 +99,57 @@ def test_asking_for_the_energy_changes_no_bit_of_the_rest(engine: Any, packed: b
     assert set(with_energy) == {"log_probs", "entropy", "energy"}
     for name in without:
         assert torch.equal(with_energy[name].values(), without[name].values())
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("micro_batch", [5, 1], ids=["whole", "in pieces"])
+def test_at_temperature_1_it_comes_from_the_log_prob(
+    engine: Any, slow: dict[str, list[torch.Tensor]], monkeypatch: pytest.MonkeyPatch, packed: bool, micro_batch: int
+) -> None:
+    monkeypatch.delitem(LOGIT_SIGNALS, "energy")  # the definition is not used
+    batch = to_batch(ROWS, use_remove_padding=packed, micro_batch_size_per_gpu=micro_batch, **ALL)
+    outputs = infer(engine, batch)
+
+    assert list(outputs) == ["log_probs", *slow]
+    for name, expected in slow.items():
+        assert outputs[name].dtype == torch.float32
+        assert torch.equal(outputs[name].offsets(), outputs["log_probs"].offsets())
+        torch.testing.assert_close(outputs[name].values(), torch.cat(expected), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("banned", [-torch.inf, -1e9])
+def test_a_token_that_the_model_rules_out_does_not_spoil_it(engine: Any, packed: bool, banned: float) -> None:
+    ruled_out = ROWS[1]["input_ids"][3]
+    caught = []
+
+    def rule_out(module: Any, inputs: Any, output: Any) -> None:
+        output.logits[..., ruled_out] = banned
+        caught.append(output.logits.double())
+
+    hook = engine.module.register_forward_hook(rule_out)
+    try:
+        batch = to_batch(ROWS, use_remove_padding=packed, micro_batch_size_per_gpu=1, **ENERGY)
+        outputs = infer(engine, batch)
+    finally:
+        hook.remove()
+    assert outputs["log_probs"].values().min() < -1e8
+    expected = torch.cat([-logits[0].logsumexp(dim=-1) for logits in caught])
+    torch.testing.assert_close(outputs["energy"].values(), expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("log_probs", ["bf16", None])
+def test_log_probs_that_do_not_suffice(
+    engine: Any, expected: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, log_probs: str | None
+) -> None:
+    from verl.workers.engine.fsdp import transformer_impl
+
+    if log_probs == "bf16":
+        exact = transformer_impl.logprobs_from_logits
+        monkeypatch.setattr(transformer_impl, "logprobs_from_logits", lambda **given: exact(**given).bfloat16())
+    batch = to_batch(ROWS, **ENERGY, distillation_only=log_probs is None)
+    energies = infer(engine, batch)["energy"].values()
+    torch.testing.assert_close(energies, torch.cat(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_energy_carries_no_gradient(engine: Any) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import multiprocessing
 from verl.workers.utils.losses import ppo_loss
 
+from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
-from tests.helpers.engines import gradients, make_rows, rank_gradients, to_batch, weighted_loss
+from tests.helpers.engines import gradients, infer, make_rows, rank_gradients, to_batch, weighted_loss
 from tests.helpers.losses import actor_config
 
 ROWS = 4
@@ -44,10 +45,15 @@ def test_micro_batches_do_not_matter(engine: Any, in_one_piece: Gradients, piece
 
 
 @pytest.mark.e2e
-def test_two_processes_give_the_gradient_of_one(in_one_piece: Gradients, model_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_gradient_and_energies_of_one(
+    engine: Any, in_one_piece: Gradients, model_folder: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "gradients.pt"
     multiprocessing.spawn(rank_gradients, args=(2, tmp_path, model_folder, ROWS, out), nprocs=2)
     assert_same(torch.load(out), in_one_piece)
+    energies = torch.cat([torch.load(tmp_path / f"energies{rank}.pt") for rank in range(2)])
+    one = infer(engine, to_batch(make_rows(ROWS), **{CALCULATE["energy"]: True}))["energy"].values()
+    torch.testing.assert_close(energies, one, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_of_one_give_the_stock_gradient_to_the_bit(engine: Any) -> None:
