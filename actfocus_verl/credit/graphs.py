@@ -16,7 +16,8 @@ from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.columns import ANCHORS, GROUP_IDS, NEXT_ANCHORS, SOLVED, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import Step, register_estimator
-from actfocus_verl.credit.estimators import STATISTICS, episode_advantages, within_states
+from actfocus_verl.credit.gigpo import STATISTICS, episode_advantages
+from actfocus_verl.credit.groups import within_states
 
 SCALE: Final = 10.0
 """What a turn into success is worth in the authors' code."""

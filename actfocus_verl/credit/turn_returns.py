@@ -16,7 +16,7 @@ from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.columns import GROUP_IDS, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes, discounted_sums
 from actfocus_verl.credit.estimation import Step, register_estimator
-from actfocus_verl.credit.estimators import STD_EPS, sums_by
+from actfocus_verl.credit.groups import STD_EPS, sums_by
 
 BASELINES: Final = ("group", "leave_one_out")
 """The mean over all episodes of the prompt, or over the others."""

@@ -15,6 +15,7 @@ from actfocus_verl.columns import ANCHORS, ANSWER_SCORES, NEXT_ANCHORS, SOLVED, 
 from actfocus_verl.credit import estimators
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import Step
+from actfocus_verl.credit.gigpo import gigpo_step_advantages
 
 NAN = float("nan")
 # An episode: its prompt group and its turns (tokens, reward, anchor).
@@ -115,7 +116,7 @@ def step_of(batch: dict[str, Any], *, gamma: float = 1.0, lam: float = 1.0, by_s
 
 
 def gigpo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, float]:
-    return estimators.gigpo_step_advantages(episodes_of(batch), batch["anchors"], batch["groups"], **settings)
+    return gigpo_step_advantages(episodes_of(batch), batch["anchors"], batch["groups"], **settings)
 
 
 def turn_ppo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
