@@ -55,3 +55,21 @@ def over_turns(returns: Tensor, turns: Tensor, group_ids: Tensor, *, by_std: boo
         variance = sums_by(prompts, weights * centred**2) / (counts - 1).clamp(min=1)
         centred = centred / torch.where(counts > 1, variance.sqrt() + STD_EPS, 1.0)[prompts]
     return torch.where(turns > 0, centred, 0.0).float()
+
+
+def deviations(returns: Tensor, group_ids: Tensor, valid_rows: Tensor) -> Tensor:
+    """(B,), float64: standard deviation (unbiased) of the returns of each row's prompt, plus 1e-6; 1 without any.
+
+    Episodes of equal returns may still differ in when they earned them. Dividing that by 1e-6 would let such a prompt
+    outweigh all others, so a deviation up to 1e-6, which float32 returns have by rounding, counts as none.
+
+    Args:
+        returns: (B,), float64: read at valid rows.
+    """
+    prompts = torch.unique(group_ids, return_inverse=True)[1]
+    counts = sums_by(prompts, valid_rows.double())
+    returns = torch.where(valid_rows, returns, 0.0)
+    centred = torch.where(valid_rows, returns - (sums_by(prompts, returns) / counts.clamp(min=1))[prompts], 0.0)
+    variance = sums_by(prompts, centred**2) / (counts - 1).clamp(min=1)
+    spread = variance.sqrt()
+    return torch.where(spread > STD_EPS, spread + STD_EPS, 1.0)[prompts]

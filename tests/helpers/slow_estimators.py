@@ -222,6 +222,32 @@ def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float
     ]
 
 
+def slow_gagpo(episodes: list[Episode], *, gamma: float, lam: float, by_std: bool) -> list[list[float]]:
+    """GAE of each episode with a table of mean returns for values; then less the mean of the prompt's turns."""
+    met: dict[tuple[str, int], list[float]] = {}
+    for group, turns in episodes:
+        to_come = 0.0
+        for _, reward, anchor in reversed(turns):
+            to_come = reward + gamma * to_come
+            met.setdefault((group, anchor), []).append(to_come)
+    found = [
+        slow_gae(
+            [reward for _, reward, _ in turns],
+            [statistics.fmean(met[group, anchor]) for _, _, anchor in turns],
+            gamma,
+            lam,
+        )
+        for group, turns in episodes
+    ]
+    normalised = []
+    for (group, _), own in zip(episodes, found, strict=True):
+        every = [a for (theirs, _), each in zip(episodes, found, strict=True) if theirs == group for a in each]
+        spread = statistics.stdev(every) if by_std and len(every) > 1 else 0.0
+        scale = spread + 1e-6 if spread > 1e-6 else 1.0
+        normalised.append([(a - statistics.fmean(every)) / scale for a in own])
+    return normalised
+
+
 def slow_whiten(tokens: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
     mean = statistics.fmean(tokens.values())
     variance = statistics.variance(tokens.values())
