@@ -209,6 +209,7 @@ class _Measurement:
             boards=[key.board for key in keys],
             segments=[episode.segments for episode in episodes],
             changes=changes,
+            max_context_tokens=self._sampling["max_context_tokens"],
         )
 
     def _measured(self, episode: Replayed) -> MeasuredEpisode:
