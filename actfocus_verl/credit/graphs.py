@@ -141,14 +141,14 @@ def graphgpo(
     With ``values="grouped"``, the second is GAGPO's; ``episode_weight=0`` leaves it alone.
     """
     episode = episode_weight * episode_advantages(step, episode_statistics)
-    columns, discounts = step.columns, {"gamma": step.gamma, "by_std": step.by_std}
+    columns, gamma, by_std = step.columns, step.gamma, step.by_std
     if values == GROUPED:
         of_states, share = grouped_step_advantages(
-            step.episodes, columns[ANCHORS], step.group_ids, lam=step.lam, **discounts
+            step.episodes, columns[ANCHORS], step.group_ids, gamma=gamma, lam=step.lam, by_std=by_std
         )
     else:
         of_states, share, known = graph_step_advantages(
-            step.episodes, columns[ANCHORS], columns[NEXT_ANCHORS], step.group_ids, **discounts
+            step.episodes, columns[ANCHORS], columns[NEXT_ANCHORS], step.group_ids, gamma=gamma, by_std=by_std
         )
         step.metrics["estimator/turns_to_success"] = known
     step.metrics["estimator/compared_turns"] = share

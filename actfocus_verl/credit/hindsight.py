@@ -93,10 +93,12 @@ def informed_prompts(row: Mapping[str, Tensor]) -> dict[int, tuple[Tensor, Tenso
 
     row: `prompts`, `responses`, `response_mask`, `turn_ids` and `rollout.feedback_columns` of one episode, each flat.
     """
-    found = {}
+    found, start = {}, 0
     sequence = torch.cat([row["prompts"], row["responses"]])
     sampled = row["response_mask"].bool()
-    for turn, ids in enumerate(row["feedback_ids"].split(row["feedback_lengths"].tolist())):
+    for turn, length in enumerate(row["feedback_lengths"].tolist()):
+        ids = row["feedback_ids"][start : start + length]
+        start += length
         places = (sampled & (row[TURN_IDS] == turn)).nonzero().flatten()
         if len(ids) and len(places):
             found[turn] = (places, torch.cat([sequence[: int(row["feedback_starts"][turn])], ids]))
