@@ -164,9 +164,10 @@ class _Play:
         arguments = self._arguments
         kind = ChatServer if arguments.server_api == "chat" else CompletionServer
         fields = dict(arguments.request)
+        own: Json = {"or_else": ", or allow it with server_api=chat"} if kind is CompletionServer else {}
         if kind is ChatServer and arguments.template:  # its template is the server's own
             fields = {"chat_template_kwargs": dict(arguments.template), **fields}
-        own: Json = {"model": arguments.server_model, "timeout": arguments.timeout, "fields": fields}
+        own |= {"model": arguments.server_model, "timeout": arguments.timeout, "fields": fields}
         async with kind(address, self._model.codec, **own, **self._sampling) as server:
             await self._play_with(server, keys)
 

@@ -29,6 +29,7 @@ printf '== pytest\n'
 if (($# > 0)); then
     exec "$python" -m pytest "$@"
 fi
-# Two processes on two cores: with a thread pool each, they would wait for each other.
-OMP_NUM_THREADS=1 "$python" -m pytest -n 2 -m "not e2e and not nightly"
+# Two processes on two cores: with a thread pool each, they would wait for each other. Whole files, so that what a file's
+# tests share (models, boards, composed configurations) is made in one process only.
+OMP_NUM_THREADS=1 "$python" -m pytest -n 2 --dist loadfile -m "not e2e and not nightly"
 exec "$python" -m pytest -m "e2e and not nightly"

@@ -98,17 +98,25 @@ def test_a_package_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.e2e
-def test_the_command_lists_everything_here_and_in_a_ray_worker() -> None:
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ((), "in this process"),
+        # every whole run trains with what is registered in Ray's workers
+        pytest.param(("--ray",), "in this process and in a Ray worker", marks=pytest.mark.nightly),
+    ],
+)
+def test_the_command_lists_everything(more: tuple[str, ...], where: str) -> None:
     """In a process of its own: this file then runs as __main__ and is imported by verl as well."""
     result = subprocess.run(
-        [sys.executable, "-m", "actfocus_verl.plugin", "--check", "--ray"],
+        [sys.executable, "-m", "actfocus_verl.plugin", "--check", *more],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr[-2000:]
-    assert "everything is registered in this process and in a Ray worker" in result.stdout
+    assert f"everything is registered {where}\n" in result.stdout
     for setting in (
         "trainer.v1.trainer_mode=actfocus_sync",
         "actor_rollout_ref.actor.policy_loss.loss_mode=token_weighted",

@@ -122,6 +122,7 @@ ESTIMATORS: Final = Registry(
     "estimator",
     (
         "actfocus_verl.credit.estimators",
+        "actfocus_verl.credit.gigpo",
         "actfocus_verl.credit.graphs",
         "actfocus_verl.credit.information_gain",
         "actfocus_verl.credit.trees",

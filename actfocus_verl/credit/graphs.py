@@ -1,4 +1,4 @@
-"""GraphGPO (arXiv 2605.26684): turns judged by how near the state they led to is to success.
+"""GraphGPO (arXiv 2605.26684): turns judged by how near the state they led to is to success; GAGPO's values of states.
 
 The turns of a prompt's episodes are the edges of one graph, from the state a turn saw to the state it led to. B
 episodes of up to K turns; float64 over the whole batch.
@@ -16,10 +16,16 @@ from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.columns import ANCHORS, GROUP_IDS, NEXT_ANCHORS, SOLVED, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import Step, register_estimator
-from actfocus_verl.credit.estimators import STATISTICS, episode_advantages, within_states
+from actfocus_verl.credit.gigpo import STATISTICS, episode_advantages
+from actfocus_verl.credit.groups import deviations, numbered, within_states
+from actfocus_verl.credit.registry import Params
 
 SCALE: Final = 10.0
 """What a turn into success is worth in the authors' code."""
+DISTANCES: Final = "distances"
+GROUPED: Final = "grouped"
+STATE_VALUES: Final = (DISTANCES, GROUPED)
+"""What a state is worth: its distance to success (GraphGPO), or the mean return of the turns that saw it (GAGPO)."""
 
 
 def graph_step_advantages(
@@ -75,25 +81,75 @@ def _distances(seen: Tensor, reached: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return start, torch.where(known, distances, farthest[prompt] + 1)[end], known[end]
 
 
-def _check_graphgpo(*, step_weight: object, episode_statistics: object) -> None:
+def grouped_step_advantages(
+    episodes: Episodes, anchors: Tensor, group_ids: Tensor, *, gamma: float, lam: float, by_std: bool
+) -> tuple[Tensor, float]:
+    """GAGPO's advantages (arXiv 2605.13217): GAE over turns with the mean return of a state's turns for its value.
+
+    Less their mean over the turns of the prompt. With lam 1 these are GiGPO's of a step. A turn without tokens is none;
+    its reward goes to the turn before.
+
+    Args:
+        anchors: (B, K), integer: the state each turn saw; read at turns with tokens.
+        group_ids: (B,), integer: the prompt group of each row.
+        gamma, lam: GAE's, of a turn.
+        by_std: divide by the standard deviation (unbiased) of the prompt's turns as well.
+
+    Returns:
+        (B, T), float32: 0 outside the sampled tokens; and the share of turns whose state was met more than once.
+    """
+    present = episodes.turns.present
+    if not present.any():
+        return episodes.turns.to_tokens(torch.zeros_like(episodes.rewards)), 0.0
+    prompts = group_ids[:, None].expand(present.shape)
+    seen = torch.stack([prompts, pad(anchors, (0, present.shape[1] - anchors.shape[1]))], dim=2)
+    rewards = episodes.rewards_with_tokens()
+    returns = episodes.gae(rewards, torch.zeros_like(rewards), gamma, 1.0)
+    above, shared = within_states(numbered(seen, present), present, returns, by_std=False)
+    advantages = episodes.gae(rewards, torch.where(present, returns - above, 0.0), gamma, lam)
+    centred, _ = within_states(numbered(prompts[:, :, None], present), present, advantages, by_std=False)
+    if by_std:
+        centred[present] /= deviations(advantages[present], prompts[present], torch.ones_like(prompts[present]) > 0)
+    return episodes.turns.to_tokens(centred), float(shared[present].double().mean())
+
+
+def _check_graphgpo(*, step_weight: object, episode_weight: object, values: object, episode_statistics: object) -> None:
     require_number("step_weight", step_weight, low=0.0)
+    require_number("episode_weight", episode_weight, low=0.0)
+    require_choice("values", values, choices=STATE_VALUES)
     require_choice("episode_statistics", episode_statistics, choices=STATISTICS)
 
 
+def _columns(params: Params) -> tuple[str, ...]:
+    columns = TURN_IDS, TURN_REWARDS, ANCHORS, GROUP_IDS
+    return columns if params["values"] == GROUPED else (*columns, NEXT_ANCHORS)
+
+
 @register_estimator(
-    "graphgpo",
-    required_columns=(TURN_IDS, TURN_REWARDS, ANCHORS, NEXT_ANCHORS, GROUP_IDS),
-    check=_check_graphgpo,
-    granularity="turn",
-    family="Monte Carlo",
+    "graphgpo", required_columns=_columns, check=_check_graphgpo, granularity="turn", family="Monte Carlo"
 )
-def graphgpo(step: Step, *, step_weight: float = 1.0, episode_statistics: str = "episodes") -> Tensor:
-    """verl's GRPO plus ``step_weight`` times how much nearer to success than its siblings a turn led."""
-    episode = episode_advantages(step, episode_statistics)
-    columns = step.columns
-    of_states, share, known = graph_step_advantages(
-        step.episodes, columns[ANCHORS], columns[NEXT_ANCHORS], step.group_ids, gamma=step.gamma, by_std=step.by_std
-    )
+def graphgpo(
+    step: Step,
+    *,
+    step_weight: float = 1.0,
+    episode_weight: float = 1.0,
+    values: str = DISTANCES,
+    episode_statistics: str = "episodes",
+) -> Tensor:
+    """verl's GRPO plus ``step_weight`` times how much nearer to success than its siblings a turn led.
+
+    With ``values="grouped"``, the second is GAGPO's; ``episode_weight=0`` leaves it alone.
+    """
+    episode = episode_weight * episode_advantages(step, episode_statistics)
+    columns, gamma, by_std = step.columns, step.gamma, step.by_std
+    if values == GROUPED:
+        of_states, share = grouped_step_advantages(
+            step.episodes, columns[ANCHORS], step.group_ids, gamma=gamma, lam=step.lam, by_std=by_std
+        )
+    else:
+        of_states, share, known = graph_step_advantages(
+            step.episodes, columns[ANCHORS], columns[NEXT_ANCHORS], step.group_ids, gamma=gamma, by_std=by_std
+        )
+        step.metrics["estimator/turns_to_success"] = known
     step.metrics["estimator/compared_turns"] = share
-    step.metrics["estimator/turns_to_success"] = known
     return episode + step_weight * of_states * step.response_mask

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from actfocus_verl.checks import require_choice, require_integer, require_number
-from actfocus_verl.columns import HINDSIGHT_LOG_PROBS, TOKEN_ROLES, TRAINING_STEP
+from actfocus_verl.columns import HINDSIGHT_LOG_PROBS, TOKEN_ROLES, TRAINING_STEP, TURN_IDS
 from actfocus_verl.credit.checks import check_finite, check_roles, check_rows, check_same_shape
 from actfocus_verl.credit.registry import register_weighting
 from actfocus_verl.credit.tokens import TokenRole
@@ -84,6 +84,25 @@ def hindsight(
     ratio = torch.exp(sign * (after - before)).clamp(1.0 - clip, 1.0 + clip)
     lam = strengths.float().unsqueeze(1).expand(token_roles.shape)[weighted]
     return uniform(token_roles).masked_scatter_(weighted, 1.0 + lam * (ratio - 1.0))
+
+
+def informed_prompts(row: Mapping[str, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+    """The turns of an episode to score again: places of the reply in the response, int64, and the prompt before it.
+
+    A turn without feedback is none of them, nor is one that was not sampled here.
+
+    row: `prompts`, `responses`, `response_mask`, `turn_ids` and `rollout.feedback_columns` of one episode, each flat.
+    """
+    found, start = {}, 0
+    sequence = torch.cat([row["prompts"], row["responses"]])
+    sampled = row["response_mask"].bool()
+    for turn, length in enumerate(row["feedback_lengths"].tolist()):
+        ids = row["feedback_ids"][start : start + length]
+        start += length
+        places = (sampled & (row[TURN_IDS] == turn)).nonzero().flatten()
+        if len(ids) and len(places):
+            found[turn] = (places, torch.cat([sequence[: int(row["feedback_starts"][turn])], ids]))
+    return found
 
 
 def has_faded(params: Mapping[str, Any], step: int) -> bool:

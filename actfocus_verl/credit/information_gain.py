@@ -18,7 +18,7 @@ from actfocus_verl.checks import require_choice, require_flag, require_integer, 
 from actfocus_verl.columns import ANSWER_SCORES, CLIP_SCALES, GROUP_IDS, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes, discounted_sums
 from actfocus_verl.credit.estimation import Advantages, Step, register_estimator
-from actfocus_verl.credit.estimators import sums_by
+from actfocus_verl.credit.groups import sums_by
 from actfocus_verl.credit.registry import Params
 from actfocus_verl.credit.turn_returns import less_to_come
 from actfocus_verl.errors import ConfigurationError

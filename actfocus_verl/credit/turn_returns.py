@@ -16,7 +16,7 @@ from actfocus_verl.checks import require_choice, require_number
 from actfocus_verl.columns import GROUP_IDS, TURN_IDS, TURN_REWARDS
 from actfocus_verl.credit.episodes import Episodes, discounted_sums
 from actfocus_verl.credit.estimation import Step, register_estimator
-from actfocus_verl.credit.estimators import STD_EPS, sums_by
+from actfocus_verl.credit.groups import deviations, sums_by
 
 BASELINES: Final = ("group", "leave_one_out")
 """The mean over all episodes of the prompt, or over the others."""
@@ -48,24 +48,6 @@ def less_to_come(
     if leave_one_out:
         centred = centred * (counts / (counts - 1).clamp(min=1))[prompts, None]
     return torch.where(played, centred, 0.0)
-
-
-def deviations(returns: Tensor, group_ids: Tensor, valid_rows: Tensor) -> Tensor:
-    """(B,), float64: standard deviation (unbiased) of the returns of each row's prompt, plus 1e-6; 1 without any.
-
-    Episodes of equal returns may still differ in when they earned them. Dividing that by 1e-6 would let such a prompt
-    outweigh all others, so a deviation up to 1e-6, which float32 returns have by rounding, counts as none.
-
-    Args:
-        returns: (B,), float64: read at valid rows.
-    """
-    prompts = torch.unique(group_ids, return_inverse=True)[1]
-    counts = sums_by(prompts, valid_rows.double())
-    returns = torch.where(valid_rows, returns, 0.0)
-    centred = torch.where(valid_rows, returns - (sums_by(prompts, returns) / counts.clamp(min=1))[prompts], 0.0)
-    variance = sums_by(prompts, centred**2) / (counts - 1).clamp(min=1)
-    spread = variance.sqrt()
-    return torch.where(spread > STD_EPS, spread + STD_EPS, 1.0)[prompts]
 
 
 def turn_grpo_advantages(

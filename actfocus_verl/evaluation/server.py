@@ -126,7 +126,14 @@ class _Server(ABC):
 
 
 class CompletionServer(_Server):
-    """A `Sampler` on a vLLM server: completions with the prompt as token ids, and `return_token_ids`."""
+    """A `Sampler` on a vLLM server: completions with the prompt as token ids, and `return_token_ids`.
+
+    or_else: what a command can do without token ids, for the error; empty: nothing.
+    """
+
+    def __init__(self, *words: Any, or_else: str = "", **settings: Any) -> None:
+        super().__init__(*words, **settings)
+        self._or_else = or_else
 
     async def sample(self, request: ReplyRequest) -> Reply:
         """See `Sampler`. Raises EvaluationError also for an answer without ids, or for another prompt."""
@@ -138,7 +145,7 @@ class CompletionServer(_Server):
         if token_ids is None:
             raise EvaluationError(
                 f"{self.address} returns no token ids: its text would have to be re-encoded, which may give other "
-                "tokens. Use a vLLM server that supports return_token_ids, or allow it with server_api=chat"
+                f"tokens. Use a vLLM server that supports return_token_ids{self._or_else}"
             )
         if choice.get("prompt_token_ids") not in (None, request.prompt_ids):
             raise EvaluationError(

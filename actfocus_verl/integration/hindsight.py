@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from actfocus_verl.columns import HINDSIGHT_LOG_PROBS, TURN_IDS
+from actfocus_verl.credit.hindsight import informed_prompts
 from actfocus_verl.integration.columns import FEEDBACK_COLUMNS, require_columns, valid_rows_of
 from actfocus_verl.integration.probe_pass import Pass, Probe, probe_of, score_probes
 
@@ -69,16 +70,9 @@ def add_hindsight(
 def probes_of(row: dict[str, torch.Tensor]) -> dict[int, tuple[torch.Tensor, Probe]]:
     """The probes of an episode by turn: the places of the reply in the response, int64, and the probe.
 
-    A turn without feedback has none, nor has one that was not sampled here.
-
-    row: `prompts`, `responses`, `response_mask`, `turn_ids` and FEEDBACK_COLUMNS of one episode, each flat.
+    row: see `informed_prompts`.
     """
-    probes = {}
-    sequence = torch.cat([row["prompts"], row["responses"]])
-    sampled = row["response_mask"].bool()
-    for turn, ids in enumerate(row["feedback_ids"].split(row["feedback_lengths"].tolist())):
-        places = (sampled & (row[TURN_IDS] == turn)).nonzero().flatten()
-        if len(ids) and len(places):
-            prompt = torch.cat([sequence[: int(row["feedback_starts"][turn])], ids])
-            probes[turn] = (places, probe_of(prompt, row["responses"][places]))
-    return probes
+    return {
+        turn: (places, probe_of(prompt, row["responses"][places]))
+        for turn, (places, prompt) in informed_prompts(row).items()
+    }

@@ -67,13 +67,15 @@ class Comparison:
 class Sweep:
     """Cells that differ in one number. arms: name of a curve -> its cells, each with its value of `key`.
 
-    choose_best: also compare the arms at their best cells.
+    choose_best: also compare the arms at their best cells. choose_seeds: the runs by which these are chosen, and which
+    are then not compared; empty: all runs choose, and all are compared.
     """
 
     title: str
     key: str
     arms: Mapping[str, tuple[str, ...]]
     choose_best: bool = False
+    choose_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,13 +154,14 @@ def read_matrix(path: Path) -> Matrix:
     }
     sweeps = [_mapping("sweeps", each) for each in content.pop("sweeps", [])]
     for sweep in sweeps:
+        sweep["choose_seeds"] = _seeds("choose_seeds", sweep.get("choose_seeds", []))
         sweep["arms"] = {str(arm): tuple(cells) for arm, cells in _mapping("arms", sweep.get("arms")).items()}
     matrix = _build(
         Matrix,
         "matrix",
         {
             **content,
-            "seeds": tuple(content.get("seeds", ())),
+            "seeds": _seeds("seeds", content.get("seeds", [])),
             "sections": sections,
             "comparisons": tuple(_build(Comparison, "comparisons", each) for each in content.pop("comparisons", [])),
             "sweeps": tuple(_build(Sweep, "sweeps", each) for each in sweeps),
@@ -196,10 +199,16 @@ def _experiment(name: str, cell: dict[str, Any], file: str | None, common: tuple
 def _check(matrix: Matrix) -> None:
     if not _NAME.fullmatch(str(matrix.name)):
         raise ConfigurationError("name", matrix.name, "is not a valid folder name", "Use letters, digits, _, . and -")
-    if not matrix.seeds or any(not isinstance(seed, int) or seed < 0 for seed in matrix.seeds):
-        raise ConfigurationError("seeds", list(matrix.seeds), "must be a list of integers >= 0", "Write [0, 1, 2]")
+    if not matrix.seeds:
+        raise ConfigurationError("seeds", [], "must be a list of integers >= 0", "Write [0, 1, 2]")
     if len(set(matrix.seeds)) < len(matrix.seeds):
         raise ConfigurationError("seeds", list(matrix.seeds), "has a duplicate seed", "List each seed once")
+    for sweep in matrix.sweeps:
+        chosen = set(sweep.choose_seeds)
+        if chosen and not chosen < set(matrix.seeds):
+            problem = "must be some of the matrix's seeds, but not all"
+            remedy = f"Choose from {', '.join(map(str, matrix.seeds))}"
+            raise ConfigurationError("choose_seeds", list(sweep.choose_seeds), problem, remedy)
     listed = [each.name for section in matrix.sections.values() for each in section]
     for name in listed:
         if listed.count(name) > 1:
@@ -243,6 +252,12 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigurationError(key, value, "must be a mapping", "See recipes/matrices/pilot.yaml for the form")
     return dict(value)
+
+
+def _seeds(key: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or any(not isinstance(seed, int) or seed < 0 for seed in value):
+        raise ConfigurationError(key, value, "must be a list of integers >= 0", "Write [0, 1, 2]")
+    return tuple(value)
 
 
 def _strings(key: str, value: Any) -> list[str]:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.rollout.parsing import TAGS
 
 MODEL_KEY: Final = "model.path"
@@ -140,8 +140,8 @@ class ChatTemplate:
         try:
             rendered = self.start(_conversation(system, *users))
         except Exception as error:  # whatever the template's author made it raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise _UnsuitableError(f"its chat template refuses system, user, assistant, user ({reason})") from error
+            problem = f"its chat template refuses system, user, assistant, user ({one_line(error)})"
+            raise _UnsuitableError(problem) from error
         pieces = rendered.split(_REPLY)
         if len(pieces) != len(users):
             raise _UnsuitableError("its chat template does not write each reply once", rendered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Final
 
@@ -75,7 +76,7 @@ def measure(words: Sequence[str], console: Console) -> Json:
         file = SampleFile(played.out, settings)
         measurement = _Measurement(arguments, model, settings["max_context_tokens"], file, console)
         measurement.complete()
-        measured = measurement.measured()
+        measured = measurement.measured
         found = {
             "settings": settings,
             "commit": source_commit(),
@@ -175,8 +176,12 @@ class _Measurement:
         with local_sampler(self._model, self._played, max_context_tokens=context, console=self._console) as sampler:
             run_interruptible(self._sample(sampler))
 
+    @cached_property
     def measured(self) -> list[MeasuredEpisode]:
-        """All episodes with their continuations. Raises CommandFailed where the returns do not vary."""
+        """All episodes with their continuations, once these are complete.
+
+        Raises CommandFailed where the returns do not vary.
+        """
         self._require_spread()
         return [self._measured(episode) for episode in self.replayed()]
 
@@ -213,6 +218,7 @@ class _Measurement:
             boards=[key.board for key in keys],
             segments=[episode.segments for episode in episodes],
             changes=changes,
+            max_context_tokens=self._sampling["max_context_tokens"],
         )
 
     def _measured(self, episode: Replayed) -> MeasuredEpisode:
@@ -242,7 +248,7 @@ class _Measurement:
             self._require_spread()  # before most of the work
             await self._continue("continuations", self._places(), sampler, progress)
             if self._token_file is not None:
-                await self._tokens().sample(sampler, progress, concurrency=self._boundaries_at_once)
+                await self._tokens.sample(sampler, progress, concurrency=self._boundaries_at_once)
             await self._play("plain episodes", self._plain, sampler, progress)
 
     async def _play(self, stage: str, keys: Sequence[EpisodeKey], sampler: Sampler, progress: StageProgress) -> None:
@@ -297,16 +303,17 @@ class _Measurement:
 
     def token_figures(self) -> Json:
         """`tokens`: the figures of single tokens, where they were asked for."""
-        return {} if self._token_file is None else {"tokens": self._tokens().figures(self._model.codec)}
+        return {} if self._token_file is None else {"tokens": self._tokens.figures(self._model.codec)}
 
     def _lacks_tokens(self) -> bool:
-        return self._token_file is not None and bool(self._tokens().missing)
+        return self._token_file is not None and bool(self._tokens.missing)
 
+    @cached_property
     def _tokens(self) -> TokenStage:
         """The measurement of single tokens, after that of all boundaries."""
         assert self._token_file is not None
         count, seed = self._options.token_segments, self._options.seed
-        stage = self._token_file, self._continuations, self.measured(), self.replayed()
+        stage = self._token_file, self._continuations, self.measured, self.replayed()
         return TokenStage(*stage, count=count, seed=seed)
 
     def _require_spread(self) -> None:

@@ -97,7 +97,7 @@ class Continuations:
         Raises ConfigurationError, naming the world, where that leads elsewhere.
         """
         seed = episode_seed(self._settings.seed, key)
-        episode = self._episode(key, seed)
+        episode = self._episode(key, seed, give_feedback=True)
         if key.board not in self._strata:
             self._strata[key.board] = episode.world.stratum()
         context: list[int] | None = episode.start()
@@ -149,12 +149,13 @@ class Continuations:
             reply = Reply([*stands, *rest.token_ids], finish_reason=rest.finish_reason)
         return (await copy.play_on(policy, copy.receive(reply))).episode_return
 
-    def _episode(self, key: EpisodeKey, seed: int) -> Episode:
+    def _episode(self, key: EpisodeKey, seed: int, *, give_feedback: bool = False) -> Episode:
         return Episode(
             self._world(key.board, seed),
             self._codec,
             max_context_tokens=self._settings.max_context_tokens,
             max_response_tokens=self._settings.max_response_tokens,
+            give_feedback=give_feedback,
         )
 
     def _world(self, board: int, seed: int) -> World:

@@ -33,15 +33,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Episodes:
-    """E played episodes, of one policy: their boards and segments; changes: empty where they were not measured."""
+    """E played episodes, of one policy: their boards and segments; changes: empty where they were not measured.
+
+    max_context_tokens: see `measured_step`.
+    """
 
     trajectories: Sequence[Trajectory]
     boards: Sequence[int]
     segments: Sequence[Sequence[Segment]]
     changes: Sequence[Changes]
+    max_context_tokens: int
 
     def step(self) -> MeasuredStep:
-        return measured_step(self.trajectories, self.boards, self.segments, self.changes)
+        return measured_step(self.trajectories, self.boards, self.segments, self.changes, self.max_context_tokens)
 
 
 def judge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -15,19 +15,22 @@ from actfocus_verl.columns import (
     ANCHORS,
     ENTROPY,
     GROUP_IDS,
+    HINDSIGHT_LOG_PROBS,
     INFLUENCE,
     NEXT_ANCHORS,
     RELEVANCE,
     STATES,
     TOKEN_ROLES,
+    TRAINING_STEP,
     TURN_IDS,
     TURN_REWARDS,
 )
+from actfocus_verl.credit.hindsight import informed_prompts
 from actfocus_verl.credit.influence import UNKNOWN, MovingInfluence, answer_entropies
 from actfocus_verl.credit.signals import LOGIT_SIGNALS, entropy
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.rollout import Trajectory
+from actfocus_verl.rollout import Trajectory, feedback_columns
 from actfocus_verl.truth.decomposition import Changes, Floats
 from actfocus_verl.truth.segments import Segment
 
@@ -49,6 +52,8 @@ class MeasuredStep:
     """(B, T), int64: the number of the segment that a sampled token is in; -1 elsewhere."""
     changes: Sequence[Changes]
     """Per episode: how much each of its segments changed the expected return."""
+    feedback: Sequence[Mapping[str, Tensor]] = ()
+    """Per episode: `rollout.feedback_columns`; empty where nobody kept the contexts with feedback."""
 
     @property
     def returns(self) -> Tensor:
@@ -73,8 +78,12 @@ def measured_step(
     groups: Sequence[int],
     segments: Sequence[Sequence[Segment]],
     changes: Sequence[Changes],
+    max_context_tokens: int,
 ) -> MeasuredStep:
-    """The step of these episodes; groups: the number of each one's board."""
+    """The step of these episodes; groups: the number of each one's board.
+
+    max_context_tokens: a longer context with feedback, its reply included, is left out.
+    """
     columns = {
         "responses": _padded([each.response_ids for each in trajectories]),
         "response_mask": _padded([each.response_mask for each in trajectories]),
@@ -96,7 +105,14 @@ def measured_step(
         prompts=[each.prompt_ids for each in trajectories],
         segments=_padded([token_segments(*each) for each in zip(trajectories, segments, strict=True)], -1),
         changes=changes,
+        feedback=[_feedback(each, max_context_tokens) for each in trajectories if each.informed],
     )
+
+
+def _feedback(trajectory: Trajectory, max_tokens: int) -> dict[str, Tensor]:
+    lengths = [len(reply.token_ids) for reply in trajectory.replies]
+    columns = feedback_columns(trajectory.informed, lengths, max_tokens=max_tokens)
+    return {name: torch.tensor(values, dtype=torch.int64) for name, values in columns.items()}
 
 
 def token_segments(trajectory: Trajectory, segments: Sequence[Segment]) -> list[int]:
@@ -135,6 +151,9 @@ def with_logits(
         for name, values in found.items():
             columns[name][row, :length] = values.cpu()
     columns[RELEVANCE] = relevance(model, step)
+    if step.feedback:
+        columns[HINDSIGHT_LOG_PROBS] = _hindsight(model, step, columns["old_log_probs"], temperature)
+        columns[TRAINING_STEP] = torch.ones(shape[0], dtype=torch.int64)
     return {**step.columns, **columns, **_influence({**step.columns, **columns})}
 
 
@@ -142,6 +161,19 @@ def _log_probs(logits_TV: Tensor, ids: Tensor) -> Tensor:
     """(T,): of the first T of ids (1, T')."""
     chosen: Tensor = logits_TV.log_softmax(dim=-1).gather(1, ids[0, : len(logits_TV), None])[:, 0]
     return chosen
+
+
+def _hindsight(model: torch.nn.Module, step: MeasuredStep, old_log_probs: Tensor, temperature: float) -> Tensor:
+    """(B, T): the log-probs of replies with the feedback on them in their prompt, `old_log_probs` in turns without."""
+    found = old_log_probs.clone()
+    device = next(model.parameters()).device
+    for row, (prompt, feedback) in enumerate(zip(step.prompts, step.feedback, strict=True)):
+        own = {name: step.columns[name][row] for name in ("responses", "response_mask", TURN_IDS)}
+        for places, informed in informed_prompts({"prompts": torch.tensor(prompt), **own, **feedback}).values():
+            ids = torch.cat([informed, own["responses"][places]]).to(device)
+            logits_TV = model(input_ids=ids[None, :-1], use_cache=False).logits[0, len(informed) - 1 :].float()
+            found[row, places] = _log_probs(logits_TV / temperature, ids[None, len(informed) :]).cpu()
+    return found
 
 
 def _require_same_vocabulary(model: Any, frozen: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,10 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 700
 """A generous bound: start-up takes about a minute on two idle cores."""
+END_SECONDS = 60
+"""How soon an interrupted run must have ended."""
+
+RAYS_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 SMALL = (
     "model=tiny",
@@ -110,6 +115,13 @@ class Run:
         path = self.folder / "metrics.jsonl"
         return path.read_text().count("\n") if path.exists() else 0
 
+    def left_by_a_kill(self) -> list[str]:
+        """What `survivors` returns after SIGKILL to the driver, but for Ray's own two agents.
+
+        These notice the missing raylet up to two minutes later.
+        """
+        return [title for title in self.survivors(seconds=30) if not title.split()[-1].startswith(RAYS_AGENTS)]
+
     def close(self) -> None:
         """End whatever is left, so that one failing test does not take the next ones along."""
         self.look()
@@ -121,6 +133,24 @@ class Run:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=20)
+
+
+def end(run: Run, signum: signal.Signals) -> None:
+    """Interrupt a run, which ends as such and leaves nothing behind."""
+    run.send(signum)
+    assert run.wait(END_SECONDS) == 130
+    assert run.survivors() == []
+    assert json.loads((run.folder / "run.json").read_text())["exit_reason"] == "interrupted"
+
+
+def require_resumed(run: Run, reasons: Sequence[str]) -> None:
+    """Each step is there once, none is lost; reasons: how the exit of each start begins."""
+    steps = [json.loads(line)["step"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, len(steps) + 1))
+    starts = json.loads((run.folder / "run.json").read_text())["starts"]
+    assert len(starts) == len(reasons)
+    for start, reason in zip(starts, reasons, strict=True):
+        assert start["exit_reason"].startswith(reason)
 
 
 def _environment() -> dict[str, str]:

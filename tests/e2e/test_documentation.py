@@ -64,6 +64,7 @@ SECONDS: Final = 900
 NIGHTLY: Final = {
     "scripts/benchmark": "takes long and seldom breaks",
     "scripts/build_tiny_policy.py": "is for the benchmark after it",
+    "actfocus_verl.train env=frozen_lake": "trains as the quickstart does, and the first command of docs/diagnose.md",
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
     "rollouts=true": "evaluates as the blocks of docs/evaluation.md do; tests/evaluation/test_diagnosis.py reads one",
     "actfocus_verl.truth ": "samples as evaluate does; tests/truth runs the rest with made-up policies",

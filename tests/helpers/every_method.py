@@ -39,7 +39,8 @@ class EveryMethodTrainer(TokenCreditTrainerSync):
 
     @property
     def _method(self) -> int:
-        return (self.global_steps - 1) // STEPS_EACH
+        """The last one goes on to the end of the run."""
+        return min((self.global_steps - 1) // STEPS_EACH, len(self._methods) - 1)
 
     def on_step_begin(self) -> None:
         super().on_step_begin()

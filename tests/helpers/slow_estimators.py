@@ -15,6 +15,7 @@ from actfocus_verl.columns import ANCHORS, ANSWER_SCORES, NEXT_ANCHORS, SOLVED, 
 from actfocus_verl.credit import estimators
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import Step
+from actfocus_verl.credit.gigpo import gigpo_step_advantages
 
 NAN = float("nan")
 # An episode: its prompt group and its turns (tokens, reward, anchor).
@@ -115,7 +116,7 @@ def step_of(batch: dict[str, Any], *, gamma: float = 1.0, lam: float = 1.0, by_s
 
 
 def gigpo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, float]:
-    return estimators.gigpo_step_advantages(episodes_of(batch), batch["anchors"], batch["groups"], **settings)
+    return gigpo_step_advantages(episodes_of(batch), batch["anchors"], batch["groups"], **settings)
 
 
 def turn_ppo(batch: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,6 +220,32 @@ def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float
         sum((gamma * lam) ** (later - step) * deltas[later] for later in range(step, len(deltas)))
         for step in range(len(deltas))
     ]
+
+
+def slow_gagpo(episodes: list[Episode], *, gamma: float, lam: float, by_std: bool) -> list[list[float]]:
+    """GAE of each episode with a table of mean returns for values; then less the mean of the prompt's turns."""
+    met: dict[tuple[str, int], list[float]] = {}
+    for group, turns in episodes:
+        to_come = 0.0
+        for _, reward, anchor in reversed(turns):
+            to_come = reward + gamma * to_come
+            met.setdefault((group, anchor), []).append(to_come)
+    found = [
+        slow_gae(
+            [reward for _, reward, _ in turns],
+            [statistics.fmean(met[group, anchor]) for _, _, anchor in turns],
+            gamma,
+            lam,
+        )
+        for group, turns in episodes
+    ]
+    normalised = []
+    for (group, _), own in zip(episodes, found, strict=True):
+        every = [a for (theirs, _), each in zip(episodes, found, strict=True) if theirs == group for a in each]
+        spread = statistics.stdev(every) if by_std and len(every) > 1 else 0.0
+        scale = spread + 1e-6 if spread > 1e-6 else 1.0
+        normalised.append([(a - statistics.fmean(every)) / scale for a in own])
+    return normalised
 
 
 def slow_whiten(tokens: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:

@@ -26,7 +26,7 @@ def test_the_last_line_is_pytests(ready: ScriptTree, script: str) -> None:
     assert [call for call in ready.calls() if call.startswith(("-m ruff", "-m mypy", "-m pytest"))] == [
         "-m ruff check .",
         "-m mypy",
-        "-m pytest -n 2 -m not e2e and not nightly",
+        "-m pytest -n 2 --dist loadfile -m not e2e and not nightly",
         "-m pytest -m e2e and not nightly",
     ]
 

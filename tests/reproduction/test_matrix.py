@@ -98,6 +98,14 @@ def test_runs_are_told_apart(matrix: Matrix) -> None:
         ({"seeds": []}, "seeds=[]: must be a list of integers"),
         ({"seeds": [-1]}, "seeds=[-1]: must be a list of integers"),
         ({"seeds": [1, 1]}, "seeds=[1, 1]: has a duplicate seed"),
+        (
+            {"sweeps": [{"title": "t", "key": "k", "arms": {}, "choose_seeds": [1, 3]}]},
+            "must be some of the matrix's seeds",
+        ),
+        (
+            {"sweeps": [{"title": "t", "key": "k", "arms": {}, "choose_seeds": 3}]},
+            "choose_seeds=3: must be a list of in",
+        ),
         ({"seds": [1]}, "matrix='seds': is not a known key here"),
         (
             {"sections": {"one": {"cells": {"nothing": None}}}},

@@ -232,6 +232,13 @@ def test_arms_at_their_best() -> None:
     # 41 - 45 and 51 - 35: mean 6, s = 14.1421, t(1) = 12.7062, half = 127.06
     assert second == ["b", "3", "46.0 [-17.5, 109.5]", "2", "-4.0, +16.0", "6.0 [-121.1, 133.1]", "1.00"]
     assert [line[1] for line in tables.sweep_table(sweep, cells.cells_of(matrix, runs)).rows] == ["1", "2", "3"]
+    # chosen by seed 1, whose 40 is above 35, and compared in seed 0: 41 - 30
+    apart = Sweep("t", "lr", sweep.arms, choose_seeds=(1,))
+    first, second = tables.best_table(apart, cells.cells_of(matrix, runs)).rows
+    assert first[:3] == ["a", "1", "30.0"]
+    assert second[2:5] == ["41.0", "1", "+11.0"]
+    unfinished = [run for run in runs if run["seed"] == 0]
+    assert [line[1] for line in tables.best_table(apart, cells.cells_of(matrix, unfinished)).rows] == ["–", "–"]
 
 
 def test_lengths_are_of_the_first_and_the_last_quarter(both: dict[str, cells.Cell]) -> None:

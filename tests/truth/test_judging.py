@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 import torch
 from rich.console import Console, Group
 
-from actfocus_verl.columns import ENTROPY, GROUP_IDS
+from actfocus_verl.columns import ENTROPY, GROUP_IDS, HINDSIGHT_LOG_PROBS
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.rollout import Reply, StopReason, Trajectory, TurnText
+from actfocus_verl.rollout import InformedContext, Reply, StopReason, Trajectory, TurnText
 from actfocus_verl.truth.decomposition import Changes
 from actfocus_verl.truth.gradients import Coordinates, board_gradients
 from actfocus_verl.truth.judged_display import judged_tables
@@ -33,9 +34,10 @@ def trajectory(number: int, turns: int) -> Trajectory:
     roles = [R, R, A, F] + [E, E, R, R, A, F] * (turns - 1)
     ids = rng.integers(VOCABULARY, size=len(roles)).tolist()
     turn_ids = [-1 if role is E else place // 6 for place, role in enumerate(roles)]
+    prompt = rng.integers(VOCABULARY, size=2 + number).tolist()
     rewards = [0.0] * (turns - 1) + [float(number % 2)]
     return Trajectory(
-        prompt_ids=rng.integers(VOCABULARY, size=2 + number).tolist(),
+        prompt_ids=prompt,
         response_ids=ids,
         response_mask=[int(role is not E) for role in roles],
         log_probs=None,
@@ -54,6 +56,7 @@ def trajectory(number: int, turns: int) -> Trajectory:
         valid_turns=turns,
         texts=[TurnText("", "", True) for _ in range(turns)],
         final_state="",
+        informed=[InformedContext(kept, [7, number, 3]) for kept in (0, len(prompt) + 4)[:turns]],
     )
 
 
@@ -80,6 +83,7 @@ def episodes() -> Episodes:
         BOARDS,
         [segments(each) for each in turns],
         [changes(number, each) for number, each in enumerate(turns)],
+        max_context_tokens=15,
     )
 
 
@@ -120,6 +124,26 @@ def test_logits_are_read_at_the_tokens_they_predict(episodes: Episodes, step: Me
         frozen = slow_log_probs(tiny_model(1), each.prompt_ids, each.response_ids).detach()
         expected = frozen[torch.arange(length), torch.tensor(each.response_ids)]
         assert columns["ref_log_prob"][row, :length].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_hindsight_scores_each_reply_behind_its_feedback(episodes: Episodes, step: MeasuredStep) -> None:
+    """Of the episode of number 2, the second turn has a context of 8 + 3 tokens and a reply of 4: 15 fit, 16 do not."""
+    model = tiny_model()
+    columns = with_logits(model, model, step, TEMPERATURE)
+    expected = columns["old_log_probs"].clone()
+    for row, each in enumerate(episodes.trajectories):
+        for turn in range(each.turns):
+            informed, ids = each.informed[turn], each.response_ids[6 * turn : 6 * turn + 4]
+            prompt = [*[*each.prompt_ids, *each.response_ids][: informed.kept], *informed.token_ids]
+            if len(prompt) + 4 <= episodes.max_context_tokens:
+                slow = slow_log_probs(model, prompt, ids).detach()
+                expected[row, 6 * turn : 6 * turn + 4] = slow[torch.arange(4), torch.tensor(ids)]
+    torch.testing.assert_close(columns[HINDSIGHT_LOG_PROBS], expected, rtol=0, atol=1e-5)
+    changed = columns[HINDSIGHT_LOG_PROBS] != columns["old_log_probs"]
+    assert [bool(row[6:].any()) for row in changed[1:3]] == [True, True]
+    short = replace(episodes, max_context_tokens=14).step()
+    kept = with_logits(model, model, short, TEMPERATURE)[HINDSIGHT_LOG_PROBS]
+    assert torch.equal(kept[2, 6:], columns["old_log_probs"][2, 6:])
 
 
 def test_gradients_are_those_of_a_loop_over_episodes(episodes: Episodes, step: MeasuredStep) -> None:
@@ -179,7 +203,13 @@ def test_every_registered_method_has_a_row_or_a_reason(step: MeasuredStep) -> No
         assert f"grpo + {name}" in [*rows, *left_out]
     for name in ESTIMATORS.known():
         assert f"{name} + uniform" in [*rows, *left_out]
-    assert {"grpo + actfocus placebo", "truth + uniform", "truth + actfocus", "gigpo + uniform"} <= set(rows)
+    assert {
+        "grpo + hindsight",
+        "grpo + actfocus placebo",
+        "truth + uniform",
+        "truth + actfocus",
+        "gigpo + uniform",
+    } <= set(rows)
     assert left_out["carl + uniform"] == "needs forked episodes"
     assert left_out["igpo + uniform"] == "needs answer_scores"
     for method in methods:

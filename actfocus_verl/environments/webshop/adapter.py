@@ -23,7 +23,7 @@ from actfocus_verl.environments.webshop import prompt
 from actfocus_verl.environments.webshop.actions import SEARCH, Command, parse_command
 from actfocus_verl.environments.webshop.catalogue import FULL
 from actfocus_verl.environments.webshop.generator import RAGEN_EVALUATION, RAGEN_TEST, SHORTEST_SOLUTION
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, one_line
 
 _FIRST_TRAINING_GOAL = RAGEN_TEST + RAGEN_EVALUATION
 _QUERY_LINE = "current query"
@@ -181,7 +181,7 @@ def _text_env(products: int, human_goals: int, *, server: Any, prefix: str | Non
             session_prefix=prefix,
         )
     except Exception as error:  # what lacks a JVM, an index, a model or a file fails with types of its own
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        cause = f"{type(error).__name__}: {one_line(error, 200)}"
         raise ConfigurationError(
             "env.name", WebShopOriginal.name, f"the original WebShop cannot be loaded ({cause})", _INSTALL
         ) from error

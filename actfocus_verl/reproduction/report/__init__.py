@@ -51,6 +51,10 @@ _BEST = (
     "Each arm at the value with its highest mean final success. The choice is made on the very runs that are compared, "
     "so it flatters every arm."
 )
+_BEST_ELSEWHERE = (
+    "Each arm at the value with its highest mean final success in the runs of {seeds}, compared in the other runs: the "
+    "choice flatters no arm."
+)
 
 
 def write_report(matrix: Matrix, summaries: Sequence[Summary], out: Path, *, html: bool = False) -> list[Path]:
@@ -134,8 +138,15 @@ def _sweep(sweep: Sweep, cells: Mapping[str, Cell], pictures: dict[str, bytes]) 
     pictures[name] = sweep_figure(sweep, cells)
     blocks += [Picture(name, f"{sweep.title}: final held-out success"), tables.sweep_table(sweep, cells)]
     if sweep.choose_best:
-        blocks += [Heading(3, "Each at its best"), Text(_BEST), tables.best_table(sweep, cells)]
+        blocks += [Heading(3, "Each at its best"), Text(_how_chosen(sweep)), tables.best_table(sweep, cells)]
     return blocks
+
+
+def _how_chosen(sweep: Sweep) -> str:
+    if not sweep.choose_seeds:
+        return _BEST
+    seeds = "seed " if len(sweep.choose_seeds) == 1 else "seeds "
+    return _BEST_ELSEWHERE.format(seeds=seeds + ", ".join(map(str, sweep.choose_seeds)))
 
 
 def _provenance(runs: Sequence[Summary]) -> Table:

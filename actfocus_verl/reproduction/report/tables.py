@@ -166,7 +166,7 @@ def sweep_table(sweep: Sweep, cells: Mapping[str, Cell]) -> Table:
 
 def best_table(sweep: Sweep, cells: Mapping[str, Cell]) -> Table:
     """Each arm at its best value, and the difference of the later arms to the first, paired by seed."""
-    best = {arm: best_cell([cells[name] for name in names]) for arm, names in sweep.arms.items()}
+    best = {arm: _chosen([cells[name] for name in names], sweep.choose_seeds) for arm, names in sweep.arms.items()}
     rows = []
     base = next(iter(best.values()), None)
     for arm, cell in best.items():
@@ -182,6 +182,21 @@ def best_table(sweep: Sweep, cells: Mapping[str, Cell]) -> Table:
 
 def _against(cell: Cell, base: Cell) -> list[str]:
     return _difference_cells(paired(cell, base))
+
+
+def _chosen(cells: Sequence[Cell], seeds: Sequence[int]) -> Cell | None:
+    """The best cell by the runs of `seeds`, with its other runs alone; without seeds by all runs, and with all."""
+    if not seeds:
+        return best_cell(cells)
+    by = {cell.experiment.name: _of_seeds(cell, [seed for seed in cell.runs if seed in seeds]) for cell in cells}
+    best = best_cell(list(by.values()))
+    rest = [_of_seeds(cell, [seed for seed in cell.runs if seed not in seeds]) for cell in cells]
+    found = next((cell for cell in rest if best is not None and cell.experiment is best.experiment), None)
+    return found if found is not None and found.runs else None
+
+
+def _of_seeds(cell: Cell, seeds: Sequence[int]) -> Cell:
+    return Cell(cell.experiment, {seed: cell.runs[seed] for seed in seeds})
 
 
 def best_cell(cells: Sequence[Cell]) -> Cell | None:
