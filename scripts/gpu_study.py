@@ -125,7 +125,7 @@ class Run:
         trajectories = asyncio.run(self._boards.play(sampler, "train", boards, names))
         sampled = time.monotonic()
         segments = [episode_segments(self._boards.codec, each.replies) for each in trajectories]
-        data = measured_step(trajectories, boards, segments, [])
+        data = measured_step(trajectories, boards, segments, [], max_context_tokens=self._boards.positions)
         credit, weights = self._credit(data, step)
         norm = self._update(data, credit)
         return {
