@@ -13,6 +13,7 @@ from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
+    "textcraft": "actfocus_verl.environments.textcraft:TextCraft",
     "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
     "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
     "webshop": "actfocus_verl.environments.webshop:WebShop",
