@@ -12,10 +12,11 @@ from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
+    "babyai": "actfocus_verl.environments.babyai:BabyAI",
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
-    "textcraft": "actfocus_verl.environments.textcraft:TextCraft",
     "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
     "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
+    "textcraft": "actfocus_verl.environments.textcraft:TextCraft",
     "webshop": "actfocus_verl.environments.webshop:WebShop",
 }
 """Imported when first used: a process plays one world."""

@@ -50,7 +50,12 @@ TEXTCRAFT = PackageWorld(
     "textcraft",
     "get|craft|using|1|2|4|0|-1|007|999|1000|oak logs|oak planks|planks|stick|iron ingot|,|inventory|minecraft:",
 )
-PACKAGE_WORLDS = [TEXTCRAFT]
+BABYAI = PackageWorld(
+    "babyai",
+    "minigrid",
+    "turn left|turn right|go forward|pick up|drop|toggle|done|0|6|-1|left|right|open|the|red ball|||",
+)
+PACKAGE_WORLDS = [TEXTCRAFT, BABYAI]
 
 every_world = pytest.mark.parametrize("case", PACKAGE_WORLDS, ids=lambda case: case.name)
 

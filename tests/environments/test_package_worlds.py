@@ -25,6 +25,7 @@ from tests.environments.package_worlds import (
 
 PINNED = {
     "textcraft": "992f8275246f5439eed6bea4b711753ec085777216c07022a9070be6297a6069",
+    "babyai": "8a487861823d69799e58fb84433e496f0d78b04dca8e523e541e2812f8dccea7",
 }
 """SHA-256 of the manifest of the first 24 boards of each split, prompts included."""
 
