@@ -17,6 +17,7 @@ _SHIPPED = {
     "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
     "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
     "textcraft": "actfocus_verl.environments.textcraft:TextCraft",
+    "textworld_express": "actfocus_verl.environments.textworld_express:TextWorldExpress",
     "webshop": "actfocus_verl.environments.webshop:WebShop",
 }
 """Imported when first used: a process plays one world."""

@@ -55,7 +55,13 @@ BABYAI = PackageWorld(
     "minigrid",
     "turn left|turn right|go forward|pick up|drop|toggle|done|0|6|-1|left|right|open|the|red ball|||",
 )
-PACKAGE_WORLDS = [TEXTCRAFT, BABYAI]
+TEXTWORLD_EXPRESS = PackageWorld(
+    "textworld_express",
+    "textworld_express",
+    "take|put|in|open|close|move north|look around|read|box|door|fridge|cookbook|eggplant|task|help|;|inventory",
+    java=True,
+)
+PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS]
 
 every_world = pytest.mark.parametrize("case", PACKAGE_WORLDS, ids=lambda case: case.name)
 
