@@ -12,6 +12,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+EXTRAS = ("cpu", "gpu", "dev", "worlds", "smollm2", "textcraft", "babyai", "textworld_express")
 # Worlds bring word lists and READMEs, reporting brings page templates: data files that live beside the modules.
 DATA_FILES = [f"**/*.{suffix}" for suffix in ("md", "json", "html", "css", "js")]
 
@@ -56,7 +57,7 @@ setup(
     package_data={"actfocus_verl": [*DATA_FILES, "py.typed"], "actfocus_verl_configs": ["**/*.yaml"]},
     zip_safe=False,
     install_requires=requirements("base"),
-    extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev", "worlds", "smollm2")},
+    extras_require={name: requirements(name) for name in EXTRAS},
     entry_points={
         "console_scripts": ["actfocus = actfocus_verl.__main__:main"],
         # verl imports the entry points of this group in every process that imports verl, Ray workers included.

@@ -37,7 +37,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "export": Command("export", "write a run's checkpoint as a Hugging Face model"),
     "serve": Command("serve", "serve a model through vLLM's OpenAI-compatible server"),
     "play": Command("environments", "play a world in the terminal", ("play",)),
-    "worlds": Command("environments", "list the worlds, and their boards"),
+    "worlds": Command("worlds", "list the worlds and their boards, or play them with their oracle"),
     "reproduce": Command("reproduction", "run a matrix of experiments and report on it"),
     "check": Command("plugin", "check what is registered with verl; with --ray also in a Ray worker", ("--check",)),
 }

@@ -9,6 +9,7 @@ list: the worlds with their presets.
 manifest: hash, stratum and optimal return of the first n boards of a split, the same on every machine.
 overlap: the evaluation boards that are training boards too, in every preset or the one named.
 play: type the actions of a turn, joined by ` || `, and see what a model would see; an empty line or Ctrl-D ends it.
+`actfocus worlds oracle` (actfocus_verl.worlds) plays whole episodes with a world's oracle.
 
 Any other key, like size=5, is the world's own (see its README).
 """

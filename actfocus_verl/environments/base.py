@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from actfocus_verl.environments.answers import join_actions
 from actfocus_verl.environments.scripted import ScriptedPlayer, random_player
 from actfocus_verl.environments.settings import Limits, WorldConfig
-from actfocus_verl.environments.splits import hex_digest, stable_hash
+from actfocus_verl.environments.splits import hex_digest, seeded_generator, stable_hash
 from actfocus_verl.errors import ConfigurationError
 
 __all__ = [
@@ -193,6 +194,19 @@ class World(ABC):
         goal. A world that always returns None offers none. Nothing in the world changes.
         """
         return None
+
+    def oracle(self) -> Sequence[str]:
+        """Texts of the actions of the best player known, for one turn from the present state; nothing in it changes.
+
+        By default those of the scripted player without its mistakes. Raises ConfigurationError where there is none.
+        """
+        if self.script is None:
+            raise ConfigurationError("env.name", self.name, "has no oracle", "Choose a world that has one")
+        return self.script.plan(self, seeded_generator("oracle", self.board_hash(), self.anchor()), 1.0)
+
+    def oracle_reply(self) -> str:
+        """The oracle's whole reply to the present state, in the form that replies of this world have."""
+        return f"<think> </think> <answer> {join_actions(self.oracle())} </answer>"
 
     def optimal_return(self) -> float:
         """The expected episode return of the best play of this board within the limits; NaN where it is not known."""

@@ -12,9 +12,12 @@ from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
+    "babyai": "actfocus_verl.environments.babyai:BabyAI",
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
     "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
     "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
+    "textcraft": "actfocus_verl.environments.textcraft:TextCraft",
+    "textworld_express": "actfocus_verl.environments.textworld_express:TextWorldExpress",
     "webshop": "actfocus_verl.environments.webshop:WebShop",
 }
 """Imported when first used: a process plays one world."""

@@ -99,12 +99,12 @@ class AdaptedWorld(World):
         return self._last.success
 
 
-def require_package(name: str) -> ModuleType:
-    """The module of that name. Raises ConfigurationError when it cannot be imported."""
+def require_package(name: str, extra: str = "worlds") -> ModuleType:
+    """The module of that name. Raises ConfigurationError, which names the extra, when it cannot be imported."""
     try:
         return import_module(name)
     except ImportError as error:
-        remedy = 'Install it: pip install "actfocus_verl[worlds]"'
+        remedy = f'Install it: pip install "actfocus_verl[{extra}]"'
         raise ConfigurationError("env.name", name, f"the package cannot be imported ({error})", remedy) from error
 
 

@@ -1,0 +1,97 @@
+"""The worlds that a package plays: what their tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import pytest
+
+from actfocus_verl.environments import World, make_world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class PackageWorld:
+    """name: of the world, its folder, configuration, extra. package: skipped without it. java: and without that.
+
+    settings: of the boards that the tests play. vocabulary: parts that hostile replies are made of.
+    """
+
+    name: str
+    package: str
+    vocabulary: str
+    settings: tuple[tuple[str, Any], ...] = ()
+    java: bool = False
+
+    def require(self) -> None:
+        """Skip the test where something is missing."""
+        if find_spec(self.package) is None:
+            pytest.skip(f"{self.package} is not installed: pip install 'actfocus_verl[{self.name}]'")
+        if self.java and which("java") is None:
+            pytest.skip("java is not installed: apt-get install default-jre-headless")
+
+    def world(self, *, split: str = "train", index: int = 0, episode_seed: int = 0, **settings: Any) -> World:
+        self.require()
+        overrides = {**dict(self.settings), **settings}
+        return make_world(self.name, split=split, index=index, episode_seed=episode_seed, **overrides)
+
+
+TEXTCRAFT = PackageWorld(
+    "textcraft",
+    "textcraft",
+    "get|craft|using|1|2|4|0|-1|007|999|1000|oak logs|oak planks|planks|stick|iron ingot|,|inventory|minecraft:",
+)
+BABYAI = PackageWorld(
+    "babyai",
+    "minigrid",
+    "turn left|turn right|go forward|pick up|drop|toggle|done|0|6|-1|left|right|open|the|red ball|||",
+)
+TEXTWORLD_EXPRESS = PackageWorld(
+    "textworld_express",
+    "textworld_express",
+    "take|put|in|open|close|move north|look around|read|box|door|fridge|cookbook|eggplant|task|help|;|inventory",
+    java=True,
+)
+PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS]
+
+every_world = pytest.mark.parametrize("case", PACKAGE_WORLDS, ids=lambda case: case.name)
+
+_FORBIDDEN = ("compile", "exec", "open", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen")
+_watched: list[str] | None = None
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watched is not None and event in _FORBIDDEN:
+        _watched.append(f"{event} {str(arguments)[:100]}")
+
+
+@contextmanager
+def no_code_and_no_files() -> Iterator[None]:
+    """Fails where code is compiled or executed, a file opened or a process started within."""
+    global _watched
+    if _hook not in _installed:
+        sys.addaudithook(_hook)
+        _installed.append(_hook)
+    _watched = []
+    try:
+        yield
+        assert _watched == []
+    finally:
+        _watched = None
+
+
+_installed: list[Callable[..., None]] = []
+
+
+def hash_seed_environment(seed: str) -> dict[str, str]:
+    """Of a process with that PYTHONHASHSEED, in which this tree is imported."""
+    return {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}

@@ -1,0 +1,64 @@
+"""TextWorldExpress: games that share a JVM and nothing else, the package's folds, and its solutions."""
+
+from __future__ import annotations
+
+import pytest
+
+from actfocus_verl.environments import make_world
+from actfocus_verl.errors import ConfigurationError
+from tests.environments.package_worlds import TEXTWORLD_EXPRESS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _installed() -> None:
+    TEXTWORLD_EXPRESS.require()
+
+
+def test_two_plays_of_a_board_do_not_disturb_each_other() -> None:
+    """In the package, those of a sorting game share their objects. Board 3 is one, board 7 of the cooking game."""
+    for index in (0, 3, 5, 6):
+        first, second = (make_world("textworld_express", split="test", index=index) for _ in range(2))
+        for _ in range(first.limits.max_turns):
+            if first.done:
+                break
+            command = first.oracle()[0]
+            first.step(command)
+            assert second.parse_action(command) == command
+            second.step(command)
+            assert first.render() == second.render()
+            assert first.anchor() == second.anchor()
+        assert first.success
+        assert second.success
+
+
+def test_splits_are_the_packages_folds() -> None:
+    for split, first in (("train", 0), ("evaluation", 10_000), ("test", 20_000)):
+        boards = [make_world("textworld_express", split=split, index=index).board for index in (0, 8, 9)]
+        assert [(board.game, board.seed) for board in boards] == [
+            ("simonsays", first),
+            ("simonsays", first + 1),
+            ("peckingorder", first + 1),
+        ]
+
+
+def test_only_listed_commands_are_actions() -> None:
+    world = make_world("textworld_express", index=6)
+    for text in ("help", "quit", "take everything", "", "look around; look around"):
+        assert world.parse_action(text) is None
+    assert world.parse_action(" LOOK  around ") == "look around"
+
+
+def test_off_the_path_of_the_solution_there_is_no_known_answer() -> None:
+    world = make_world("textworld_express", index=6)
+    assert world.known_answer() == world.oracle()[0]
+    other = next(command for command in world.render().split("Commands: ")[1].split(", ") if command != "look around")
+    if other == world.oracle()[0]:
+        other = "inventory"
+    world.step(world.parse_action(other))
+    assert world.known_answer() is None
+    assert world.parse_action(world.oracle()[0]) is not None
+
+
+def test_unknown_games_are_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"env\.games='chess': must be known games joined by \|"):
+        make_world("textworld_express", games="chess")
