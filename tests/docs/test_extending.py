@@ -45,7 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module in ("corridor", "measured_corridor"):
+    for module in ("corridor", "measured_corridor", "lamp"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return tmp_path
 
@@ -73,6 +73,16 @@ def test_boards_are_split_for_good_and_the_evaluation_has_enough(project: Path) 
     assert (found.shared, found.repeated) == (0, 0)
     names = [make_world(ENV, split=split, index=i).board_hash() for split in SPLITS for i in range(sizes[split])]
     assert len(set(names)) == len(names)
+
+
+def test_the_world_of_functions_is_short_and_configures_a_run(project: Path) -> None:
+    code = next(block for block in blocks("python") if block.startswith("# lamp.py"))
+    assert len(code.split("class Lamp")[1].splitlines()) <= 30
+    config = compose_config(f"hydra.searchpath=[file://{project}/conf]", "env=lamp", "model=tiny", "platform=cpu")
+    assert (config.credit.action_span, config.env.tool_format) == ("tool_call", "hermes")
+    world = make_world("lamp:Lamp", index=3)
+    assert [world.call("press", {"switch": switch}) for switch in (1, 3)] == ["dark", "light"]
+    assert world.success
 
 
 def test_every_board_is_solved_by_walking_towards_the_goal(project: Path) -> None:
