@@ -12,9 +12,11 @@ from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
+    "bfcl_multi_turn": "actfocus_verl.environments.bfcl_multi_turn:BfclMultiTurn",
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
     "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
     "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
+    "tau2_telecom": "actfocus_verl.environments.tau2_telecom:Tau2Telecom",
     "webshop": "actfocus_verl.environments.webshop:WebShop",
 }
 """Imported when first used: a process plays one world."""

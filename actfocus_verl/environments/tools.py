@@ -109,6 +109,9 @@ class ToolWorld(World):
         """A reply that calls nothing: returns the user's words that follow, or None where the world has ended."""
         return "Your reply held no function call, so nothing has changed."
 
+    def begin_reply(self, names: Sequence[str]) -> None:
+        """A reply with calls of these names is about to be performed; by default nothing."""
+
     def knows(self, name: str) -> bool:
         """Whether `call` takes that name. By default, of the functions that are shown."""
         return any(schema["function"]["name"] == name for schema in self.tools())
@@ -223,6 +226,10 @@ class PlayedCalls:
         limits = self._world.limits
         valid = not malformed and all(call.arguments is not None and self._world.knows(call.name) for call in calls)
         earned, executed = 0.0, 0
+        if calls:
+            self._world.begin_reply([call.name for call in calls])
+        if self._world.done:
+            earned = self._world.earned()
         for place, call in enumerate(calls or [NO_CALL]):
             if self._world.done or executed == self.actions_left:
                 break

@@ -78,7 +78,8 @@ def test_boards_are_split_for_good_and_the_evaluation_has_enough(project: Path) 
 def test_the_world_of_functions_is_short_and_configures_a_run(project: Path) -> None:
     code = next(block for block in blocks("python") if block.startswith("# lamp.py"))
     assert len(code.split("class Lamp")[1].splitlines()) <= 30
-    config = compose_config(f"hydra.searchpath=[file://{project}/conf]", "env=lamp", "model=tiny", "platform=cpu")
+    folders = f"file://{project / 'conf'},file://{verl_config_folder()}"
+    config = compose_config("env=lamp", "platform=cpu", f"hydra.searchpath=[{folders}]")
     assert (config.credit.action_span, config.env.tool_format) == ("tool_call", "hermes")
     world = make_world("lamp:Lamp", index=3)
     assert [world.call("press", {"switch": switch}) for switch in (1, 3)] == ["dark", "light"]
