@@ -41,7 +41,7 @@ def commands() -> list[list[str]]:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with the page's files in it, from which the world can be imported."""
     for text in [*blocks("python"), *blocks("yaml")]:
-        path = tmp_path / text.splitlines()[0].removeprefix("# ")
+        path = tmp_path / text.removeprefix("# @package _global_\n").splitlines()[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
