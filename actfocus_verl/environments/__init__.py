@@ -15,6 +15,7 @@ from actfocus_verl.environments.registry import (
 from actfocus_verl.environments.scripted import COUPLINGS, ScriptedPlayer
 from actfocus_verl.environments.settings import Limits, WorldConfig
 from actfocus_verl.environments.splits import SPLITS
+from actfocus_verl.environments.tools import ToolCall, ToolWorld, ToolWorldConfig, function_schema
 
 __all__ = [
     "ACTION_SEPARATOR",
@@ -26,11 +27,15 @@ __all__ = [
     "PlayedTurns",
     "ScriptedPlayer",
     "StepResult",
+    "ToolCall",
+    "ToolWorld",
+    "ToolWorldConfig",
     "TurnOutcome",
     "World",
     "WorldConfig",
     "action_rules",
     "execute_turn",
+    "function_schema",
     "known_presets",
     "known_worlds",
     "make_world",

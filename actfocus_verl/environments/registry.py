@@ -13,9 +13,11 @@ from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
     "babyai": "actfocus_verl.environments.babyai:BabyAI",
+    "bfcl_multi_turn": "actfocus_verl.environments.bfcl_multi_turn:BfclMultiTurn",
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
     "sokoban": "actfocus_verl.environments.sokoban:Sokoban",
     "sudoku": "actfocus_verl.environments.sudoku:Sudoku",
+    "tau2_telecom": "actfocus_verl.environments.tau2_telecom:Tau2Telecom",
     "textcraft": "actfocus_verl.environments.textcraft:TextCraft",
     "textworld_express": "actfocus_verl.environments.textworld_express:TextWorldExpress",
     "webshop": "actfocus_verl.environments.webshop:WebShop",

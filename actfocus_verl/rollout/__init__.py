@@ -2,8 +2,9 @@
 
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
+from actfocus_verl.rollout.conversation import require_text
 from actfocus_verl.rollout.decoding import TokenDecoder
-from actfocus_verl.rollout.episode import Episode, require_text
+from actfocus_verl.rollout.episode import Episode
 from actfocus_verl.rollout.feedback import InformedContext, feedback_columns, informed_context
 from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
@@ -35,8 +36,8 @@ __all__ = [
     "informed_context",
     "parse_reply",
     "probe_columns",
-    "require_text",
     "read_reply",
+    "require_text",
     "span_roles",
     "token_roles",
 ]

@@ -9,8 +9,10 @@ product can neither end a turn nor speak in another role. Special tokens come fr
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from itertools import chain, pairwise
 from typing import Any, Final
 
@@ -24,6 +26,9 @@ _HARMLESS: Final = "text"
 _SEPARATORS: Final = [chr(point) for point in range(0xFDD0, 0xFDF0)]
 """Characters that Unicode keeps out of texts."""
 _BRACKETED: Final = re.compile(r"[<\[].+[>\]]", re.DOTALL)
+
+_MOST_OFFERS: Final = 64
+"""Sets of functions that a codec keeps ready: the tasks of a benchmark share a few dozen."""
 
 Render = Callable[[Sequence[str]], str]
 
@@ -42,21 +47,44 @@ class ChatCodec:
         self.opening = opening
         """What a reply is read with as its beginning; its ids are the prompt's."""
         self._template = ChatTemplate(tokenizer, template_options, opening)
-        self._decoder = TokenDecoder(tokenizer)
-        added = self._decoder.added
-        self.special_ids = frozenset(i for i in self._decoder.special_ids if added.get(i) not in TAGS)
+        self.decoder = TokenDecoder(tokenizer)
+        added = self.decoder.added
+        self.special_ids = frozenset(i for i in self.decoder.special_ids if added.get(i) not in TAGS)
         """Ids of special tokens, the four tags excepted: a tokenizer may hold those as tokens of their own."""
         after = self._encode(self._template.after_reply(_HARMLESS))
         self.end_of_turn_id = self._require_end_of_turn(after)
         """The special token that closes a reply, `<|im_end|>` in Qwen's template."""
-        marks = {i for i in (*self._encode(self._template.opening()), *after) if _is_mark(added.get(i))}
-        self._reserved = self.special_ids | marks
+        self._reserved = self.special_ids | self._marks([*self._encode(self._template.opening()), *after])
         self._own: dict[tuple[str, ...], list[int]] = {}
+        self._offering: dict[str, ChatCodec] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, for whoever reads sampled ids in a format of its own."""
+        return self._tokenizer
 
     @property
     def no_system(self) -> str | None:
         """Why the system text stands in the first user message; None where the template takes a system message."""
         return self._template.no_system
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> ChatCodec:
+        """The same for conversations in which these functions (OpenAI's schemas) are offered to the policy.
+
+        What marks tools, calls and results in the template is then no part of what the environment says, either.
+        Raises ConfigurationError where the chat template cannot do it.
+        """
+        key = json.dumps(tools, sort_keys=True)
+        if key not in self._offering:
+            if len(self._offering) >= _MOST_OFFERS:
+                self._offering.pop(next(iter(self._offering)))
+            other = copy(self)
+            other._template = self._template.with_tools(tools)
+            told = other._encode(other._template.after_reply([{"role": "tool", "content": _HARMLESS}]))
+            other._reserved = self._reserved | self._marks([*other._encode(other._template.opening()), *told])
+            other._own = {}
+            self._offering[key] = other
+        return self._offering[key]
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The messages ({"role", "content"}) as the template takes them: with or without one of the system."""
@@ -73,12 +101,21 @@ class ChatCodec:
 
         return self._plain_ids(render, [message["content"] for message in messages], roles)
 
-    def continuation_ids(self, user_text: str, *, closed: bool = True) -> list[int]:
+    def continuation_ids(self, said: str | Sequence[Message], *, closed: bool = True) -> list[int]:
         """Ids between the end of a sampled reply and the start of the next one.
 
+        said: the user's words, or messages ({"role", "content"}) of tools and of the user, at least one.
         closed: whether the reply ended with the end-of-turn token; if it did not, the first id here is that token.
         """
-        ids = self._plain_ids(lambda texts: self._template.after_reply(texts[0]), [user_text], ("after a reply",))
+        messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+
+        def render(texts: Sequence[str]) -> str:
+            return self._template.after_reply(
+                [{**message, "content": text} for message, text in zip(messages, texts, strict=True)]
+            )
+
+        kind = ("after a reply", *(message["role"] for message in messages))
+        ids = self._plain_ids(render, [message["content"] for message in messages], kind)
         return ids[1:] if closed else ids
 
     def text_ids(self, text: str) -> list[int]:
@@ -95,8 +132,12 @@ class ChatCodec:
         Special tokens stay visible. A character split over several tokens lies in the span of each of them; a byte
         that is no valid UTF-8 is one U+FFFD.
         """
-        decoded = self._decoder.decode(token_ids)
+        decoded = self.decoder.decode(token_ids)
         return decoded.text, list(zip(decoded.starts.tolist(), decoded.ends.tolist(), strict=True))
+
+    def _marks(self, ids: Sequence[int]) -> frozenset[int]:
+        """Those of the ids that mark a role, a call or a tag of the template's own."""
+        return frozenset(i for i in ids if _is_mark(self.decoder.added.get(i)))
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))

@@ -22,6 +22,11 @@ class ReadReply:
     parsed: ParsedReply
     roles: list[TokenRole]
 
+    @property
+    def parses(self) -> bool:
+        """Whether it has the required form."""
+        return self.parsed.parses
+
 
 def read_reply(codec: ChatCodec, token_ids: Sequence[int], *, lenient: bool = False) -> ReadReply:
     """Decode, parse and label the sampled ids of one reply, which goes on from the codec's opening.

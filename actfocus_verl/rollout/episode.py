@@ -12,12 +12,12 @@ What a turn's actions do is said at `environments.execute_turn`.
 from __future__ import annotations
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments import Observation, PlayedTurns, World, observe
-from actfocus_verl.environments.settings import LENIENT
+from actfocus_verl.environments import World
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.rollout.chat import ChatCodec
-from actfocus_verl.rollout.columns import read_reply
+from actfocus_verl.rollout.conversation import conversation
 from actfocus_verl.rollout.feedback import InformedContext, informed_context
+from actfocus_verl.rollout.templates import Message
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText, state_of
 
 
@@ -43,7 +43,8 @@ class Episode:
         if world.limits.opening != codec.opening:
             raise ValueError(f"replies open with {world.limits.opening!r} (env.prefill), the codec's {codec.opening!r}")
         self.world = world
-        self._codec = codec
+        self._talk = conversation(world, codec)
+        self._codec = self._talk.codec
         self._max_context = max_context_tokens
         self._max_response = max_response_tokens
         self._ask_answers = ask_answers
@@ -55,7 +56,7 @@ class Episode:
         self._log_probs: list[float] | None = []
         self._roles: list[int] = []
         self._turn_ids: list[int] = []
-        self._turns = PlayedTurns(world)
+        self._turns = self._talk.turns
         self._messages = [{"role": "system", "content": world.system_prompt()}]
         self._anchors: list[int] = []
         self._states: list[int] = []
@@ -125,17 +126,17 @@ class Episode:
         self._require_bounds(reply)
         self._states.append(state_of(self._context))
         self._replies.append(reply)
-        state, anchor = observe(self.world).text, self.world.anchor()
+        state, anchor = self._talk.state(), self.world.anchor()
         self._starts.append(len(self._context) - self._prompt_length)
         self._answers.append(self.world.known_answer() if self._ask_answers else None)
-        read = read_reply(self._codec, reply.token_ids, lenient=self.world.limits.reply == LENIENT)
+        read = self._talk.read(reply.token_ids)
         self._messages.append({"role": "assistant", "content": f"{self._codec.opening}{read.message}"})
         if sampled:
             self._append_reply(reply, read.roles)
         else:
             self._append_foreign(reply.token_ids)
-        turn = self._turns.act(read.parsed.actions)
-        self._parsed_turns += read.parsed.parses
+        turn = self._talk.act(read)
+        self._parsed_turns += read.parses
         self._anchors.append(anchor)
         self._texts.append(TurnText(state, read.text, turn.valid))
         self._stop_reason = self._reason_to_stop(reply)
@@ -146,7 +147,7 @@ class Episode:
 
     def _inform(self, *, over: bool) -> InformedContext:
         """The context of the turn that was just played, with the feedback on it."""
-        feedback = require_text(self.world, self._turns.feedback(over=over))
+        feedback = self._talk.feedback(over=over)
         before = len(self._replies) - 2
         kept = 0 if before < 0 else self._prompt_length + self._starts[before] + len(self._replies[before].token_ids)
         closed = before < 0 or self._codec.is_closed(self._replies[before].token_ids)
@@ -189,18 +190,18 @@ class Episode:
             parsed_turns=self._parsed_turns,
             valid_turns=sum(text.valid for text in self._texts),
             texts=self._texts,
-            final_state=observe(self.world).text,
+            final_state=self._talk.state(),
             turn_starts=self._starts,
             known_answers=self._answers,
             informed=self._informed,
             final_anchor=self.world.anchor(),
         )
 
-    def _ask(self) -> str:
-        """The next user message, which the conversation then holds."""
-        message = require_text(self.world, self._turns.message())
-        self._messages.append({"role": "user", "content": message})
-        return message
+    def _ask(self) -> list[Message]:
+        """What stands before the next reply, which the conversation then holds."""
+        messages = self._talk.ask()
+        self._messages.extend(messages)
+        return messages
 
     def _reason_to_stop(self, reply: Reply) -> StopReason | None:
         if self.world.done:
@@ -270,15 +271,3 @@ class Episode:
             raise ValueError(f"the policy sampled {count} tokens, more than max_new_tokens={most}")
         if reply.log_probs is not None and len(reply.log_probs) != count:
             raise ValueError(f"the policy gave {len(reply.log_probs)} log-probs for {count} tokens")
-
-
-def require_text(world: World, observation: Observation) -> str:
-    """The observation's text. Raises ConfigurationError where it holds images: no policy here is shown any."""
-    if observation.images:
-        raise ConfigurationError(
-            "env.name",
-            world.name,
-            f"shows {len(observation.images)} image(s), and a policy can only be shown text",
-            "Let the world's render return text alone",
-        )
-    return observation.text

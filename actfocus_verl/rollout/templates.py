@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError, one_line
@@ -26,6 +27,7 @@ PREFILL_KEY: Final = "env.prefill"
 _REPLY: Final = "actfocus-reply-mark"
 _SYSTEM, _OTHER_SYSTEM = "actfocus-system-one", "actfocus-system-two"
 _FIRST, _OTHER_FIRST, _SECOND = "actfocus-user-first", "actfocus-user-other", "actfocus-user-second"
+_TOLD: Final = "actfocus-tool-told"
 _SHOWN_CHARACTERS: Final = 160
 _NOT_THE_TEMPLATES: Final = frozenset({"tools", "documents"})
 """Arguments of `apply_chat_template` that do reach the template."""
@@ -61,6 +63,20 @@ class ChatTemplate:
                 raise self.refusal(f"{with_system}{also}") from folded
         self._opening = "" if self._opens_thoughts(opening) else opening
 
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> ChatTemplate:
+        """The same for conversations in which these functions (OpenAI's schemas) are offered.
+
+        Raises ConfigurationError where the template shows no tools, or not before the first reply alone, or where what
+        it writes around tool messages depends on more than them.
+        """
+        other = copy(self)
+        other._options = self._options | {"tools": [dict(tool) for tool in tools]}
+        try:
+            other._check_tools(self)
+        except _UnsuitableError as error:
+            raise self.refusal(str(error)) from error
+        return other
+
     def start(self, messages: Sequence[Message]) -> str:
         """The messages and the generation prompt."""
         rendered = self._tokenizer.apply_chat_template(
@@ -72,9 +88,13 @@ class ChatTemplate:
         """The start of some conversation."""
         return self.start(_conversation(_SYSTEM, _FIRST))
 
-    def after_reply(self, user_text: str) -> str:
-        """What stands between the text of a reply and the next one, the end of the turn included."""
-        return self.start(_conversation(_SYSTEM, _FIRST, user_text)).partition(_REPLY)[2]
+    def after_reply(self, said: str | Sequence[Message]) -> str:
+        """What stands between the text of a reply and the next one, the end of the turn included.
+
+        said: the user's words, or messages ({"role", "content"}) of tools and of the user.
+        """
+        messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
+        return self.start([*_conversation(_SYSTEM, _FIRST), _assistant(), *messages]).partition(_REPLY)[2]
 
     def messages(self, messages: Sequence[Message]) -> list[Message]:
         """The messages as the template takes them."""
@@ -135,6 +155,31 @@ class ChatTemplate:
                     "what its chat template writes before a reply depends on later turns", first, later
                 )
 
+    def _check_tools(self, without: ChatTemplate) -> None:
+        """Raise _UnsuitableError unless conversations with tools can be written piece by piece."""
+        if self._rendered(_conversation(_SYSTEM, _FIRST)) == without.opening():
+            raise _UnsuitableError("its chat template shows the policy no tools")
+        told = [{"role": "tool", "content": _TOLD}, {"role": "tool", "content": _SECOND}]
+        starts = {
+            "the system text": _conversation(_OTHER_SYSTEM, _FIRST),
+            "what was said before": _conversation(_SYSTEM, _OTHER_FIRST),
+            "the number of turns": [*_conversation(_SYSTEM, _FIRST), _assistant(), *told],
+        }
+        after = self._rendered([*_conversation(_SYSTEM, _FIRST), _assistant(), *told]).rpartition(_REPLY)[2]
+        if (after.count(_TOLD), after.count(_SECOND)) != (1, 1):
+            raise _UnsuitableError("its chat template does not write each tool message after a reply", after)
+        for what, start in starts.items():
+            found = self._rendered([*start, _assistant(), *told]).rpartition(_REPLY)[2]
+            if found != after:
+                raise _UnsuitableError(f"what its chat template writes after a call depends on {what}", after, found)
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        try:
+            return self.start(messages)
+        except Exception as error:  # whatever the template's author made it raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise _UnsuitableError(f"its chat template refuses tools or their messages ({reason})") from error
+
     def _pieces(self, system: str, *users: str) -> list[str]:
         """What is rendered before, between and after the replies of a conversation."""
         try:
@@ -182,6 +227,10 @@ def _conversation(system: str, *users: str) -> list[Message]:
     for user in others:
         messages += [{"role": "assistant", "content": _REPLY}, {"role": "user", "content": user}]
     return messages
+
+
+def _assistant() -> Message:
+    return {"role": "assistant", "content": _REPLY}
 
 
 def _shown(text: str) -> str:

@@ -41,11 +41,11 @@ def commands() -> list[list[str]]:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folder with the page's files in it, from which the world can be imported."""
     for text in [*blocks("python"), *blocks("yaml")]:
-        path = tmp_path / text.splitlines()[0].removeprefix("# ")
+        path = tmp_path / text.removeprefix("# @package _global_\n").splitlines()[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for module in ("corridor", "measured_corridor"):
+    for module in ("corridor", "measured_corridor", "lamp"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return tmp_path
 
@@ -73,6 +73,17 @@ def test_boards_are_split_for_good_and_the_evaluation_has_enough(project: Path) 
     assert (found.shared, found.repeated) == (0, 0)
     names = [make_world(ENV, split=split, index=i).board_hash() for split in SPLITS for i in range(sizes[split])]
     assert len(set(names)) == len(names)
+
+
+def test_the_world_of_functions_is_short_and_configures_a_run(project: Path) -> None:
+    code = next(block for block in blocks("python") if block.startswith("# lamp.py"))
+    assert len(code.split("class Lamp")[1].splitlines()) <= 30
+    folders = f"file://{project / 'conf'},file://{verl_config_folder()}"
+    config = compose_config("env=lamp", "platform=cpu", f"hydra.searchpath=[{folders}]")
+    assert (config.credit.action_span, config.env.tool_format) == ("tool_call", "hermes")
+    world = make_world("lamp:Lamp", index=3)
+    assert [world.call("press", {"switch": switch}) for switch in (1, 3)] == ["dark", "light"]
+    assert world.success
 
 
 def test_every_board_is_solved_by_walking_towards_the_goal(project: Path) -> None:
