@@ -119,7 +119,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         self._broadcast(length)
         received = content if self._is_master else torch.empty(int(length), dtype=torch.uint8)
         self._broadcast(received)
-        return pickle.loads(received.numpy().tobytes())  # noqa: S301  (of this run's own trainer)
+        return pickle.loads(received.numpy().tobytes())  # of this run's own trainer
 
 
 def _arguments(ranks: list[int], world_size: int, master: dict[str, Any] | None) -> dict[str, list[Any]]:
