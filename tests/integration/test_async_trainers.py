@@ -177,9 +177,9 @@ def test_each_local_update_has_a_placebo_of_its_own(play: Play) -> None:
 
 def test_staleness_is_that_of_the_rows_that_are_trained(play: Play, queue: LocalQueue) -> None:
     played = play("colocate_async", BOTH)
-    for key, row in queue.rows.items():
-        row["rollout_log_probs"] = row["old_log_probs"] - 0.5
-        queue.tags[key]["min_global_steps"] = 1 if key.startswith("a") else 3
+    for key, tag in zip(played.batch.keys, played.batch.tags, strict=True):
+        queue.rows[key]["rollout_log_probs"] = queue.rows[key]["old_log_probs"] - 0.5
+        tag["min_global_steps"] = 1 if key.startswith("a") else 3
     found = measure_staleness(played.batch, played.trainer.config, step=4)
     assert 0 < found["staleness/age"] < 2
     assert found["staleness/log_ratio_sq/action"] == pytest.approx(0.25, abs=1e-5)
