@@ -21,7 +21,7 @@ MODE: Final = f"{TRAINER_PREFIX}benchmark_schedules"
 BLOCK: Final = 4
 """Measured steps of an arm before the other's turn."""
 PHASES: Final = ("sync",) * BLOCK + ("fill",) + ("colocate_async",) * BLOCK + ("drain",)
-"""Of the steps of a round. `fill` puts groups in flight beyond those of a step, and `drain` uses them up: neither counts."""
+"""Of the steps of a round. `fill` puts groups in flight beyond those of a step, `drain` uses them up: unmeasured."""
 
 
 @register_trainer(MODE)

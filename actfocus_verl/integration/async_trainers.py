@@ -123,12 +123,6 @@ class TokenCreditTrainerSeparateAsync(AsyncScheduleMixin, PPOTrainerSeparateAsyn
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(CPUDetachActorWorker)
 
-    @property
-    def _placebo_seed(self) -> tuple[int, ...]:
-        """Each local update shuffles differently; the first one as the only one of a synchronous step."""
-        seed = super()._placebo_seed
-        return (*seed, self.local_trigger_step) if self.local_trigger_step else seed
-
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
         """verl's local updates of a step, and our metrics joined by what they are."""
         self._local_updates = LocalUpdates()

@@ -307,7 +307,10 @@ class TokenCreditMixin:
 
     @property
     def _placebo_seed(self) -> tuple[int, ...]:
-        return OmegaConf.select(self.config, "run.seed", default=0), self.global_steps  # type: ignore[attr-defined]
+        """Of run, step and local update: the first of a step, mostly the only one, is not counted."""
+        run = OmegaConf.select(self.config, "run.seed", default=0)
+        update = self.local_trigger_step  # type: ignore[attr-defined]
+        return (run, self.global_steps, *((update,) if update else ()))  # type: ignore[attr-defined]
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's update; skipped, optimizer momentum included, in a step without a token to train on."""

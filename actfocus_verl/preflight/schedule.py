@@ -152,7 +152,7 @@ def _warn_of_stale_signals(config: DictConfig, schedule: str) -> None:
     for reader, columns in readers.items():
         if ENTROPY in columns:
             logger.warning(
-                "schedule=%s: %s reads the entropy of the policy that is trained, and stale episodes were sampled by "
+                "%s: %s reads the entropy of the policy that is trained, and stale episodes were sampled by "
                 "an older one. See staleness/age, or use schedule=sync.",
                 *(schedule, reader),
             )

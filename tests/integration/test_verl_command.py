@@ -14,7 +14,7 @@ from verl.trainer.ppo.v1 import get_trainer_cls
 from actfocus_verl.config import action_span
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration.async_trainers import TokenCreditTrainerColocateAsync
-from actfocus_verl.integration.half_chosen import LOSS, install
+from actfocus_verl.integration.half_chosen import LOSS, install, require_our_trainer
 from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 from actfocus_verl.preflight.overrides import known_names
 from actfocus_verl.rollout.spans import TOOL_CALLS
@@ -93,7 +93,7 @@ def test_an_asynchronous_trainer_on_the_command_line_is_ours_as_well() -> None:
     mode = "trainer.v1.trainer_mode=actfocus_colocate_async"
     config = composed(SEARCH_PATH, "+credit=uniform", mode)
     assert get_trainer_cls(config.trainer.v1.trainer_mode) is TokenCreditTrainerColocateAsync
-    validate(["+credit=uniform", mode])
+    require_our_trainer(config)
     scheduled = composed(SEARCH_PATH, "+credit=actfocus", "+schedule=colocate_async")
     assert scheduled.trainer.v1.trainer_mode == "actfocus_colocate_async"
     assert scheduled.trainer.v1.colocate_async.num_warmup_batches == 0.5
