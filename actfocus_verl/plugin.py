@@ -46,7 +46,7 @@ _AFTER: Mapping[str, tuple[str, ...]] = {
     "verl.experimental.agent_loop": ("loop_output",),
     f"{_OURS}.loop_output": ("agent_loop",),
     f"{_OURS}.agent_loop": ("forked_loop",),
-    "verl.trainer.ppo.v1": ("trainer",),
+    "verl.trainer.ppo.v1": ("trainer", "async_trainers"),
 }
 """Modules of the integration room by the module of verl with whose registry they register, or by the one of ours that
 they build on: that may be the first import of all, and is half loaded when verl's module has loaded."""
@@ -221,12 +221,17 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
             _qualified(ESTIMATORS.get(name).function),
             functools.partial(ADV_ESTIMATOR_REGISTRY.get, name),
         )
-    yield (
-        "trainer",
-        "trainer.v1.trainer_mode=actfocus_sync",
-        f"{ours}.trainer.TokenCreditTrainerSync",
-        lambda: TRAINER_REGISTRY.get("actfocus_sync"),
-    )
+    for mode, trainer in (
+        ("actfocus_sync", "trainer.TokenCreditTrainerSync"),
+        ("actfocus_colocate_async", "async_trainers.TokenCreditTrainerColocateAsync"),
+        ("actfocus_separate_async", "async_trainers.TokenCreditTrainerSeparateAsync"),
+    ):
+        yield (
+            "trainer",
+            f"trainer.v1.trainer_mode={mode}",
+            f"{ours}.{trainer}",
+            functools.partial(TRAINER_REGISTRY.get, mode),
+        )
     yield (
         "agent loop",
         "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus",

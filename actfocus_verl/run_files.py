@@ -4,6 +4,8 @@
 ``config.yaml``                       the resolved configuration (launch/record.py)
 ``run.json``                          versions, commit, machine, start, end, exit reason (launch/record.py)
 ``metrics.jsonl``                     a flat object per step, with ``step`` (integration/run_log.py)
+``local_updates.jsonl``               a flat object per local update of ``schedule=separate_async``, with ``step``
+                                      (integration/run_log.py)
 ``evaluations.jsonl``                 an object per evaluation and data source (integration/run_log.py)
 ``rollouts/<step>.jsonl``             a sample of the episodes of a step (integration/run_log.py)
 ``checkpoints/global_step_<step>/``   verl's checkpoints, with its note of the latest complete one
@@ -21,6 +23,7 @@ from typing import Final
 CONFIG_FILE: Final = "config.yaml"
 RUN_FILE: Final = "run.json"
 METRICS_FILE: Final = "metrics.jsonl"
+LOCAL_UPDATES_FILE: Final = "local_updates.jsonl"
 EVALUATIONS_FILE: Final = "evaluations.jsonl"
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 TRACKER_FILE: Final = "latest_checkpointed_iteration.txt"

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
 
-from actfocus_verl.columns import ANY_LOOP, COLUMNS, given_by, of_turns
+from actfocus_verl.columns import ANY_LOOP, COLUMNS, TOKEN_ROLES, TURN_IDS, TURN_REWARDS, given_by, of_turns
 from actfocus_verl.errors import ConfigurationError
 
 PROBE_COLUMNS = ("probe_starts", "probe_lengths", "answer_lengths", "probe_ids")
@@ -91,6 +91,15 @@ def _numbered(names: Sequence[Hashable]) -> torch.Tensor:
 def valid_rows_of(batch: KVBatchMeta) -> torch.Tensor:
     """Return bool (B,): False for the rows that verl added to fill a mini-batch."""
     return torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+
+
+def fetch_episodes(batch: KVBatchMeta) -> TensorDict:
+    """The columns that a step's checks and metrics read, as far as the agent loop gives them."""
+    fields = [
+        *("response_mask", "rollout_log_probs", "rm_scores"),
+        *(TOKEN_ROLES, TURN_IDS, TURN_REWARDS, "extra_fields"),
+    ]
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
 
 
 def plain(value: Any) -> Any:

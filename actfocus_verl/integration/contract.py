@@ -46,6 +46,8 @@ def _overridden(path: str, *parameters: str) -> Symbol:
 
 
 _TRAINER: Final = "verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync"
+_COLOCATE: Final = "verl.trainer.ppo.v1.trainer_colocate_async:PPOTrainerColocateAsync"
+_SEPARATE: Final = "verl.trainer.ppo.v1.trainer_separate_async:PPOTrainerSeparateAsync"
 _LM_ENGINE: Final = "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead"
 _VALUE_ENGINE: Final = "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithValueHead"
 _AGENT_LOOP: Final = "verl.experimental.agent_loop.agent_loop"
@@ -113,6 +115,41 @@ _TRAINERS: Final = (
     # Called and, by position or name of its first argument, wrapped.
     Symbol("verl.utils.config:validate_config", ("config",), keywords=("use_reference_policy", "use_critic")),
     Symbol("verl.utils.config:omega_conf_to_dataclass", ("config",)),
+)
+
+_SCHEDULES: Final = (
+    Symbol(_COLOCATE, ("config",), attributes=("checkpoint_manager", "replay_buffer")),
+    _overridden(f"{_COLOCATE}.on_sample_end"),
+    Symbol(_SEPARATE, ("config",), attributes=("local_trigger_step", "role_worker_mapping", "parameter_sync_step")),
+    _overridden(f"{_SEPARATE}._init_resource_pool_mgr"),
+    _overridden(f"{_SEPARATE}._compute_old_log_prob", "batch", "metrics"),
+    _overridden(f"{_SEPARATE}.on_sample_end"),
+    _overridden(f"{_SEPARATE}.step", "metrics", "timing_raw"),
+    _overridden(f"{_SEPARATE}._step_once", "metrics", "timing_raw", "sample_batch_size"),
+    Symbol("verl.trainer.ppo.utils:Role", attributes=("Actor", "ActorRolloutRef", "ActorRollout", "RefPolicy")),
+    Symbol("verl.trainer.ppo.v1.replay_buffer:ReplayBufferAsync", attributes=("poll_interval",)),
+    _overridden(
+        "verl.trainer.ppo.v1.replay_buffer:ReplayBufferAsync._evict_terminal_groups",
+        *("global_steps", "partition_id", "eviction_reasons"),
+    ),
+    # Joins what verl logs in a local update; ours are joined by themselves.
+    Symbol("verl.trainer.ppo.v1.utils:MetricsAggregator.add_step_metrics", ("metrics", "sample_count")),
+)
+
+_WEIGHT_TRANSPORT: Final = (
+    Symbol("verl.experimental.separation.engine_workers:DetachActorWorker"),
+    Symbol("verl.experimental.separation.engine_workers:DetachActorWorker.copy_handler"),
+    Symbol("verl.checkpoint_engine:CheckpointEngineRegistry.register", ("backend",)),
+    Symbol("verl.checkpoint_engine:CheckpointEngine"),
+    _overridden("verl.checkpoint_engine:CheckpointEngine.prepare"),
+    _overridden(
+        "verl.checkpoint_engine:CheckpointEngine.build_topology",
+        *("actor_wg_world_size", "rollout_world_size", "metadata"),
+    ),
+    Symbol("verl.checkpoint_engine:CheckpointEngine.init_process_group", ("kwargs",)),
+    _overridden("verl.checkpoint_engine:CheckpointEngine.finalize"),
+    _overridden("verl.checkpoint_engine:CheckpointEngine.send_weights", "weights", "global_steps"),
+    _overridden("verl.checkpoint_engine:CheckpointEngine.receive_weights", "global_steps"),
 )
 
 _ESTIMATORS: Final = (
@@ -225,7 +262,7 @@ _PLATFORM: Final = (
 )
 
 SYMBOLS: Final = (
-    *(*_REGISTRIES, *_TRAINERS, *_ESTIMATORS, *_LOSS, *_ENGINES),
+    *(*_REGISTRIES, *_TRAINERS, *_SCHEDULES, *_WEIGHT_TRANSPORT, *_ESTIMATORS, *_LOSS, *_ENGINES),
     *(*_MERGER, *_AGENT_LOOPS, *_TRANSFER_QUEUE, *_PLATFORM),
 )
 """What the package uses wherever it runs."""

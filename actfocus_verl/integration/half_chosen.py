@@ -22,6 +22,12 @@ LOSS: Final = "actor_rollout_ref.actor.policy_loss.loss_mode"
 MODE: Final = "trainer.v1.trainer_mode"
 ESTIMATOR: Final = "algorithm.adv_estimator"
 _V1: Final = "trainer.use_v1"
+_OURS: Final = {
+    "sync": f"{MODE}=actfocus_sync",
+    "colocate_async": f"{MODE}=actfocus_colocate_async",
+    "separate_async": f"{MODE}=actfocus_separate_async",
+}
+"""Our trainer by the mode of verl's own that it extends, as a setting."""
 _OUR_LOSSES: Final = (TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS)
 
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
@@ -61,7 +67,8 @@ def _ignored(config: Any) -> str | None:
 def _remedy(config: Any, *, is_v1: bool) -> str:
     if OmegaConf.select(config, "credit.name") is None:
         return "Add +credit=uniform, or another credit, which chooses trainer.v1.trainer_mode=actfocus_sync"
-    return "Set trainer.v1.trainer_mode=actfocus_sync" + ("" if is_v1 else " trainer.use_v1=true")
+    ours = _OURS.get(str(OmegaConf.select(config, MODE)), _OURS["sync"])
+    return f"Set {ours}" + ("" if is_v1 else " trainer.use_v1=true")
 
 
 def install(module: Any) -> None:

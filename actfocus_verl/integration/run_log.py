@@ -19,7 +19,7 @@ from actfocus_verl.credit.influence import MovingInfluence
 from actfocus_verl.files import append_json, json_text, write_text
 from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session, last_outputs, output_index
 from actfocus_verl.rollout import TokenDecoder
-from actfocus_verl.run_files import EVALUATIONS_FILE, METRICS_FILE, complete_lines, rollouts_file
+from actfocus_verl.run_files import EVALUATIONS_FILE, LOCAL_UPDATES_FILE, METRICS_FILE, complete_lines, rollouts_file
 
 
 class RunLog:
@@ -50,6 +50,7 @@ class RunLog:
         for line in _keep_lines(self.folder / METRICS_FILE, lambda line: line["step"] <= step):
             self.history.add_step(line)
             self.influence.add_step(line)
+        _keep_lines(self.folder / LOCAL_UPDATES_FILE, lambda line: line["step"] <= step)
         last_kept = step - 1 if self.evaluates_first else step
         kept = _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
         self.history.add_evaluations(kept)
@@ -60,6 +61,12 @@ class RunLog:
             return
         scalars = {key: _number(value) for key, value in metrics.items() if np.isscalar(value) or np.ndim(value) == 0}
         append_json(self.folder / METRICS_FILE, {"step": step} | scalars)
+
+    def local_updates(self, lines: Sequence[Mapping[str, float]], step: int) -> None:
+        """Append one object per local update of a step (`LocalUpdates.lines`)."""
+        if self.folder is not None:
+            for line in lines:
+                append_json(self.folder / LOCAL_UPDATES_FILE, {"step": step, **line})
 
     def evaluations(
         self, data_sources: Sequence[str], uids: Sequence[str], infos: Mapping[str, Sequence[Any]], step: int

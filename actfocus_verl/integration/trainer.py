@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 import transfer_queue as tq
 from omegaconf import OmegaConf
-from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.distillation import is_distillation_enabled
 from verl.trainer.ppo.v1.trainer_base import register_trainer
@@ -32,8 +31,6 @@ from actfocus_verl.columns import (
     TOKEN_ROLES,
     TOKEN_WEIGHTS,
     TRAINING_STEP,
-    TURN_IDS,
-    TURN_REWARDS,
 )
 from actfocus_verl.config import (
     action_span,
@@ -57,6 +54,7 @@ from actfocus_verl.integration.answer_probes import score_answers
 from actfocus_verl.integration.columns import (
     conversation_ids,
     conversation_rows,
+    fetch_episodes,
     group_ids,
     last_outputs,
     method_columns,
@@ -188,12 +186,12 @@ class TokenCreditMixin:
         """
         self._require_all_episodes(batch)
         require_single_outputs(str(self.config.algorithm.adv_estimator), batch.keys)
-        data = _fetch(batch)
+        data = fetch_episodes(batch)
         require_lengths(batch, data)
         rewarded, counts = self.reward_check.training(batch, data, self.global_steps)  # type: ignore[attr-defined]
         metrics.update(counts)
         if len(rewarded.keys) < len(batch.keys):
-            batch, data = rewarded, _fetch(rewarded)
+            batch, data = rewarded, fetch_episodes(rewarded)
         data = self.span_columns.complete(batch, data)
         infos = [plain(data["extra_fields"][row]) for row in conversation_rows(batch.keys)]
         metrics.update(episode_metrics(infos, data[TOKEN_ROLES]))
@@ -307,6 +305,13 @@ class TokenCreditMixin:
             metrics[f"{by}/steps_without_update"] = float(self._nothing_to_update)
         return self._write_token_weights(batch, metrics)
 
+    @property
+    def _placebo_seed(self) -> tuple[int, ...]:
+        """Of run, step and local update: the first of a step, mostly the only one, is not counted."""
+        run = OmegaConf.select(self.config, "run.seed", default=0)
+        update = self.local_trigger_step  # type: ignore[attr-defined]
+        return (run, self.global_steps, *((update,) if update else ()))  # type: ignore[attr-defined]
+
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's update; skipped, optimizer momentum included, in a step without a token to train on."""
         if self._nothing_to_update:
@@ -329,9 +334,8 @@ class TokenCreditMixin:
         ids = None
         if self.weighting.normalize == "mini_batch":
             ids = mini_batch_ids(len(batch.keys), self.config, self.actor_rollout_wg)  # type: ignore[attr-defined]
-        seed = (OmegaConf.select(self.config, "run.seed", default=0), self.global_steps)  # type: ignore[attr-defined]
         weights, shift = compute_token_credit(
-            columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids, placebo_seed=seed
+            columns, self.weighting, valid_rows=valid_rows, mini_batch_ids=ids, placebo_seed=self._placebo_seed
         )
         weights = weights * row_factors(batch.keys, self._group_factors)  # after the normalisation, which would undo it
         written = {TOKEN_WEIGHTS: weights}
@@ -395,12 +399,3 @@ class TokenCreditTrainerSync(TokenCreditMixin, PPOTrainerSync):
     """verl's synchronous trainer with token weights."""
 
     verl_mode = "sync"
-
-
-def _fetch(batch: KVBatchMeta) -> TensorDict:
-    """The columns that a step's checks and metrics read, as far as the agent loop gives them."""
-    fields = [
-        *("response_mask", "rollout_log_probs", _SCORES),
-        *(TOKEN_ROLES, TURN_IDS, TURN_REWARDS, "extra_fields"),
-    ]
-    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)

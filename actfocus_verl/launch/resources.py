@@ -13,6 +13,8 @@ from actfocus_verl.launch.cluster import living_nodes
 
 _WORKER_SLOT_CPUS = 3
 """CPUs verl reserves beside each GPU slot (`ResourcePoolManager.max_colocate_count`)."""
+_SERVER_SLOT_CPUS = 2
+"""The same in the pool of a server with devices of its own."""
 _PLACEMENT_CPUS = 1
 """Every other actor (task runner, agent loops, reward workers, servers) requests no CPU: Ray then needs one free CPU
 while it places the actor, and releases it."""
@@ -39,11 +41,19 @@ def demanded(config: Any) -> dict[str, float]:
 
     CPUs held for the whole run: one for TransferQueue's controller and for each of its storage units, and three beside
     every GPU slot, which actor, critic, reference and server share. One more has to be free. A reward model with a pool
-    of its own has its own slots.
+    of its own has its own slots, and so have servers beside the trainer, with two CPUs each.
     """
     slots = config.trainer.n_gpus_per_node * config.trainer.nnodes + _reward_slots(config)
     queue = 1 + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
-    return {"CPU": float(queue + _WORKER_SLOT_CPUS * slots + _PLACEMENT_CPUS), "GPU": float(slots)}
+    servers = _server_slots(config)
+    cpus = queue + _WORKER_SLOT_CPUS * slots + _SERVER_SLOT_CPUS * servers + _PLACEMENT_CPUS
+    return {"CPU": float(cpus), "GPU": float(slots + servers)}
+
+
+def _server_slots(config: Any) -> int:
+    """Slots of servers beside the trainer (`schedule=separate_async`)."""
+    rollout = config.actor_rollout_ref.rollout
+    return int(rollout.nnodes * rollout.n_gpus_per_node)
 
 
 def _reward_slots(config: Any) -> int:

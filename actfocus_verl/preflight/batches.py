@@ -15,6 +15,7 @@ from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.platforms.value_model import FLASH_ATTENTION
 from actfocus_verl.preflight.derived import MINI_BATCH, kept_groups
+from actfocus_verl.preflight.schedule import is_separate, rollout_slots
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,11 @@ def check_batches(config: DictConfig) -> None:
     """Mini-batches can be cut as configured; warns when padding rows would fill them."""
     rollout = config.actor_rollout_ref.rollout
     processes = config.trainer.nnodes * config.trainer.n_gpus_per_node
-    _check_servers(rollout, processes, config.trainer.n_gpus_per_node)
+    per_node = config.trainer.n_gpus_per_node
+    if is_separate(config):  # servers have devices of their own
+        _check_servers(rollout, rollout_slots(config), rollout.n_gpus_per_node)
+    if config.actor_rollout_ref.hybrid_engine:
+        _check_servers(rollout, processes, per_node)
     _check_sequence_parallel(config)
     _check_filter(config)
     kept = kept_groups(config)
@@ -59,16 +64,15 @@ def _check_servers(rollout: DictConfig, processes: int, per_node: int) -> None:
         raise ConfigurationError(
             key,
             sizes[key.rpartition(".")[2]],
-            f"a server spans {span} devices ({asked}), which does not divide the {processes} training processes, whose "
-            "devices the servers use",
+            f"a server spans {span} devices ({asked}), which does not divide the {processes} devices that the "
+            "servers use",
             "Set it to 1, or to a divisor of that number",
         )
     if span > per_node and span % per_node:
         raise ConfigurationError(
             key,
             sizes[key.rpartition(".")[2]],
-            f"a server spans {span} devices ({asked}), which is not a whole number of nodes of {per_node} "
-            "(trainer.n_gpus_per_node)",
+            f"a server spans {span} devices ({asked}), which is not a whole number of nodes of {per_node} devices",
             f"Let the product divide {per_node}, or be a multiple of it",
         )
 

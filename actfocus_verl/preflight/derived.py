@@ -11,16 +11,22 @@ from actfocus_verl.config import has_world
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments import split_size
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.schedule import SYNC_STEP, is_separate, rollout_slots
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
+_ENGINE = "actor_rollout_ref.rollout.checkpoint_engine"
+_SLOTS = "ray_kwargs.ray_init.num_gpus"
+_TRANSPORTS = {"cpu": ("gloo", "actfocus_verl.platforms.gloo_weights"), "gpu": ("nccl", None)}
+"""By platform: verl's name of the weight transport, and the module that registers it if that is not verl."""
 
 
 def fill_derived(config: DictConfig) -> None:
     """Replace, in place, the nulls of `env.train_size`, `env.evaluation_size` and the actor's mini-batch size.
 
     A size becomes the number of boards in the split, or in an unbounded split the number of the run's prompts. The
-    mini-batch becomes all groups the filter keeps: one update per step. Raises ConfigurationError for an unknown world,
-    preset or filter, and where a size cannot be derived.
+    mini-batch becomes all groups the filter keeps: one update per step; with `schedule=separate_async` it is the share
+    of a local update, and the weight transport and the slots of Ray are chosen, too. Raises ConfigurationError for an
+    unknown world, preset or filter, and where a size cannot be derived.
     """
     env = config.env
     if has_world(config):
@@ -29,13 +35,40 @@ def fill_derived(config: DictConfig) -> None:
         if env.evaluation_size is None:
             env.evaluation_size = _boards(env, "evaluation") or _require_size("env.evaluation_size", env)
     if OmegaConf.select(config, MINI_BATCH) is None:
-        OmegaConf.update(config, MINI_BATCH, kept_groups(config))
+        OmegaConf.update(config, MINI_BATCH, _sampled_groups(config) if is_separate(config) else kept_groups(config))
+    if is_separate(config):
+        _fill_separate(config)
+
+
+def _fill_separate(config: DictConfig) -> None:
+    engine = OmegaConf.select(config, _ENGINE)
+    if engine.backend is None:
+        transport = _TRANSPORTS.get(config.platform.name)
+        if transport is None:
+            raise ConfigurationError(
+                f"{_ENGINE}.backend", None, "no weight transport is known for this platform", "Set it to one of verl's"
+            )
+        engine.backend = transport[0]
+        engine.custom_backend_module = engine.custom_backend_module or transport[1]
+    if config.platform.name == "cpu" and OmegaConf.select(config, _SLOTS) is None:
+        own = config.trainer.nnodes * config.trainer.n_gpus_per_node
+        OmegaConf.update(config, _SLOTS, own + rollout_slots(config))
+
+
+def _sampled_groups(config: DictConfig) -> int:
+    """Prompt groups that an update samples."""
+    groups = config.data.train_batch_size
+    require_integer("data.train_batch_size", groups, low=1)
+    if not is_separate(config):
+        return int(groups)
+    updates = OmegaConf.select(config, SYNC_STEP)
+    require_integer(SYNC_STEP, updates, low=1)
+    return max(1, groups // updates)
 
 
 def kept_groups(config: DictConfig) -> int:
-    """Prompt groups of a step that are trained on; the upper bound where it depends on the returns."""
-    groups = config.data.train_batch_size
-    require_integer("data.train_batch_size", groups, low=1)
+    """Prompt groups of a sampled batch that are trained on; the upper bound where it depends on the returns."""
+    groups = _sampled_groups(config)
     group_filter = build_filter(OmegaConf.to_container(config.filter, resolve=True))
     return group_filter.most_kept(groups)
 

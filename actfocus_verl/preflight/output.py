@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _IDENTITY: Final = (
     *("env", "data.train_files", "rollout", "algorithm_name", "estimator", "credit", "filter"),
-    *("model.path", "tiny_policy", "run.seed"),
+    *("model.path", "tiny_policy", "run.seed", "trainer.v1.trainer_mode"),
 )
 """Sections and keys whose difference makes it another run."""
 _NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
@@ -42,8 +42,8 @@ def check_output(config: DictConfig) -> None:
     """Create the folders the run writes to, and raise ConfigurationError unless it can start or resume there.
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
-    credit, filter, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete or
-    damaged. With several nodes, each of which may keep its part on its own disk, missing files are only a warning.
+    credit, filter, schedule, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete
+    or damaged. With several nodes, each of which may keep its part on its own disk, missing files are only a warning.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)

@@ -14,7 +14,10 @@ from hydra.errors import HydraException
 
 from actfocus_verl.errors import ConfigurationError
 
-GROUPS: Final = ("env", "rollout", "algorithm", "credit", "filter", "early_stop", "model", "platform", "experiment")
+GROUPS: Final = (
+    *("env", "rollout", "algorithm", "credit", "filter", "early_stop"),
+    *("model", "platform", "schedule", "experiment"),
+)
 
 _SEARCH_PATH: Final = "hydra.searchpath"
 _FILE_SCHEME: Final = "file://"

@@ -32,6 +32,7 @@ from actfocus_verl.preflight.loggers import check_loggers
 from actfocus_verl.preflight.not_for_worlds import check_not_for_worlds
 from actfocus_verl.preflight.own_data import check_own_data
 from actfocus_verl.preflight.rollouts import check_rollouts
+from actfocus_verl.preflight.schedule import check_schedule
 
 _INTEGERS: Final = {
     "run.seed": 0,
@@ -95,6 +96,7 @@ def check_config(config: DictConfig) -> None:
     check_adapters(config)
     _check_trainer(config)
     check_loggers(config)
+    check_schedule(config)
     check_batches(config)
     check_lengths(config)
 

@@ -38,7 +38,7 @@ COMPOSITIONS = (
     "env=frozen_lake algorithm=a2tgpo",
     "env=sokoban algorithm=ppo filter=top_p",
     "env=sudoku algorithm=igpo early_stop=ragen2",
-    "env=webshop algorithm=carl rollout=forked",
+    "env=webshop algorithm=carl rollout=forked schedule=separate_async",
 )
 """Between them they have every key that a message may name."""
 NOT_OF_TRAIN = ("tiny.heads", "template.enable_thinking", "engine.tensor_parallel_size")
@@ -156,7 +156,7 @@ def test_every_setting_named_in_a_message_exists(keys: dict[str, Any]) -> None:
     ("source", "problem"),
     [
         ('f"Set {MODE}={PREFIX}{mode}"', "trainer.v1.trainer_mode has no actfocus_<...>"),
-        ('f"Set {MODE}=actfocus_colocate_async"', "trainer.v1.trainer_mode has no actfocus_colocate_async"),
+        ('f"Set {MODE}=actfocus_one_step_off"', "trainer.v1.trainer_mode has no actfocus_one_step_off"),
         ('"Set actor_rollout_ref.actor.shufle=False"', "there is no key actor_rollout_ref.actor.shufle"),
         ('"Set actor.shuffle=no_bool"', "actor.shuffle is true or false"),
         ('"use credit=uniforn"', "there is no file configs/credit/uniforn.yaml"),

@@ -45,8 +45,10 @@ COMBINATIONS = [
     "model=qwen2.5-0.5b platform=cpu algorithm=bilevel_gae credit=uniform filter=none",
     "model=tiny platform=cpu rollout=forked algorithm=carl credit=actfocus filter=none",
     "model=qwen2.5-0.5b platform=gpu rollout=independent algorithm=carl credit=aem filter=none",
-    "model=tiny platform=cpu algorithm=igpo credit=actfocus filter=none",
-    "model=tiny platform=gpu algorithm=a2tgpo credit=aem filter=top_p",
+    "model=tiny platform=cpu algorithm=igpo credit=actfocus filter=none schedule=colocate_async",
+    "model=tiny platform=gpu algorithm=a2tgpo credit=aem filter=top_p schedule=separate_async",
+    "model=tiny platform=cpu algorithm=ppo credit=actfocus filter=none schedule=separate_async",
+    "model=tiny platform=cpu algorithm=grpo credit=uniform filter=none schedule=sync",
     "experiment=quickstart",
     PAPER,
     f"{PAPER} model=tiny platform=cpu trainer.total_training_steps=2",
@@ -69,7 +71,7 @@ def test_verl_takes_every_combination(overrides: str, model_folder: ModelFolder)
 
 def test_the_combinations_use_every_file() -> None:
     chosen = {argument for line in COMBINATIONS for argument in line.split()}
-    for group in ("rollout", "algorithm", "credit", "filter", "early_stop", "model", "platform"):
+    for group in ("rollout", "algorithm", "credit", "filter", "early_stop", "model", "platform", "schedule"):
         assert {f"{group}={name}" for name in known_names(group)} <= chosen
 
 

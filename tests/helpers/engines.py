@@ -73,6 +73,7 @@ def build_engine(
     forward_only: bool = False,
     model_dtype: str = "fp32",
     save_lora_only: bool = False,
+    lr: float = 0.0,
     **model: Any,
 ) -> Any:
     """The engine that verl's registry gives for `fsdp2` on this platform, initialised; it computes in float32.
@@ -100,7 +101,7 @@ def build_engine(
         "fsdp2",
         model_config=model_config,
         engine_config=engine_config,
-        optimizer_config=FSDPOptimizerConfig(lr=0.0, total_training_steps=1),
+        optimizer_config=FSDPOptimizerConfig(lr=lr, total_training_steps=1),
         checkpoint_config=CheckpointConfig(save_lora_only=save_lora_only),
     )
     engine.initialize()

@@ -19,6 +19,7 @@ class EngineWorkers:
     """verl's worker group as far as the two log-prob passes go: verl's engine over the queue's rows."""
 
     _dispatch_info = {"actor": [0]}
+    micro_batch = 2
 
     def __init__(self, engine: Any, queue: LocalQueue) -> None:
         self.engine, self.queue = engine, queue
@@ -26,7 +27,11 @@ class EngineWorkers:
     def compute_log_prob(self, batch: Any) -> Any:
         names = ["input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask", "token_roles"]
         columns = self.queue.kv_batch_get(batch.keys, batch.partition_id, names)
-        worker_settings = {"use_remove_padding": False, "use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
+        worker_settings = {
+            "use_remove_padding": False,
+            "use_dynamic_bsz": False,
+            "micro_batch_size_per_gpu": self.micro_batch,
+        }
         data = tu.get_tensordict(dict(columns.items()), worker_settings | batch.extra_info)
         with self.engine.eval_mode():
             output = self.engine.infer_batch(data)["model_output"]

@@ -13,7 +13,8 @@ from verl.trainer.ppo.v1 import get_trainer_cls
 
 from actfocus_verl.config import action_span
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.half_chosen import LOSS, install
+from actfocus_verl.integration.async_trainers import TokenCreditTrainerColocateAsync
+from actfocus_verl.integration.half_chosen import LOSS, install, require_our_trainer
 from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 from actfocus_verl.preflight.overrides import known_names
 from actfocus_verl.rollout.spans import TOOL_CALLS
@@ -88,6 +89,16 @@ def test_choosing_a_credit_chooses_the_trainer(credit: str) -> None:
     assert composed(SEARCH_PATH, f"+credit={credit}").trainer.v1.trainer_mode == "actfocus_sync"
 
 
+def test_an_asynchronous_trainer_on_the_command_line_is_ours_as_well() -> None:
+    mode = "trainer.v1.trainer_mode=actfocus_colocate_async"
+    config = composed(SEARCH_PATH, "+credit=uniform", mode)
+    assert get_trainer_cls(config.trainer.v1.trainer_mode) is TokenCreditTrainerColocateAsync
+    require_our_trainer(config)
+    scheduled = composed(SEARCH_PATH, "+credit=actfocus", "+schedule=colocate_async")
+    assert scheduled.trainer.v1.trainer_mode == "actfocus_colocate_async"
+    assert scheduled.trainer.v1.colocate_async.num_warmup_batches == 0.5
+
+
 def test_a_trainer_on_the_command_line_wins() -> None:
     assert verls_command(SEARCH_PATH, VERLS, "+credit=uniform").trainer.v1.trainer_mode == "sync"
 
@@ -120,7 +131,8 @@ def validate(words: list[str]) -> None:
         ([f"{LOSS}=token_weighted"], f"{SYNC}ignores {LOSS}=token_weighted. {ADD_A_CREDIT}"),
         (
             ["+credit=actfocus", "trainer.v1.trainer_mode=colocate_async"],
-            f"{SYNC.replace('sync', 'colocate_async')}ignores credit.name=actfocus. Set {OUR_TRAINER}",
+            f"{SYNC.replace('sync', 'colocate_async')}ignores credit.name=actfocus. Set "
+            "trainer.v1.trainer_mode=actfocus_colocate_async",
         ),
         (
             ["+credit=actfocus", "trainer.use_v1=false"],
