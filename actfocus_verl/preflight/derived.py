@@ -11,6 +11,7 @@ from actfocus_verl.config import has_world
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments import split_size
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.preflight.user_agent import fill_agent
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 
@@ -18,11 +19,14 @@ MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 def fill_derived(config: DictConfig) -> None:
     """Replace, in place, the nulls of `env.train_size`, `env.evaluation_size` and the actor's mini-batch size.
 
+    With an agent of the user's, its loop and dataset are chosen, too.
+
     A size becomes the number of boards in the split, or in an unbounded split the number of the run's prompts. The
     mini-batch becomes all groups the filter keeps: one update per step. Raises ConfigurationError for an unknown world,
     preset or filter, and where a size cannot be derived.
     """
     env = config.env
+    fill_agent(config)
     if has_world(config):
         if env.train_size is None:
             env.train_size = _boards(env, "train") or _prompts_of_the_run(config)
