@@ -10,7 +10,7 @@ from typing import Any, Final
 from omegaconf import DictConfig, OmegaConf
 
 from actfocus_verl.config import section
-from actfocus_verl.credit.estimation import VERLS
+from actfocus_verl.credit.estimation import is_ours
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.gateway.settings import AgentSettings
 from actfocus_verl.preflight.user_code import require_object
@@ -53,7 +53,7 @@ def check_agent(config: DictConfig) -> None:
     if loop != GATEWAY_LOOP:
         raise ConfigurationError(_LOOP, loop, "does not play agent.function", f"Set it to {GATEWAY_LOOP}")
     name = str(config.algorithm.adv_estimator)
-    if name not in VERLS:
+    if is_ours(name):
         problem = "takes each row for an episode, and an agent's conversation may have several"
         raise ConfigurationError(_ESTIMATOR, name, problem, "Use algorithm=grpo or algorithm=ppo")
     if settings.function is not None:

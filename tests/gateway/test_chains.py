@@ -40,7 +40,7 @@ def test_a_conversation_with_a_tool_is_one_chain() -> None:
     assert said == "It is 3."
     (chain,) = session.chains
     require_exact([chain], script)
-    between = ids("<tool>3") + [END] + ids("<assistant>")
+    between = [*ids("<tool>3"), END, *ids("<assistant>")]
     assert chain.response_ids == [*script.calls[0][2], *between, *script.calls[1][2]]  # by hand: nothing re-encoded
     assert script.calls[0][0] == script.calls[1][0]  # the engine may reuse its cache
 
@@ -283,7 +283,7 @@ def test_a_stop_string_is_sampled_and_not_shown(back: str) -> None:
     ],
 )
 def test_limits_end_a_conversation_and_not_the_server(limits: Limits, stopped: str) -> None:
-    script = Script(answer=lambda prompt: "abc")
+    script, refusals = Script(answer=lambda prompt: "abc"), []
 
     async def play(endpoint: Endpoint) -> int:
         messages: list[Any] = [USER]
@@ -291,7 +291,7 @@ def test_limits_end_a_conversation_and_not_the_server(limits: Limits, stopped: s
             try:
                 reply = await ask(endpoint, messages)
             except openai.BadRequestError as error:
-                assert error.body["type"] == "invalid_request_error"  # type: ignore[index, call-overload]
+                refusals.append(error.body)
                 return turn
             messages += [{"role": "assistant", "content": reply.content}, USER]
         return -1
@@ -299,6 +299,7 @@ def test_limits_end_a_conversation_and_not_the_server(limits: Limits, stopped: s
     session, turns = converse(play, script, limits)
     assert turns == session.turns == 2
     assert session.stopped == stopped
+    assert [body["type"] for body in refusals] == ["invalid_request_error"]
     require_exact(session.chains, script)
 
 
@@ -307,9 +308,8 @@ def test_sessions_are_apart() -> None:
 
     async def play(endpoint: Endpoint) -> None:
         other = endpoint.base_url.replace(endpoint.api_key, "x" * len(endpoint.api_key))
-        async with aiohttp.ClientSession() as http:
-            async with http.get(f"{other}/models") as answer:
-                assert (answer.status, (await answer.json())["error"]["code"]) == (404, "session_not_found")
+        async with aiohttp.ClientSession() as http, http.get(f"{other}/models") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (404, "session_not_found")
         assert endpoint.base_url.startswith("http://127.0.0.1:")
         assert len(endpoint.api_key) >= 43  # 256 bits
 

@@ -56,7 +56,7 @@ class CharTokens:
 
 
 class Script:
-    """A policy that says these texts in turn, or what a function makes of the prompt; the i-th token has log-prob -i."""
+    """A policy that says these texts in turn, or what a function makes of the prompt; token i has log-prob -i."""
 
     def __init__(self, *texts: str, answer: Callable[[str], str | Awaitable[str]] | None = None) -> None:
         self.texts, self.answer = list(texts), answer
