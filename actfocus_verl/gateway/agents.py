@@ -194,6 +194,7 @@ class CommandAgent:
         finally:
             with contextlib.suppress(ProcessLookupError):  # what it started ends with it
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
         text = (out + err).decode(errors="replace")[-_SHOWN:]
         if process.returncode != 0:
             return Outcome(RAISED, details=f"the agent's exit status is {process.returncode}\n{text}")

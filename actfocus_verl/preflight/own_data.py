@@ -16,7 +16,7 @@ from actfocus_verl.config import ACTION_SPAN, NO_WORLD, action_span, require_est
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.data_files import Sample, is_remote, read_sample
-from actfocus_verl.preflight.user_agent import GATEWAY_LOOP, check_agent
+from actfocus_verl.preflight.user_agent import GATEWAY_LOOP, TASK_DATASET, check_agent
 from actfocus_verl.preflight.user_code import require_file, require_object
 
 AGENT_LOOP: Final = "actor_rollout_ref.rollout.agent.default_agent_loop"
@@ -25,7 +25,6 @@ AGENT_LOOP: Final = "actor_rollout_ref.rollout.agent.default_agent_loop"
 _OURS: Final = "actfocus"
 _VERLS: Final = ("tool_agent", "single_turn_agent")
 """verl's own loops, which give no columns except the response's ids and mask."""
-_TASKS: Final = "TaskDataset"
 _FORMATS: Final = (".parquet", ".json", ".jsonl")
 _LOOP_FILE: Final = "actor_rollout_ref.rollout.agent.agent_loop_config_path"
 _TOOLS: Final = "actor_rollout_ref.rollout.multi_turn"
@@ -60,7 +59,7 @@ def _check_files(key: str, value: Any, config: DictConfig) -> None:
         raise ConfigurationError(
             key, value, "env=none plays no world, so it needs a dataset", f"Set {key} to a .parquet or .jsonl file"
         )
-    is_ours = config.data.custom_cls.name == _TASKS
+    is_ours = (config.data.custom_cls.path, config.data.custom_cls.name) == TASK_DATASET
     if config.data.custom_cls.path and not is_ours:  # its class knows what the names mean
         return
     for file in files:

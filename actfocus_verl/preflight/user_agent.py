@@ -16,6 +16,7 @@ from actfocus_verl.gateway.settings import AgentSettings
 from actfocus_verl.preflight.user_code import require_object
 
 GATEWAY_LOOP: Final = "actfocus_gateway"
+TASK_DATASET: Final = ("pkg://actfocus_verl.integration.dataset", "TaskDataset")
 _LOOP: Final = "actor_rollout_ref.rollout.agent.default_agent_loop"
 _VERLS_DEFAULT: Final = "tool_agent"
 _ESTIMATOR: Final = "algorithm.adv_estimator"
@@ -34,8 +35,7 @@ def fill_agent(config: DictConfig) -> None:
     if OmegaConf.select(config, _LOOP) in (None, _VERLS_DEFAULT):
         OmegaConf.update(config, _LOOP, GATEWAY_LOOP)
     if config.data.custom_cls.path is None:
-        config.data.custom_cls.path = "pkg://actfocus_verl.integration.dataset"
-        config.data.custom_cls.name = "TaskDataset"
+        config.data.custom_cls.path, config.data.custom_cls.name = TASK_DATASET
 
 
 def check_agent(config: DictConfig) -> None:
