@@ -5,7 +5,6 @@ No prompt text of a board is stored; the world renders it when the episode start
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from torch.utils.data import Dataset
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.gateway.tasks import read_tasks
 
 AGENT_NAME = "actfocus"
 FORKED_AGENT_NAME = "actfocus_forked"
@@ -62,7 +62,7 @@ class TaskDataset(Dataset):  # type: ignore[type-arg]
 
     def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:
         files = list(data_files) if isinstance(data_files, list | ListConfig) else [data_files]
-        rows = [(Path(file).stem, row) for file in files for row in _rows(Path(file).expanduser())]
+        rows = [(Path(file).stem, row) for file in files for row in read_tasks(Path(file).expanduser())]
         self.rows = rows if max_samples < 0 else rows[:max_samples]
 
     def __len__(self) -> int:
@@ -78,14 +78,3 @@ class TaskDataset(Dataset):  # type: ignore[type-arg]
             "raw_prompt": [],  # verl counts rows by this column; the agent writes the messages
             "reward_model": {"style": "agent", "ground_truth": None},
         }
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        from pyarrow import parquet
-
-        return list(parquet.read_table(path).to_pylist())
-    text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        return list(json.loads(text))
-    return [json.loads(line) for line in text.splitlines() if line.strip()]

@@ -66,7 +66,6 @@ def test_the_module_is_not_imported(config: DictConfig, tmp_path: Path, monkeypa
         ("algorithm.adv_estimator", "gigpo", "algorithm.adv_estimator='gigpo': takes each row for an episode"),
         (LOOP, "single_turn_agent", "does not play agent.function. Set it to actfocus_gateway"),
         ("credit.action_span", "column", "gives no column token_roles"),
-        ("credit.name", "hindsight", "reads"),
         ("data.train_files", None, "env=none plays no world, so it needs a dataset"),
     ],
 )
@@ -86,5 +85,6 @@ def test_a_command(config: DictConfig) -> None:
 
 
 def test_the_loop_without_an_agent(config: DictConfig) -> None:
+    fill_derived(config)
     with pytest.raises(ConfigurationError, match=r"agent\.function=None: .* plays an agent, and none is named"):
         check_config(changed(config, **{"agent.function": None, LOOP: "actfocus_gateway"}))

@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         *("agent.unfinished=mask", "agent.timeout=120", f"model.path={folder}/model"),
         *(f"data.train_files={folder}/rows.jsonl", f"data.val_files={folder}/rows.jsonl"),
         *("data.train_batch_size=4", "actor_rollout_ref.rollout.n=4", "actor_rollout_ref.actor.optim.lr=1e-3"),
-        *("data.max_prompt_length=64", "data.max_response_length=160", "filter=reward_variance"),
+        *("data.max_prompt_length=64", "data.max_response_length=160"),
         *("trainer.total_training_steps=2", "trainer.test_freq=-1", "trainer.val_before_train=false"),
         *("trainer.save_freq=-1", "run.rollouts_every=1", f"run.rollouts_a_step={CONVERSATIONS}"),
     ]
@@ -85,4 +85,4 @@ def test_two_steps_of_an_agent(run: Run) -> None:
         assert all((row["token_weights"][i] > 0) == bool(mask) for i, mask in enumerate(row["response_mask"]))
         flat = [value for values in replayed(model, row) for value in values]
         assert [row["old_log_probs"][i] for i in sampled] == pytest.approx(flat if sampled else [], abs=1e-4)
-    assert compared > CONVERSATIONS
+    assert compared >= 2 * CONVERSATIONS
