@@ -276,10 +276,10 @@ def test_a_stop_string_is_sampled_and_not_shown(back: str) -> None:
 @pytest.mark.parametrize(
     ("limits", "stopped"),
     [
-        (Limits(context=4000, response=3000, max_turns=2), "max_turns"),
-        (Limits(context=4000, response=3000, max_tokens=8), "max_tokens"),
+        (Limits(context=40_000, response=3000, max_turns=2), "max_turns"),
+        (Limits(context=40_000, response=3000, max_tokens=8), "max_tokens"),
         (Limits(context=60, response=3000), "context_full"),
-        (Limits(context=4000, response=30), "context_full"),
+        (Limits(context=40_000, response=30), "context_full"),
     ],
 )
 def test_limits_end_a_conversation_and_not_the_server(limits: Limits, stopped: str) -> None:

@@ -13,7 +13,7 @@ from actfocus_verl.gateway import Chain, Endpoint, Gateway, Limits, Sampled, Sam
 END = 3
 """The id that ends a reply; the others are code points."""
 REPLY = "<assistant>"
-LIMITS = Limits(context=4000, response=3000)
+LIMITS = Limits(context=40_000, response=30_000)
 
 Json = dict[str, Any]
 
