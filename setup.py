@@ -56,7 +56,7 @@ setup(
     package_data={"actfocus_verl": [*DATA_FILES, "py.typed"], "actfocus_verl_configs": ["**/*.yaml"]},
     zip_safe=False,
     install_requires=requirements("base"),
-    extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev", "worlds")},
+    extras_require={name: requirements(name) for name in ("cpu", "gpu", "dev", "worlds", "agents")},
     entry_points={
         "console_scripts": ["actfocus = actfocus_verl.__main__:main"],
         # verl imports the entry points of this group in every process that imports verl, Ray workers included.
