@@ -81,7 +81,9 @@ def evaluate(words: Sequence[str], console: Console) -> Json:
     options = read_arguments(Options, words)
     if (options.server is None) == (options.model is None):
         problem = "one of server and model answers the agent"
-        raise ConfigurationError("server", options.server, problem, "Set server=http://host:port/v1 or model=<folder>")
+        raise ConfigurationError(
+            "server", options.server, problem, "Set server=http://host:port/v1, or model to a folder"
+        )
     command = options.agent.removeprefix("command:") if options.agent.startswith("command:") else None
     agent = build_agent(None if command is not None else options.agent, command)
     try:

@@ -117,7 +117,7 @@ class _Call:
     def __init__(
         self, function: Callable[..., Any], task: dict[str, Any], endpoint: Endpoint, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._call = lambda: function(task, **endpoint.arguments())
+        self._call: Callable[[], Any] = lambda: function(task, **endpoint.arguments())
         self._loop = loop
         self._future: asyncio.Future[Any] = loop.create_future()
         self._inner: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None] | None = None

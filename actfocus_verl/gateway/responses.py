@@ -180,7 +180,7 @@ def events(reply: Completion, asked: Json) -> Iterator[tuple[str, Json]]:
     yield event("response.in_progress", response=begun)
     for index, item in enumerate(_items(reply)):
         place = {"item_id": item["id"], "output_index": index}
-        empty = {"content": []} if item["type"] == "message" else {"arguments": ""}
+        empty: Json = {"content": []} if item["type"] == "message" else {"arguments": ""}
         yield event("response.output_item.added", output_index=index, item={**item, **empty, "status": "in_progress"})
         if item["type"] == "message":
             (part,) = item["content"]
