@@ -3,6 +3,7 @@
     python -m actfocus_verl.evaluate model=<model> env=frozen_lake out=<folder>
     python -m actfocus_verl.evaluate model=outputs/quickstart out=<folder> episodes=512 repeats=16 temperature=0.5
     python -m actfocus_verl.evaluate model=<model> env=sokoban out=<folder> server=http://127.0.0.1:8000/v1
+    python -m actfocus_verl.evaluate agent=my_agent:play tasks=test.jsonl out=<folder> server=http://127.0.0.1:8000/v1
 
 Any other key, like max_turns=5, belongs to the world. Ctrl-C keeps every finished episode. Exit status: 0 finished,
 1 failed, 2 a mistake in the command, 130 interrupted. See docs/evaluation.md.
@@ -191,6 +192,10 @@ def _evaluate_and_show(words: Sequence[str], console: Console) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Evaluate, with metrics on stdout and the rest on stderr; returns the exit status."""
+    if any(word.startswith("agent=") for word in words):
+        from actfocus_verl.evaluation import user_agent
+
+        return run_command(words, user_agent.main, user_agent.usage)
     goes_on = "interrupted; run the same command again to resume"
     return run_command(words, _evaluate_and_show, lambda: help_text(__doc__ or "", Options), interrupted=goes_on)
 

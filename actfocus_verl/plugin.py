@@ -45,7 +45,7 @@ _AFTER: Mapping[str, tuple[str, ...]] = {
     "verl.trainer.ppo.core_algos": ("estimators", "loss"),
     "verl.experimental.agent_loop": ("loop_output",),
     f"{_OURS}.loop_output": ("agent_loop",),
-    f"{_OURS}.agent_loop": ("forked_loop",),
+    f"{_OURS}.agent_loop": ("forked_loop", "gateway_loop"),
     "verl.trainer.ppo.v1": ("trainer", "async_trainers"),
 }
 """Modules of the integration room by the module of verl with whose registry they register, or by the one of ours that
@@ -243,6 +243,12 @@ def _expected() -> Iterator[tuple[str, str, str, Callable[[], Any]]]:
         "data.boards.train_loop=actfocus_forked",
         f"{ours}.forked_loop.ForkedAgentLoop",
         lambda: _agent_loop_registry.get("actfocus_forked"),
+    )
+    yield (
+        "agent loop",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=actfocus_gateway",
+        f"{ours}.gateway_loop.GatewayAgentLoop",
+        lambda: _agent_loop_registry.get("actfocus_gateway"),
     )
 
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.claim import FolderClaim
-from actfocus_verl.preflight.overrides import check_overrides
+from actfocus_verl.preflight.overrides import check_overrides, expand_agent
 from actfocus_verl.run_files import RUN_FILE
 
 if TYPE_CHECKING:
@@ -344,6 +344,7 @@ def _fail(console: Console, message: str) -> None:
 def main() -> None:
     """Check the group names on the command line, then let Hydra compose."""
     try:
+        sys.argv[1:] = expand_agent(sys.argv[1:])
         check_overrides(sys.argv[1:])
         os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
     except (ConfigurationError, RunFailed) as error:

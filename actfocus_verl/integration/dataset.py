@@ -1,16 +1,25 @@
-"""The dataset: a row is a board index. No prompt text is stored; the world renders it when the episode starts."""
+"""The datasets: rows are board indices, or the tasks of the user's agent.
+
+No prompt text of a board is stored; the world renders it when the episode starts.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch.utils.data import Dataset
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.gateway.tasks import read_tasks
 
 AGENT_NAME = "actfocus"
 FORKED_AGENT_NAME = "actfocus_forked"
+GATEWAY_AGENT_NAME = "actfocus_gateway"
+
+TASK = "task"
+"""Column with the row of a file of tasks."""
 
 
 class BoardDataset(Dataset):  # type: ignore[type-arg]
@@ -42,4 +51,30 @@ class BoardDataset(Dataset):  # type: ignore[type-arg]
             "data_source": f"{self.env}/{self.preset}/{self.split}",
             "raw_prompt": [],  # verl counts rows by this column; the world writes the messages
             "reward_model": {"style": "environment", "ground_truth": None},
+        }
+
+
+class TaskDataset(Dataset):  # type: ignore[type-arg]
+    """The rows of .jsonl, .json or .parquet files, with whatever columns they have: what the user's agent is given.
+
+    `data_source` names a row's validation metrics, by default the file.
+    """
+
+    def __init__(self, data_files: Any, config: DictConfig, max_samples: int = -1, **_: Any) -> None:
+        files = list(data_files) if isinstance(data_files, list | ListConfig) else [data_files]
+        rows = [(Path(file).stem, row) for file in files for row in read_tasks(Path(file).expanduser())]
+        self.rows = rows if max_samples < 0 else rows[:max_samples]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        source, row = self.rows[index]
+        return {
+            "index": index,
+            TASK: row,
+            "agent_name": GATEWAY_AGENT_NAME,
+            "data_source": str(row.get("data_source") or source),
+            "raw_prompt": [],  # verl counts rows by this column; the agent writes the messages
+            "reward_model": {"style": "agent", "ground_truth": None},
         }

@@ -12,6 +12,7 @@ from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.environments import split_size
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.schedule import SYNC_STEP, is_separate, rollout_slots
+from actfocus_verl.preflight.user_agent import fill_agent
 
 MINI_BATCH = "actor_rollout_ref.actor.ppo_mini_batch_size"
 _ENGINE = "actor_rollout_ref.rollout.checkpoint_engine"
@@ -23,12 +24,15 @@ _TRANSPORTS = {"cpu": ("gloo", "actfocus_verl.platforms.gloo_weights"), "gpu": (
 def fill_derived(config: DictConfig) -> None:
     """Replace, in place, the nulls of `env.train_size`, `env.evaluation_size` and the actor's mini-batch size.
 
+    With an agent of the user's, its loop and dataset are chosen, too.
+
     A size becomes the number of boards in the split, or in an unbounded split the number of the run's prompts. The
     mini-batch becomes all groups the filter keeps: one update per step; with `schedule=separate_async` it is the share
     of a local update, and the weight transport and the slots of Ray are chosen, too. Raises ConfigurationError for an
     unknown world, preset or filter, and where a size cannot be derived.
     """
     env = config.env
+    fill_agent(config)
     if has_world(config):
         if env.train_size is None:
             env.train_size = _boards(env, "train") or _prompts_of_the_run(config)

@@ -19,6 +19,7 @@ GROUPS: Final = (
     *("model", "platform", "schedule", "experiment"),
 )
 
+_AGENT: Final = "agent="
 _SEARCH_PATH: Final = "hydra.searchpath"
 _FILE_SCHEME: Final = "file://"
 
@@ -44,6 +45,11 @@ def check_overrides(argv: Sequence[str]) -> None:
                     f"there is no such file in configs/{override.key_or_group}",
                     _remedy(override.key_or_group, name, known),
                 )
+
+
+def expand_agent(words: Sequence[str]) -> list[str]:
+    """The command line with `agent=module:function` written as the key that it sets."""
+    return [f"agent.function={word.removeprefix(_AGENT)}" if word.startswith(_AGENT) else word for word in words]
 
 
 def _remedy(group: str, name: str, known: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from actfocus_verl.config import ACTION_SPAN, NO_WORLD, action_span, require_est
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.data_files import Sample, is_remote, read_sample
+from actfocus_verl.preflight.user_agent import GATEWAY_LOOP, TASK_DATASET, check_agent
 from actfocus_verl.preflight.user_code import require_file, require_object
 
 AGENT_LOOP: Final = "actor_rollout_ref.rollout.agent.default_agent_loop"
@@ -39,6 +40,7 @@ def check_own_data(config: DictConfig) -> None:
     exist, and is not run.
     """
     _check_code(config)
+    check_agent(config)
     for key in ("train_files", "val_files"):
         _check_files(f"data.{key}", config.data[key], config)
     _check_agent_loop(config, config.actor_rollout_ref.rollout.agent.default_agent_loop)
@@ -57,7 +59,8 @@ def _check_files(key: str, value: Any, config: DictConfig) -> None:
         raise ConfigurationError(
             key, value, "env=none plays no world, so it needs a dataset", f"Set {key} to a .parquet or .jsonl file"
         )
-    if config.data.custom_cls.path:  # its class knows what the names mean
+    is_ours = (config.data.custom_cls.path, config.data.custom_cls.name) == TASK_DATASET
+    if config.data.custom_cls.path and not is_ours:  # its class knows what the names mean
         return
     for file in files:
         if not file.endswith(_FORMATS):
@@ -68,7 +71,8 @@ def _check_files(key: str, value: Any, config: DictConfig) -> None:
             raise ConfigurationError(key, file, "there is no such file", f"Correct {key}")
         sample = read_sample(key, file, rows=config.data.train_batch_size)
         if sample is not None:
-            _check_rows(key, file, sample, config)
+            if not is_ours:
+                _check_rows(key, file, sample, config)
             if len(files) == 1 and key == "data.train_files":
                 _check_number(key, file, sample, config)
 
@@ -167,7 +171,7 @@ def _check_agent_loop(config: DictConfig, name: Any) -> None:
             AGENT_LOOP, name, "plays worlds, and env=none has none", f"Use {_VERLS[0]} or your own loop"
         )
     _require_in_loop_file(config, name)
-    if name not in _VERLS:
+    if name not in (*_VERLS, GATEWAY_LOOP):
         return
     if action_span(config) is None:
         raise ConfigurationError(
@@ -194,7 +198,7 @@ def _check_agent_loop(config: DictConfig, name: Any) -> None:
 
 def _require_in_loop_file(config: DictConfig, name: str) -> None:
     path = OmegaConf.select(config, _LOOP_FILE)
-    if path is None or name in _VERLS:
+    if path is None or name in (*_VERLS, GATEWAY_LOOP):
         return
     file = Path(path) if Path(path).is_file() else _verl_folder().parent / path
     try:

@@ -21,10 +21,11 @@ from actfocus_verl import config as settings
 from actfocus_verl.credit.filters import build_filter
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.errors import ConfigurationError, first_line
-from actfocus_verl.integration.estimators import register
+from actfocus_verl.integration.estimators import register, require_single_outputs
 from actfocus_verl.integration.half_chosen import ESTIMATOR, LOSS, MODE, require_our_trainer
 from actfocus_verl.integration.requirements import require_weights_in_effect
 from actfocus_verl.preflight.own_data import AGENT_LOOP
+from actfocus_verl.preflight.user_agent import has_agent
 
 _SECTIONS: Final = ("algorithm", "actor_rollout_ref.actor", "actor_rollout_ref.rollout")
 _REFUSALS: Final = (AssertionError, TypeError, ValueError, NotImplementedError, HydraException, OmegaConfBaseException)
@@ -43,6 +44,8 @@ def check_registered(config: DictConfig) -> None:
     _require_known(config, MODE, TRAINER_REGISTRY)
     if not config.actor_rollout_ref.rollout.agent.agent_loop_config_path:  # its file registers more, in the workers
         _require_known(config, AGENT_LOOP, _agent_loop_registry)
+    if has_agent(config):  # a conversation may have several rows, in some step
+        require_single_outputs(config.algorithm.adv_estimator, ["a_0_0", "a_0_1"])
     _require_choices(config)
     _require_accepted_by_verl(config)
 

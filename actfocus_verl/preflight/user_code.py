@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ def _module_file(key: str, path: Any) -> Path | None:
     if isinstance(path, str) and path.startswith(_PACKAGE):
         module = path.removeprefix(_PACKAGE).replace("/", ".")
         try:
-            spec = importlib.util.find_spec(module)
+            spec = _spec(module)
         except (ImportError, ValueError) as error:
             raise ConfigurationError(key, path, f"cannot be imported ({error})", f"Correct {key}") from error
         if spec is None:
@@ -62,6 +63,18 @@ def _module_file(key: str, path: Any) -> Path | None:
     file = path.removeprefix(_FILE) if isinstance(path, str) else path
     require_file(key, file)
     return Path(file)
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """`importlib.util.find_spec` without importing the packages above: what they import may come too early."""
+    first, *names = module.split(".")
+    spec, full = importlib.util.find_spec(first), first
+    for name in names:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        full = f"{full}.{name}"
+        spec = PathFinder.find_spec(full, list(spec.submodule_search_locations))
+    return spec
 
 
 def _names(statements: list[ast.stmt]) -> Iterator[str]:

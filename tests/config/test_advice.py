@@ -35,6 +35,7 @@ REGISTRIES: dict[str, Any] = {
     "actor_rollout_ref.rollout.agent.default_agent_loop": _agent_loop_registry,
 }
 COMPOSITIONS = (
+    "env=none",
     "env=frozen_lake algorithm=a2tgpo",
     "env=sokoban algorithm=ppo filter=top_p",
     "env=sudoku algorithm=igpo early_stop=ragen2",

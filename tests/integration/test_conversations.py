@@ -220,3 +220,26 @@ class TestInTheTrainer:
     ) -> None:
         with pytest.raises(ConfigurationError, match="'gigpo': takes each output"):
             make_trainer("algorithm=gigpo")._balance_batch(queue.fill(rows), metrics={})
+
+    def test_a_row_that_trains_nothing_counts_in_its_group(
+        self, make_trainer: MakeTrainer, queue: LocalQueue, rows: Rows
+    ) -> None:
+        """`agent.unfinished=mask`: one loser of group a has an all-zero mask. Its return is compared, none is NaN."""
+        masked = rows["a_1_0"]
+        masked["response_mask"] = torch.zeros_like(masked["response_mask"])
+        masked["token_roles"] = torch.zeros_like(masked["token_roles"])
+        masked["turn_ids"] = torch.full_like(masked["turn_ids"], -1)
+        masked["loss_mask"] = masked["response_mask"]
+        trainer = make_trainer("credit=actfocus", "filter=soft_reweight", "run.diagnose=true")
+        _, metrics = to_advantages(trainer, queue.fill(rows))
+        sampled = queue.rows["a_0_0"]["response_mask"].bool()
+        # returns of a: 1, 0, 0, as if all of them trained
+        assert queue.rows["a_0_0"]["advantages"][sampled].tolist() == pytest.approx(
+            [1.1547] * int(sampled.sum()), abs=1e-4
+        )
+        assert metrics["filter/group_std/max"] == pytest.approx(3**-0.5)
+        for name in ("advantages", "token_weights"):
+            assert not bool(queue.rows["a_1_0"][name].any())
+            assert all(bool(torch.isfinite(row[name]).all()) for row in queue.rows.values())
+        finite = [key for key, value in metrics.items() if isinstance(value, float) and value != value]
+        assert finite == []
