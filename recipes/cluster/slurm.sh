@@ -46,9 +46,11 @@ find_ray() { # prints the program ray that belongs to the command
 start_ray() {
     local ray name address port waited options
     ray="$(find_ray "$1")"
-    name="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-    address="$(getent ahostsv4 "$name" | awk 'NR == 1 { print $1 }')"
-    [[ -n "$address" && "$address" != 127.* ]] || die "$name, the first node, resolves to '$address': others cannot reach it"
+    name="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+    name="${name%%$'\n'*}"
+    address="$(getent ahostsv4 "$name")" || die "$name, the first node, is no known host"
+    address="${address%% *}"
+    [[ "$address" != 127.* ]] || die "$name, the first node, resolves to '$address': others cannot reach it"
     port=$((20000 + SLURM_JOB_ID % 10000))
     read -r -a options <<<"--block --disable-usage-stats ${RAY_START_OPTIONS:-}"
     export RAY_TMPDIR="/tmp/ray-$(id -u)-$SLURM_JOB_ID" # /tmp/ray may belong to another user

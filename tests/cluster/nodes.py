@@ -1,9 +1,11 @@
-"""Two nodes on one machine: network namespaces joined by a veth pair, each with a host name and a /tmp/ray of its own."""
+"""Two nodes on one machine: network namespaces joined by a veth pair, each with its own host name and /tmp/ray."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +36,7 @@ def missing() -> str | None:
 
 
 class Nodes:
-    """Both nodes, from `create` to `remove`. folder: what they write on disks of their own; one is on any disk at all."""
+    """Both nodes, from `create` to `remove`. folder: where each has a disk of its own; all the rest is shared."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,11 +61,20 @@ class Nodes:
         for process in reversed(self._started):
             end_session(process)
         for name in NAMES:
-            for pid in subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split():
-                subprocess.run(["kill", "-KILL", pid], capture_output=True)
+            self.end_all(name)
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
         subprocess.run(["ip", "link", "delete", "actfocus-veth-a"], capture_output=True)
+
+    def pids(self, name: str) -> list[int]:
+        """The processes on a node."""
+        return list(map(int, subprocess.run(["ip", "netns", "pids", name], capture_output=True).stdout.split()))
+
+    def end_all(self, name: str) -> None:
+        """End whatever is left on a node."""
+        for pid in self.pids(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def cut(self, name: str) -> None:
         """Take a node off the network; its processes go on."""
@@ -110,12 +121,14 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in ("VERL_PLATFORM", "OMP_NUM_THREADS")}
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float, log: Path | None = None) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, seconds: float, log: Path | None = None, poll: float = 0.2
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         tail = log.read_text()[-4000:] if log is not None and log.exists() else ""
         assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{tail}"
-        time.sleep(0.1)
+        time.sleep(poll)
 
 
 def _link(name: str) -> str:

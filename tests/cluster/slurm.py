@@ -47,7 +47,7 @@ def missing() -> str | None:
 
 
 class Slurm:
-    """slurmctld on the first node, slurmd on both, one munged (it speaks over a socket file). `Nodes.remove` ends them."""
+    """slurmctld on the first node, slurmd on both, and one munged for both. `Nodes.remove` ends them."""
 
     def __init__(self, nodes: Nodes, folder: Path, cpus: int = 2) -> None:
         self._nodes = nodes
@@ -74,7 +74,7 @@ class Slurm:
         key.chmod(0o400)
         folder.chmod(0o755)
         munged = ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}"]
-        munged += [f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munged.seed", f"--log-file={folder}/munged.log"]
+        munged += [f"--{kind}-file={folder}/munged.{kind}" for kind in ("pid", "seed", "log")]
         self._nodes.start(NAMES[0], munged, folder / "munged.out")
         wait_until((folder / "munge.socket").exists, "munge socket", 20, folder / "munged.out")
         self._nodes.start(NAMES[0], ["slurmctld", "-D"], folder / "slurmctld.out", **self.variables)
