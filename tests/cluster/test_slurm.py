@@ -12,9 +12,9 @@ from tests.cluster.nodes import NAMES, wait_until
 from tests.cluster.runs import CPU_NODE, TINY
 from tests.cluster.slurm import Slurm
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
-SECONDS = 480
+SECONDS = 900
 
 
 def test_the_recipe_trains_over_two_nodes_is_requeued_and_resumes(slurm: Slurm, folder: Path) -> None:
