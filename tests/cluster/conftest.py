@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +32,13 @@ def nodes(folder: Path) -> Iterator[Nodes]:
         pytest.skip(problem)
     ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")
     both = Nodes(folder)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit leaves no namespaces behind
     try:
         both.create()
         yield both
     finally:
         both.remove()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")

@@ -34,32 +34,6 @@ rank_gradients(int(rank), 2, Path(store), Path(model), 4, Path(out))
 """
 
 
-def test_two_nodes_give_the_gradients_of_one_node_with_two_processes(nodes: Nodes, folder: Path) -> None:
-    """To the bit: the same two ranks of verl's engine, side by side on one node, and one on each."""
-    model = save_tiny_model(folder / "model")
-    found = {}
-    for case, places in {"one": (NAMES[0], NAMES[0]), "two": NAMES}.items():
-        (folder / case).mkdir()
-        before = sent(nodes)
-        started = []
-        for rank, name in enumerate(places):
-            words = [sys.executable, "-c", _RANK, str(rank), str(folder / case), str(model), str(folder / f"{case}.pt")]
-            started.append(nodes.start(name, words, folder / f"{case}-{rank}.log", VERL_PLATFORM="cpu"))
-        statuses = [process.wait(600) for process in started]
-        assert statuses == [0, 0], "\n".join((folder / f"{case}-{rank}.log").read_text() for rank in range(2))
-        found[case] = torch.load(folder / f"{case}.pt")
-        assert (sent(nodes) - before > 10_000) is (case == "two")
-    assert found["one"].keys() == found["two"].keys()
-    for name, gradient in found["one"].items():
-        assert torch.equal(gradient, found["two"][name]), name
-    assert max(float(gradient.abs().max()) for gradient in found["one"].values()) > 0.05
-
-
-def sent(nodes: Nodes) -> int:
-    """Bytes that the first node has sent to the second."""
-    return int(nodes.call(NAMES[0], "cat", "/sys/class/net/actfocus-veth-a/statistics/tx_bytes"))
-
-
 @pytest.fixture
 def cluster(nodes: Nodes, folder: Path) -> Iterator[RayNodes]:
     started = RayNodes(nodes, folder)
@@ -114,3 +88,29 @@ def test_a_node_that_is_cut_off_is_named_and_the_run_resumes(nodes: Nodes, clust
     record = json.loads((run / "run.json").read_text())
     assert [start["exit_reason"].partition(":")[0] for start in record["starts"]] == [*["failed"] * 3, "finished"]
     assert record["ray"]["nodes"] == 2
+
+
+def test_two_nodes_give_the_gradients_of_one_node_with_two_processes(nodes: Nodes, folder: Path) -> None:
+    """To the bit: the same two ranks of verl's engine, side by side on one node, and one on each."""
+    model = save_tiny_model(folder / "model")
+    found = {}
+    for case, places in {"one": (NAMES[0], NAMES[0]), "two": NAMES}.items():
+        (folder / case).mkdir()
+        before = sent(nodes)
+        started = []
+        for rank, name in enumerate(places):
+            words = [sys.executable, "-c", _RANK, str(rank), str(folder / case), str(model), str(folder / f"{case}.pt")]
+            started.append(nodes.start(name, words, folder / f"{case}-{rank}.log", VERL_PLATFORM="cpu"))
+        statuses = [process.wait(600) for process in started]
+        assert statuses == [0, 0], "\n".join((folder / f"{case}-{rank}.log").read_text() for rank in range(2))
+        found[case] = torch.load(folder / f"{case}.pt")
+        assert (sent(nodes) - before > 10_000) is (case == "two")
+    assert found["one"].keys() == found["two"].keys()
+    for name, gradient in found["one"].items():
+        assert torch.equal(gradient, found["two"][name]), name
+    assert max(float(gradient.abs().max()) for gradient in found["one"].values()) > 0.05
+
+
+def sent(nodes: Nodes) -> int:
+    """Bytes that the first node has sent to the second."""
+    return int(nodes.call(NAMES[0], "cat", "/sys/class/net/actfocus-veth-a/statistics/tx_bytes"))
