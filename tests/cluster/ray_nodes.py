@@ -40,7 +40,13 @@ class RayNodes:
         for name, words in zip(NAMES, (head, [f"--address={self.address}"]), strict=True):
             log = self._folder / f"ray-{name}-{self._number}.log"
             self._started.append(self._nodes.start(name, [*_START, *words], log, **self.variables))
-            wait_until(lambda log=log: "Ray runtime started" in log.read_text(), "Ray", _SECONDS, log)
+            started = self._started[-1]
+
+            def runs(log: Path = log, started: subprocess.Popen[bytes] = started) -> bool:
+                assert started.poll() is None, log.read_text()[-4000:]
+                return "Ray runtime started" in log.read_text()
+
+            wait_until(runs, "Ray", _SECONDS, log)
 
     def close(self) -> None:
         for process in self._started:
