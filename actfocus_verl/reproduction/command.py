@@ -84,7 +84,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--training", default=shlex.join(TRAINING), help="training command, to which a run's settings are appended"
     )
     command.add_argument(
-        "--submit", type=Path, metavar="TEMPLATE", help="submit the runs to a cluster: recipes/templates"
+        "--submit", type=Path, metavar="RECIPE", help="submit the runs to a cluster: recipes/cluster/*.sh"
     )
     command.add_argument("--dry-run", action="store_true", help="with --submit: only write the scripts")
 

@@ -1,7 +1,8 @@
-"""Submits runs to a cluster: a template is filled in for each, and the command it names takes the script.
+"""Submits runs to a cluster: a recipe (recipes/cluster) is filled in for each, and its `#submit:` line is run.
 
-The job is this same script with `--only <run>`, so locks, resuming and summaries work as on one machine, if the
-cluster's nodes share the folders through a file system with `flock`.
+That line hands the run's command to the recipe, as a user hands over any other; a template may also have the fields
+elsewhere. The job is this same script with `--only <run>`, so locks, resuming and summaries work as on one machine, if
+the cluster's nodes share the folders through a file system with `flock`.
 """
 
 from __future__ import annotations

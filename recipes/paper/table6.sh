@@ -6,7 +6,7 @@
 #   bash recipes/paper/table6.sh                  run what is missing; repeat the command to continue
 #   SEED=0 bash recipes/paper/table6.sh           a single seed
 #   DRY_RUN=1 bash recipes/paper/table6.sh        print each cell's settings and configuration, and run nothing
-#   bash recipes/paper/table6.sh --submit recipes/templates/slurm.sh
+#   bash recipes/paper/table6.sh --submit recipes/cluster/slurm.sh
 # Arguments are passed to scripts/reproduce.py run (docs/reproducing.md). Its report makes the table of the finished runs:
 #   python scripts/reproduce.py report recipes/matrices/paper.yaml
 #

@@ -219,6 +219,29 @@ def test_another_host_s_claim_is_respected(tmp_path: Path, changes: dict[str, st
         pass
 
 
+@pytest.mark.parametrize(("job", "stale_claim"), [("slurm-7", True), ("slurm-8", False), ("", False)])
+def test_an_earlier_attempt_of_the_same_job_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, stale_claim: bool
+) -> None:
+    """A requeued job starts on other nodes, which cannot look its first process up."""
+    monkeypatch.setenv(claim.JOB_VARIABLE, "slurm-7" if job else "")
+    stale(tmp_path, host="gpu-3", boot="another", pid=1)
+    monkeypatch.setenv(claim.JOB_VARIABLE, job)
+    if stale_claim:
+        with FolderClaim("run.dir", tmp_path):
+            assert json.loads((tmp_path / CLAIM_FILE).read_text())["job"] == job
+    else:
+        assert "process 1 on host gpu-3" in refusal(tmp_path).problem
+
+
+def test_another_process_of_the_same_job_blocks(start: Callable[[], Process], tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(claim.JOB_VARIABLE, "slurm-7")
+        first = start()
+        assert first.claims(tmp_path) == "ok"
+        assert f"process {first.pid} on host" in refusal(tmp_path).problem
+
+
 def test_a_silent_claim_of_another_host_is_respected_and_said_to_be_probably_stale(tmp_path: Path) -> None:
     path = stale(tmp_path, host="gpu-3", boot="another")
     silent(path, 3 * 3600)

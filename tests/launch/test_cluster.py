@@ -6,12 +6,23 @@ import importlib.metadata
 import inspect
 import pickle
 import platform
+import time
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import pytest
+import ray
 
-from actfocus_verl.launch.cluster import Cluster, differences, folder_probe, folder_problem, version_probe
+from actfocus_verl.launch.cluster import (
+    Cluster,
+    NodeNames,
+    await_nodes,
+    differences,
+    folder_probe,
+    folder_problem,
+    version_probe,
+)
 
 HERE = {
     "python": "3.11.9",
@@ -55,8 +66,67 @@ def test_the_probe_says_what_is_installed_and_needs_nothing_of_ours() -> None:
     found = pickle.loads(cloudpickle.dumps(probe))()
     assert found["python"] == platform.python_version()
     assert found["verl"] == importlib.metadata.version("verl")
+    assert found["TransferQueue"] == importlib.metadata.version("TransferQueue")
     assert len(found["source"]) == 12
     assert differences(found, "here", found) == []
+
+
+def test_the_probe_says_which_files_a_node_has_not(tmp_path: Path) -> None:
+    found = version_probe()([str(tmp_path), str(tmp_path / "absent")])
+    assert str(tmp_path) not in found
+    assert found[str(tmp_path / "absent")] == "-"
+
+
+class Cluster3:
+    """`ray.nodes()` of a head and two workers, one of which can be lost."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alive = {1, 2, 3}
+        self.asked = 0
+        monkeypatch.setattr(ray, "nodes", self.nodes)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        return [
+            {
+                "NodeID": f"id{number}",
+                "Alive": number in self.alive,
+                "NodeManagerAddress": f"10.0.0.{number}",
+                "NodeManagerHostname": f"gpu-{number}",
+                "Resources": {} if number == 1 else {"GPU": 8.0},
+            }
+            for number in (1, 2, 3)
+        ]
+
+
+def test_a_lost_node_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, names = Cluster3(monkeypatch), NodeNames()
+    assert names.lost() == []
+    cluster.alive = {1, 2}
+    names.note()
+    cluster.alive = {1, 2, 3}  # joined later: no part of the run is there
+    assert names.at("10.0.0.2") == "gpu-2"
+    assert names.at("10.0.0.3") is None
+    cluster.alive = {1}
+    assert names.lost() == ["gpu-2 (10.0.0.2)"]
+    monkeypatch.setattr(ray, "nodes", fail)
+    assert names.lost() == []
+
+
+def fail() -> None:
+    raise RuntimeError("the head is gone")
+
+
+def test_nodes_that_are_still_joining_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster3(monkeypatch)
+    await_nodes(2)  # the head has no GPUs
+    assert cluster.asked == 1
+    await_nodes(3, seconds=0.0)
+    cluster.alive = {1, 2}
+    monkeypatch.setattr(time, "sleep", lambda seconds: cluster.alive.add(3))
+    await_nodes(2)
+    assert cluster.alive == {1, 2, 3}
 
 
 def test_a_folder_that_the_task_runner_does_not_see(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from verl.trainer import main_ppo
 
 from actfocus_verl import plugin
 from actfocus_verl.launch.watchdog import ESSENTIAL, Death
-from actfocus_verl.train import RunFailed, train
+from actfocus_verl.train import LostNode, RunFailed, train
 
 CLOSED, KILLED = Death(ESSENTIAL["TransferQueueController"], 7), Death(ESSENTIAL["VLLM::EngineCore"], 8)
 OWN = RayTaskError("run", "Traceback ...", RuntimeError("4 of 16 episodes ended in an error"))
@@ -85,3 +85,36 @@ def test_the_cause_is_named(
     else:
         assert type(caught.value) is RunFailed
         assert str(caught.value) == str(named)
+
+
+class Lost:
+    """The cluster has lost a node."""
+
+    def note(self) -> None:
+        """Nothing to do."""
+
+    def lost(self) -> list[str]:
+        return ["gpu-3 (10.0.0.3)"]
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "named"),
+    [
+        (RAYS, None, "the cluster lost node gpu-3 (10.0.0.3): ActorDiedError: "),
+        (RAYS, CLOSED, "the cluster lost node gpu-3 (10.0.0.3): TransferQueue's controller (process 7) died"),
+        (OWN, None, None),  # the run's own code raised it
+    ],
+)
+def test_a_lost_node_is_the_cause(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, found: Death | None, named: str | None
+) -> None:
+    def run_ppo(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
+    monkeypatch.setattr(plugin, "verify", list)
+    settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
+    settings |= {"actor_rollout_ref": {"rollout": {"name": "vllm"}}, "ray_kwargs": {"ray_init": {}}}
+    with pytest.raises(LostNode if named else RayTaskError) as caught:
+        train(OmegaConf.create(settings), Console(quiet=True), Looked(found), nodes=Lost())
+    assert named is None or str(caught.value).startswith(named)

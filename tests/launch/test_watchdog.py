@@ -11,7 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actfocus_verl.launch.watchdog import ESSENTIAL, HEALTH_FAILURES, LOG_LINES, Death, Watchdog, essential_part
+from actfocus_verl.launch import watchdog as watchdog_module
+from actfocus_verl.launch.watchdog import (
+    ESSENTIAL,
+    HEALTH_FAILURES,
+    HEALTH_THREADS,
+    LOG_LINES,
+    Death,
+    Watchdog,
+    essential_part,
+)
 from tests.launch.conftest import ENGINE_BELOW, FORK_BELOW, GUARD_SECONDS, HealthServer, StartChild
 
 FOR_EVER = 3600.0
@@ -256,6 +265,26 @@ def test_a_server_that_stops_answering_is_a_death(start_health_server: Callable[
     assert end_run.calls == 1
     assert server.asked == 1 + HEALTH_FAILURES
     assert str(watchdog.death) == f"the vLLM server at {server.address} stopped answering, so the run was ended."
+
+
+def test_the_node_of_a_server_is_named(start_health_server: Callable[..., HealthServer]) -> None:
+    server = start_health_server(200, *[503] * HEALTH_FAILURES)
+    end_run = EndRun()
+    node_at = {server.address.rpartition(":")[0]: "gpu-3"}.get
+    watchdog = Watchdog(
+        end_run, servers=lambda: [server.address], node_at=node_at, poll_seconds=0.01, grace_seconds=0.0
+    )
+    with watchdog:
+        assert end_run.called.wait(GUARD_SECONDS)
+    assert f"the vLLM server at {server.address} (node gpu-3) stopped answering" in str(watchdog.death)
+
+
+def test_servers_are_asked_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers of a node that is gone all time out: one after another, they would take minutes to be noticed."""
+    together = threading.Barrier(HEALTH_THREADS, timeout=GUARD_SECONDS)
+    monkeypatch.setattr(watchdog_module, "_healthy", lambda address: together.wait() >= 0)
+    servers = [f"10.0.0.{number}:1" for number in range(HEALTH_THREADS)]
+    assert Watchdog(EndRun(), servers=lambda: servers)._unhealthy_server() is None
 
 
 @pytest.mark.parametrize("reachable", [True, False])

@@ -134,7 +134,7 @@ def test_several_reports_have_no_folder_in_common(
 
 
 def test_scripts_are_written_for_a_cluster(typed: Typed, tmp_path: Path) -> None:
-    template = ROOT / "recipes" / "templates" / "slurm.sh"
+    template = ROOT / "recipes" / "cluster" / "slurm.sh"
     status, shown = typed("run", "--submit", str(template), "--dry-run")
     assert status == 0
     assert shown.count("would run sbatch --parsable") == 4

@@ -15,7 +15,7 @@ from actfocus_verl.reproduction.folders import State, Workspace, read_json
 from actfocus_verl.reproduction.submission import render, submit
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = sorted((ROOT / "recipes" / "templates").glob("*.sh"))
+TEMPLATES = sorted((ROOT / "recipes" / "cluster").glob("*.sh"))
 MATRIX = Path("recipes/matrices/pilot.yaml")
 
 
@@ -26,13 +26,14 @@ def ignore(line: str) -> None:
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_a_template_renders_to_a_script(template: Path, workspace: Workspace) -> None:
     first = workspace.matrix.runs()[0]
-    assert submit(workspace, [first], template, MATRIX, ignore, dry_run=True) == [first]
+    said: list[str] = []
+    assert submit(workspace, [first], template, MATRIX, said.append, dry_run=True) == [first]
     script = workspace.places(first).job
     subprocess.run(["bash", "-n", str(script)], check=True)
-    text = script.read_text()
-    assert "@{" not in text
-    (line,) = [line for line in text.splitlines() if line.startswith("exec ")]
-    words = shlex.split(line)[1:]
+    assert "@{" not in script.read_text()
+    words = shlex.split(said[0].partition("would run ")[2])
+    assert words[0] in ("sbatch", "bash")
+    words = words[words.index(str(script)) + 1 :]
     assert words[:5] == [sys.executable, "-m", "actfocus_verl.reproduction", "run", str(MATRIX.absolute())]
     assert words[5:7] == ["--only", "small/uniform/seed0"]
     assert workspace.state(first) is State.MISSING  # nothing was submitted
@@ -53,23 +54,33 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_is_submitted_is_not_submitted_again(workspace: Workspace, cluster: Path) -> None:
     runs = workspace.matrix.runs()
-    slurm = ROOT / "recipes" / "templates" / "slurm.sh"
+    slurm = ROOT / "recipes" / "cluster" / "slurm.sh"
     assert submit(workspace, runs[:2], slurm, MATRIX, ignore) == runs[:2]
     assert submit(workspace, runs, slurm, MATRIX, ignore, options=["--mix-versions"]) == runs[2:]
     calls = cluster.read_text().splitlines()
-    assert calls == [f"--parsable {workspace.places(run).job}" for run in runs]
+    for call, run in zip(calls, runs, strict=True):
+        places = workspace.places(run)
+        assert call.startswith("--parsable --job-name=")
+        assert f" --output={places.job.with_suffix('.job.log')} --chdir={Path.cwd()} {places.job} " in call
+        assert f" --only {run} " in call
     assert workspace.state(runs[0]) is State.SUBMITTED
     assert read_json(workspace.places(runs[0]).submission)["answer"] == "42"
-    assert "--mix-versions" in workspace.places(runs[3]).job.read_text()
-    assert "--mix-versions" not in workspace.places(runs[0]).job.read_text()
+    assert [call.endswith(" --mix-versions") for call in calls] == [False] * 2 + [True] * (len(runs) - 2)
 
 
 def test_a_refused_submission_is_one_line(workspace: Workspace, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAIL", "1")
     runs = workspace.matrix.runs()
     with pytest.raises(ConfigurationError, match=r"failed \(no queue\)"):
-        submit(workspace, runs, ROOT / "recipes" / "templates" / "slurm.sh", MATRIX, ignore)
+        submit(workspace, runs, ROOT / "recipes" / "cluster" / "slurm.sh", MATRIX, ignore)
     assert workspace.state(runs[0]) is State.MISSING
+
+
+def test_the_names_of_before_lead_to_the_recipes() -> None:
+    assert {path.name: path.resolve().parent.name for path in (ROOT / "recipes" / "templates").iterdir()} == {
+        "slurm.sh": "cluster",
+        "ray.sh": "cluster",
+    }
 
 
 class TestRender:
