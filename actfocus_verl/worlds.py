@@ -137,7 +137,7 @@ def main(words: Sequence[str]) -> int:
 
 def _oracle(words: Sequence[str], console: Console) -> None:
     options = read_options(words[1:])
-    own = {key: options.pop(key) for key in ("env", "preset", "split", "n") if key in options}
+    own: dict[str, Any] = {key: options.pop(key) for key in ("env", "preset", "split", "n") if key in options}
     given = build_arguments(Arguments, own)
     preset = given.preset or known_presets(given.env)[0]
     solved, returns, best = 0, 0.0, 0.0

@@ -110,7 +110,8 @@ class GlooCheckpointEngine(CheckpointEngine):
         """From rank 0, in place on the others."""
         assert self._group is not None, "verl calls init_process_group first"
         if tensor.numel():
-            self._group.broadcast([tensor]).wait()
+            group: Any = self._group  # torch's stubs leave its methods out
+            group.broadcast([tensor]).wait()
 
     def _broadcast_object(self, value: Any) -> Any:
         """Rank 0's value, on all ranks."""

@@ -82,7 +82,8 @@ def ordered_batches(lengths: Sequence[int], tuning: FineTuning) -> list[int]:
     Within an epoch they are shuffled, and sorted by length among a few batches, which are then shuffled.
     """
     rng = seeded_generator("cold start", tuning.seed)
-    wanted, order, size = tuning.steps * tuning.batch_size, [], tuning.batch_size
+    wanted, size = tuning.steps * tuning.batch_size, tuning.batch_size
+    order: list[int] = []
     while len(order) < wanted:
         epoch = rng.permutation(len(lengths)).tolist()
         chunk = size * _SORTED_BATCHES
@@ -211,6 +212,8 @@ class _Clock(TrainerCallback):
 
 class _Trainer(Trainer):
     """The learning rate falls with the steps, or with the time where that is further."""
+
+    lr_scheduler: Any
 
     def __init__(self, clock: _Clock, **arguments: Any) -> None:
         super().__init__(**arguments)

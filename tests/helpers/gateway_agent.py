@@ -35,7 +35,7 @@ async def play(task: dict[str, Any], *, base_url: str, api_key: str, model: str)
         messages: list[Any] = list(task["prompt"])
         answer = ""
         for _ in range(3):
-            reply = await client.chat.completions.create(model=model, messages=messages, tools=TOOLS, logprobs=True)  # type: ignore[list-item]
+            reply = await client.chat.completions.create(model=model, messages=messages, tools=TOOLS, logprobs=True)  # type: ignore[arg-type]
             _note(reply)
             message = reply.choices[0].message
             messages.append(message.model_dump(exclude_none=True))

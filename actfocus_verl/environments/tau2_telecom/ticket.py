@@ -66,7 +66,7 @@ class Ticket:
     @contextmanager
     def _bill_numbers(self) -> Iterator[None]:
         """Within, bills get numbers by ticket and call: the package draws them anew in every process."""
-        tools = require_bare(f"{_DOMAIN}.tools")
+        tools: Any = require_bare(f"{_DOMAIN}.tools")
         seed = f"{self.task.id}/{len(self._calls)}"
         with _lock:
             drawn, tools.uuid = tools.uuid, SimpleNamespace(uuid4=lambda: UUID(int=stable_hash(seed, bits=128)))

@@ -90,7 +90,7 @@ def _recipe(known: Any) -> Recipe:
 @cache
 def package_game() -> Any:
     """The package's environment, loaded once a process. Raises ConfigurationError where the package is missing."""
-    module = require_package("textcraft.crafting_tree", extra="textcraft")
+    module: Any = require_package("textcraft.crafting_tree", extra="textcraft")
     folder = Path(module.__file__ or "").parent / "data"  # the package's own default is no path but a context manager
     module.os = SimpleNamespace(path=os.path, listdir=lambda path: sorted(each.name for each in Path(path).iterdir()))
     module.print = lambda *words: None  # it reports wrong amounts, and recipes that need themselves

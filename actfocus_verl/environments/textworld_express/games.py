@@ -100,7 +100,8 @@ def gold_path(board: Board) -> tuple[str, ...]:
     The package searches rooms at random on the way, opens what is open, and goes on after the end.
     """
     game, _ = new_game(board, gold=True)
-    play, path, seen = Play(board), [], [""]
+    play, seen = Play(board), [""]
+    path: list[str] = []
     seen[0] = _state(play)
     for command in game.getGoldActionSequence():
         if play.over or command not in play.commands:
