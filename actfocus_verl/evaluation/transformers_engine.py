@@ -196,7 +196,16 @@ class TransformersSampler:
                 await asyncio.sleep(0)
 
     def _sample(self, wanted: list[Wanted]) -> list[Reply]:
-        return sample_batch(self._model, wanted, temperature=self._temperature, end_of_turn_id=self._end_of_turn_id)
+        """A batch that does not fit into the GPU's memory is sampled in halves."""
+        try:
+            return sample_batch(self._model, wanted, temperature=self._temperature, end_of_turn_id=self._end_of_turn_id)
+        except torch.OutOfMemoryError:
+            if len(wanted) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(wanted) // 2
+        self._rows = max(1, min(self._rows, half))
+        return [*self._sample(wanted[:half]), *self._sample(wanted[half:])]
 
 
 def _settle(answered: asyncio.Future[Reply], result: Reply | EvaluationError) -> None:

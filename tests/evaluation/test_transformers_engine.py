@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from actfocus_verl.evaluation import transformers_engine
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
 from actfocus_verl.evaluation.static_decoding import decode
 from actfocus_verl.evaluation.transformers_engine import TransformersSampler, Wanted, choose, sample_batch, uniforms
+from actfocus_verl.rollout import Reply
 from tests.helpers.engines import save_tiny_model
 
 END = 7
@@ -155,3 +157,28 @@ def test_requests_that_wait_together_are_one_batch(model: torch.nn.Module, monke
     monkeypatch.setattr(sampler, "_sample", broken)
     with pytest.raises(EvaluationError, match="transformers failed: CUDA out of memory"):
         asyncio.run(ask(0))
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def sample(model: object, wanted: list[Wanted], **options: object) -> list[Reply]:
+        sizes.append(len(wanted))
+        if len(wanted) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [Reply([each.seed], finish_reason="length") for each in wanted]
+
+    monkeypatch.setattr(transformers_engine, "sample_batch", sample)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    sampler = TransformersSampler(model, temperature=1.0, end_of_turn_id=END, rows=8)
+    replies = sampler._sample([Wanted([1], seed, 1) for seed in range(7)])
+    assert [reply.token_ids for reply in replies] == [[seed] for seed in range(7)]
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    assert sampler._rows == 1  # later batches are as small as the smallest that was cut
+
+    def never(model: object, wanted: list[Wanted], **options: object) -> list[Reply]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(transformers_engine, "sample_batch", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        sampler._sample([Wanted([1], 0, 1)])
