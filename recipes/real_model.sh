@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A pretrained language model from start to end on a CPU: SmolLM2-135M gets a cold start in FrozenLake, is evaluated, trained a
-# few steps through verl, Ray and vLLM, and reported on. Chosen to take less than 90 minutes on two cores, after installation.
+# few steps through verl, Ray and vLLM, and reported on. The sizes are meant for 90 minutes on two cores; the whole has not been timed.
 #
 #   bash recipes/real_model.sh                           ActFocus
 #   bash recipes/real_model.sh credit=uniform            the usual loss, from the same cold start

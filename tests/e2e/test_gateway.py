@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from tests.e2e.runs import Run
 from tests.helpers.tool_policy import write_tool_run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 CONVERSATIONS = 16
 

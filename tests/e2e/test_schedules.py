@@ -10,7 +10,8 @@ import pytest
 from actfocus_verl.reporting.run_folder import RunFolder
 from tests.e2e.runs import Run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+# Nightly: two starts each, and tests/integration/test_async_trainers.py compares the same trainers with sync.
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 COLOCATE = ("schedule=colocate_async", "trainer.v1.colocate_async.num_warmup_batches=1", "credit=actfocus")
 SEPARATE = ("schedule=separate_async", "actor_rollout_ref.actor.ppo_mini_batch_size=2", "credit=actfocus")
@@ -43,7 +44,6 @@ def test_colocate_async_trains_on_episodes_that_an_update_cut_off_and_resumes(st
     assert [entry["exit_reason"] for entry in record["starts"]] == ["finished", "finished"]
 
 
-@pytest.mark.nightly
 def test_separate_async_trains_beside_its_server_and_resumes(start: Callable[..., Run]) -> None:
     steps_of(start, "separate", SEPARATE, steps=2)
     folder = steps_of(start, "separate", SEPARATE, steps=3)
