@@ -48,7 +48,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 STUDY: Final = ROOT / "recipes" / "gpu_study.yaml"
 PASS_TOKENS: Final = {"cuda": 4096, "cpu": 2048}
 """Tokens of prompt and response in a forward and backward pass."""
-ROWS: Final = 512
+ROWS: Final = 128
+"""Episodes sampled at once: the key-value caches of all runs share one GPU."""
 
 Json = dict[str, Any]
 
