@@ -60,7 +60,7 @@ def test_a_command_is_the_module_with_that_name(
 
 def test_an_unknown_command_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert typed(monkeypatch, "evaluation") == 2
-    assert capsys.readouterr().err.startswith("error: evaluation is not a command. Use one of: train, evaluate, ")
+    assert capsys.readouterr().err.startswith("error: evaluation is not a command. Use one of: cold-start, train, ")
 
 
 @pytest.mark.parametrize("line", ["actfocus ", "actfocus tr"])

@@ -22,6 +22,7 @@ from actfocus_verl.environments.protocol import RewardError, TurnOutcome
 from actfocus_verl.environments.settings import Limits, WorldConfig
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 
 Message = dict[str, str]
 """{"role", "content"}; the roles here are `tool` and `user`."""
@@ -63,7 +64,7 @@ class ToolCall:
         return cls(name, _json_object(arguments) if len(arguments) <= _LONGEST else None)
 
     def __str__(self) -> str:
-        return json.dumps({"name": self.name, "arguments": self.arguments}, ensure_ascii=False)
+        return json_text({"name": self.name, "arguments": self.arguments}, ensure_ascii=False)
 
 
 NO_CALL: Final = ToolCall("")
@@ -135,7 +136,7 @@ class ToolWorld(World):
         """Perform one call, or none of them; what it says is among `answers`."""
         if self.done:
             raise RuntimeError(f"{type(self).__name__}.step after the episode ended")
-        self._history = hex_digest(f"{self._history}/{json.dumps([action.name, action.arguments])}")
+        self._history = hex_digest(f"{self._history}/{json_text([action.name, action.arguments])}")
         if action == NO_CALL:
             said = self.no_call()
             if said is not None:

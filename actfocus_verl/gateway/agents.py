@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import json
 import os
 import shlex
 import signal
@@ -24,6 +23,7 @@ from typing import Any, Final, Protocol
 
 from actfocus_verl.checks import finite_number
 from actfocus_verl.errors import ConfigurationError, one_line
+from actfocus_verl.files import json_text
 
 RAISED: Final = "raised"
 TIMEOUT: Final = "timeout"
@@ -186,7 +186,7 @@ class CommandAgent:
             )
         except OSError as error:
             return Outcome(RAISED, details=f"{self._words[0]} did not start: {error}")
-        given = json.dumps(dict(task), default=str).encode()
+        given = json_text(dict(task), default=str).encode()
         try:
             out, err = await asyncio.wait_for(process.communicate(given), seconds)
         except asyncio.TimeoutError:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from actfocus_verl.files import json_text
+
 Json = dict[str, Any]
 
 
@@ -23,11 +25,11 @@ class Context:
 
     @classmethod
     def of(cls, message: Json) -> Context:
-        return cls(json.dumps(message, sort_keys=True))
+        return cls(json_text(message, sort_keys=True))
 
     def matches(self, message: Json) -> bool:
         """Whether a client's message is this one."""
-        return self.text == json.dumps(message, sort_keys=True)
+        return self.text == json_text(message, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def call_key(function: Json) -> tuple[str, str]:
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             return function["name"], str(arguments)
-    return function["name"], json.dumps(arguments, sort_keys=True)
+    return function["name"], json_text(arguments, sort_keys=True)
 
 
 @dataclass(frozen=True)

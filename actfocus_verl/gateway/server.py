@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from actfocus_verl.checks import finite_number
+from actfocus_verl.files import json_text
 from actfocus_verl.gateway import answers, responses
 from actfocus_verl.gateway.agents import Endpoint
 from actfocus_verl.gateway.requests import ApiError, Json, parse_chat
@@ -131,7 +132,7 @@ def _delivered(session: Session, completion: Completion) -> Iterator[None]:
 async def _body(request: web.Request) -> object:
     try:
         body = json.loads((await request.read()).decode("utf-8"))
-        json.dumps(body, ensure_ascii=False).encode()  # a lone surrogate, written as an escape, has no encoding
+        json_text(body, ensure_ascii=False).encode()  # a lone surrogate, written as an escape, has no encoding
     except web.HTTPRequestEntityTooLarge:
         raise ApiError(f"the body has more than {MAX_BODY} bytes", status=413) from None
     except (ValueError, RecursionError) as error:
@@ -153,7 +154,7 @@ async def _send_events(request: web.Request, events: Iterator[tuple[str | None, 
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     for name, data in events:
-        text = data if isinstance(data, str) else json.dumps(data)
+        text = data if isinstance(data, str) else json_text(data)
         await response.write(f"{f'event: {name}' + chr(10) if name else ''}data: {text}\n\n".encode())
     await response.write_eof()
     return response

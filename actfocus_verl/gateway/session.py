@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from actfocus_verl.files import json_text
 from actfocus_verl.gateway.chains import Chain, Context, Entry, Mark, Said, Turn, call_key
 from actfocus_verl.gateway.requests import ApiError, ChatRequest, Sampling
 
@@ -201,7 +201,7 @@ class Session:
     async def _place(self, request: ChatRequest) -> _Place:
         """Find the chain that the request continues and mark it busy, or begin a new one."""
         messages, tools = request.messages, request.tools
-        key = json.dumps(tools, sort_keys=True)
+        key = json_text(tools, sort_keys=True)
         found = self._longest(messages, key)
         if found is None:
             return _Place(None, self._new_chain(key, []), 0, await self._tokens.start(messages, tools))

@@ -15,6 +15,7 @@ _WORKER_SLOT_CPUS = 3
 """CPUs verl reserves beside each GPU slot (`ResourcePoolManager.max_colocate_count`)."""
 _SERVER_SLOT_CPUS = 2
 """The same in the pool of a server with devices of its own."""
+_SEPARATE_MODES: Final = ("separate_async", "actfocus_separate_async")
 _PLACEMENT_CPUS = 1
 """Every other actor (task runner, agent loops, reward workers, servers) requests no CPU: Ray then needs one free CPU
 while it places the actor, and releases it."""
@@ -52,6 +53,8 @@ def demanded(config: Any) -> dict[str, float]:
 
 def _server_slots(config: Any) -> int:
     """Slots of servers beside the trainer (`schedule=separate_async`)."""
+    if OmegaConf.select(config, "trainer.v1.trainer_mode", default="") not in _SEPARATE_MODES:
+        return 0
     rollout = config.actor_rollout_ref.rollout
     return int(rollout.nnodes * rollout.n_gpus_per_node)
 

@@ -9,7 +9,6 @@ product can neither end a turn nor speak in another role. Special tokens come fr
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -17,6 +16,7 @@ from itertools import chain, pairwise
 from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 from actfocus_verl.rollout.decoding import TokenDecoder
 from actfocus_verl.rollout.parsing import TAGS
 from actfocus_verl.rollout.templates import MODEL_KEY, ChatTemplate, Message
@@ -74,7 +74,7 @@ class ChatCodec:
         What marks tools, calls and results in the template is then no part of what the environment says, either.
         Raises ConfigurationError where the chat template cannot do it.
         """
-        key = json.dumps(tools, sort_keys=True)
+        key = json_text(tools, sort_keys=True)
         if key not in self._offering:
             if len(self._offering) >= _MOST_OFFERS:
                 self._offering.pop(next(iter(self._offering)))

@@ -40,6 +40,11 @@ COMPOSITIONS = (
     "env=sokoban algorithm=ppo filter=top_p",
     "env=sudoku algorithm=igpo early_stop=ragen2",
     "env=webshop algorithm=carl rollout=forked schedule=separate_async",
+    "env=babyai",
+    "env=textcraft",
+    "env=textworld_express",
+    "env=bfcl_multi_turn",
+    "env=tau2_telecom",
 )
 """Between them they have every key that a message may name."""
 NOT_OF_TRAIN = ("tiny.heads", "template.enable_thinking", "engine.tensor_parallel_size")

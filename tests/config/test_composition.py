@@ -31,6 +31,7 @@ COMBINATIONS = [
     "model=qwen2.5-3b platform=cpu algorithm=ppo credit=actfocus filter=none",
     "model=qwen2.5-3b platform=gpu algorithm=grpo credit=uniform filter=reward_variance",
     "model=qwen2.5-7b platform=gpu algorithm=ppo credit=actfocus filter=none",
+    "model=smollm2-135m platform=cpu algorithm=grpo credit=actfocus filter=none",
     "model=tiny platform=cpu algorithm=grpo credit=action_only credit.placebo=true filter=zero_variance",
     "model=tiny platform=cpu algorithm=ppo credit=influence filter=top_p early_stop=none",
     "model=qwen2.5-0.5b platform=gpu algorithm=grpo credit=actfocus filter=zero_variance_refill early_stop=ragen2",

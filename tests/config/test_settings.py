@@ -42,7 +42,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"env.name": "sokobann"}, "env.name='sokobann': unknown world. Use one of: frozen_lake"),
+        ({"env.name": "sokobann"}, "env.name='sokobann': unknown world. Use one of: babyai, "),
         ({"env.preset": "dirty"}, "env.preset='dirty': unknown preset of frozen_lake. Use one of: clean, ragen"),
         ({"env.size": 2}, "env.size=2: must be an integer between 3 and 8. Set it to a value between 3 and 8"),
         ({"env.success_rate": 1.2}, "env.success_rate=1.2: must be a number between 0 and 1"),
@@ -164,7 +164,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
         (
             {f"{ROLLOUT}.tensor_model_parallel_size": 2},
             "tensor_model_parallel_size=2: a server spans 2 devices (tensor_model_parallel_size=2), which does not "
-            "divide the 1 training processes, whose devices the servers use",
+            "divide the 1 devices that the servers use",
         ),
         (
             {f"{ROLLOUT}.max_model_len": 1000},
@@ -301,7 +301,7 @@ def test_a_group_of_one_is_warned_about(default_config: DictConfig, caplog: pyte
             {"tensor": 2, "data": 4},
             (1, 4),
             "tensor_model_parallel_size=2: a server spans 8 devices (tensor_model_parallel_size=2 x "
-            "data_parallel_size=4), which does not divide the 4 training processes",
+            "data_parallel_size=4), which does not divide the 4 devices that the servers use",
         ),
         (
             {"pipeline": 3},

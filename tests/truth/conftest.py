@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen2Config
 
-from actfocus_verl.truth import command
+from actfocus_verl.evaluation import backends
 from tests.helpers.tokenizer import build_tokenizer
 from tests.truth.made_up import LookupEngine
 
@@ -24,7 +24,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[LookupEngine]]:
-    monkeypatch.setattr(command, "LocalEngine", LookupEngine)
+    monkeypatch.setattr(backends, "LocalEngine", LookupEngine)
     for name in ("replies", "sampled", "stop_after", "interrupts"):
         monkeypatch.setattr(LookupEngine, name, getattr(LookupEngine, name))
     return LookupEngine

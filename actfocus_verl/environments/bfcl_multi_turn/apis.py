@@ -10,13 +10,13 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from actfocus_verl.environments.bare_packages import require_bare
 from actfocus_verl.environments.bfcl_multi_turn.tasks import Task, documented, package
+from actfocus_verl.files import json_text
 
 _FAILED: Final = "Error during execution: {}"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -92,7 +92,7 @@ def _text(result: object) -> str:
         return result
     if isinstance(result, dict):
         try:
-            return json.dumps(result)
+            return json_text(result)
         except (TypeError, ValueError):
             return str(result)
     return str(result)

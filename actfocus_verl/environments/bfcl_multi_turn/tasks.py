@@ -14,6 +14,7 @@ from actfocus_verl.environments.bare_packages import require_bare
 from actfocus_verl.environments.splits import hex_digest, split_of
 from actfocus_verl.environments.tools import Schema
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.files import json_text
 
 ALL: Final = "all"
 CATEGORIES: Final = ("base", "miss_func", "miss_param", "long_context")
@@ -72,7 +73,7 @@ class Task:
     @cached_property
     def digest(self) -> str:
         """A hash of everything the task consists of."""
-        return hex_digest(json.dumps([self.entry, self.gold], sort_keys=True))
+        return hex_digest(json_text([self.entry, self.gold], sort_keys=True))
 
     def withheld(self) -> Mapping[int, tuple[str, ...]]:
         """Names of the functions that are shown only from a later turn on, by that turn."""

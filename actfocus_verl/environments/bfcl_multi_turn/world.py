@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -13,6 +12,7 @@ from actfocus_verl.environments.bfcl_multi_turn.apis import Apis, unknown
 from actfocus_verl.environments.bfcl_multi_turn.tasks import ALL, CATEGORIES, Task, tasks_of
 from actfocus_verl.environments.settings import Limits
 from actfocus_verl.environments.tools import Schema, ToolCall, ToolWorld, ToolWorldConfig
+from actfocus_verl.files import json_text
 
 _STEPS: Final = 20
 """MAXIMUM_STEP_LIMIT of the package: replies with calls in one turn of the user; a further one fails the task."""
@@ -147,7 +147,7 @@ class BfclMultiTurn(ToolWorld):
         added = self.task.shown_in(turn)
         if not added:
             return self.task.user_words(turn)
-        return _ADDED.format(functions="\n".join(json.dumps(schema) for schema in added))
+        return _ADDED.format(functions="\n".join(json_text(schema) for schema in added))
 
     def _check_turn(self) -> None:
         """What the package's `multi_turn_checker` does after a turn of the user."""

@@ -14,6 +14,7 @@ from uuid import UUID
 from actfocus_verl.environments.bare_packages import require_bare
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.environments.tools import Schema
+from actfocus_verl.files import json_text
 
 _DOMAIN: Final = "tau2.domains.telecom"
 
@@ -120,4 +121,4 @@ def functions() -> tuple[Schema, ...]:
     """The functions of the agent and of the user's phone, in the package's order."""
     env = _template()
     schemas = [tool.openai_schema for tool in [*env.get_tools(), *env.get_user_tools()]]
-    return tuple(json.loads(json.dumps(schema)) for schema in schemas)
+    return tuple(json.loads(json_text(schema)) for schema in schemas)
