@@ -24,6 +24,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 EXCEPTIONS: Final = {
     "model=smollm2-135m env=frozen_lake": "installs an extra, and fine-tunes a language model for half an hour",
+    "gpu_study.py run": "needs an NVIDIA GPU; tests/truth/test_gpu_study.py runs its parts on a CPU",
+    "gpu_check.py --out": "needs an NVIDIA GPU; tests/test_gpu_check.py runs its checks on a CPU",
+    "server=https://api.example.com": "asks a server that is not there; tests/evaluation/test_user_agent.py starts one",
+    "agent.command=": "is a fragment, of an agent in another language; tests/gateway/test_agents.py runs commands",
+    "scripts/install_slurm.sh": "needs root and installs SLURM",
     "bash scripts/test.sh": "is what runs this test",
     "'.[gpu]'": "needs an NVIDIA GPU",
     "platform=gpu": "needs an NVIDIA GPU and the model hub",
@@ -68,6 +73,7 @@ NIGHTLY: Final = {
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
     "rollouts=true": "evaluates as the blocks of docs/evaluation.md do; tests/evaluation/test_diagnosis.py reads one",
     "actfocus_verl.truth ": "samples as evaluate does; tests/truth runs the rest with made-up policies",
+    "schedule=colocate_async": "trains as test_schedules.py does",
     "credit.name=my_signal:": "trains a second weighting of the reader's own",
     "algorithm.adv_estimator=my_estimator:": "trains as the page's first method does",
     "filter.name=my_filter:": "trains as the page's first method does",
