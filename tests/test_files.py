@@ -42,6 +42,7 @@ def bypasses(tree: ast.AST) -> list[int]:
     found = []
     for node in ast.walk(tree):
         named = isinstance(node, ast.Attribute) and node.attr in ("dump", "dumps", "JSONEncoder", "to_json_string")
+        named = named and not (isinstance(node.value, ast.Name) and node.value.id == "pickle")
         imported = isinstance(node, ast.ImportFrom) and node.module in ("json", "simplejson", "orjson")
         if named or imported:
             found.append(node.lineno)

@@ -238,6 +238,7 @@ _AGENT_LOOPS: Final = (
     _overridden("verl.experimental.agent_loop:AgentLoopOutput.as_dict"),
     Symbol("verl.experimental.agent_loop.tool_parser:ToolParser.get_tool_parser", ("name", "tokenizer")),
     Symbol("verl.experimental.agent_loop.tool_parser:ToolParser.extract_tool_calls", ("responses_ids", "tools")),
+    Symbol("verl.experimental.agent_loop.tool_parser:ToolParser._registry"),
     Symbol("verl.tools.schemas:OpenAIFunctionToolSchema"),
     Symbol(f"{_AGENT_LOOP}:AgentLoopMetrics", keywords=("generate_sequences",)),
     Symbol(
