@@ -65,3 +65,13 @@ def test_other_commands_are_those_of_the_environments(capsys: pytest.CaptureFixt
 def test_a_token_is_a_byte() -> None:
     codec = byte_codec()
     assert len(codec.text_ids("é<think> a")) == len("é<think> a".encode())
+
+
+def test_a_tool_worlds_functions_stand_once_in_the_first_message() -> None:
+    schema = {"type": "function", "function": {"name": "look", "description": "", "parameters": {"type": "object"}}}
+    codec = byte_codec().with_tools([schema])
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    text = codec.offsets(codec.initial_ids(messages))[0]
+    assert text.count('"name": "look"') == 1
+    assert text.index("look") < text.index("<|im_start|>user")
+    assert "look" not in codec.offsets(codec.continuation_ids("next"))[0]
