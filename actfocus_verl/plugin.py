@@ -46,7 +46,8 @@ _AFTER: Mapping[str, tuple[str, ...]] = {
     "verl.experimental.agent_loop": ("loop_output",),
     f"{_OURS}.loop_output": ("agent_loop",),
     f"{_OURS}.agent_loop": ("forked_loop", "gateway_loop"),
-    "verl.trainer.ppo.v1": ("trainer", "async_trainers"),
+    "verl.trainer.ppo.v1": ("trainer",),
+    f"{_OURS}.trainer": ("async_trainers",),
 }
 """Modules of the integration room by the module of verl with whose registry they register, or by the one of ours that
 they build on: that may be the first import of all, and is half loaded when verl's module has loaded."""
