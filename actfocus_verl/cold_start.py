@@ -31,11 +31,9 @@ from actfocus_verl.command import run_command, start
 from actfocus_verl.environments import (
     COUPLINGS,
     ScriptedPlayer,
-    World,
     known_presets,
     make_world,
     scripted_player,
-    split_size,
     world_config,
 )
 from actfocus_verl.errors import ConfigurationError
@@ -47,7 +45,7 @@ from actfocus_verl.launch.record import installed_versions, source_commit
 from actfocus_verl.local_models import no_bars
 from actfocus_verl.policies.demonstrations import conversation
 from actfocus_verl.policies.finetuning import FineTuning, Trained, add_adapter, fine_tune
-from actfocus_verl.policies.playing import play_batch, play_statistics
+from actfocus_verl.policies.playing import evaluation_worlds, play_batch, play_statistics
 from actfocus_verl.policies.training import Example, supervised_example
 from actfocus_verl.rollout import ChatCodec
 
@@ -246,12 +244,14 @@ class _ColdStart:
             return None
         played = _read(file)
         if played is None:
-            given = self._plan.arguments
+            plan, given = self._plan, self._plan.arguments
+            limit = world_config(plan.env, preset=plan.preset).limits().max_turn_tokens
+            room = min(math.ceil(_LONGER * longest), limit)
             ended = partial(self._progress, f"evaluating {when}")
             trajectories = play_batch(
                 model,
                 tokenizer,
-                self._worlds(count, math.ceil(_LONGER * longest)),
+                evaluation_worlds(plan.env, plan.preset, count, max_turn_tokens=room),
                 temperature=given.temperature,
                 seed=given.seed,
                 ended=ended,
@@ -260,23 +260,6 @@ class _ColdStart:
             write_json(file, played)
         self._lap(f"evaluation_{when}")
         return played
-
-    def _worlds(self, count: int, room: int) -> list[World]:
-        """Fresh evaluation boards, where a reply has `room` tokens at the most: a batch waits for its longest."""
-        plan = self._plan
-        room = min(room, world_config(plan.env, preset=plan.preset).limits().max_turn_tokens)
-        boards = split_size(plan.env, preset=plan.preset, split="evaluation") or count
-        return [
-            make_world(
-                plan.env,
-                preset=plan.preset,
-                split="evaluation",
-                index=episode % boards,
-                episode_seed=episode // boards,
-                max_turn_tokens=room,
-            )
-            for episode in range(count)
-        ]
 
     def _save(self, model: Any, tokenizer: Any) -> Any:
         """Write the adapter, if there is one, and the whole model; returns the latter."""

@@ -40,6 +40,7 @@ from actfocus_verl.evaluation.transformers_engine import TransformersSampler
 from actfocus_verl.files import write_json
 from actfocus_verl.reporting.statistics import mean_interval, wilson_interval
 from actfocus_verl.rollout import ChatCodec, Episode, Trajectory
+from actfocus_verl.truth.gradients import passes
 from actfocus_verl.truth.methods import group_advantages
 from actfocus_verl.truth.segments import episode_segments
 from actfocus_verl.truth.steps import MeasuredStep, measured_step, response_logits
@@ -83,6 +84,7 @@ class Run:
     def __init__(self, study: Json, arm: str, seed: int, model: str, device: str, file: Path) -> None:
         self._study, self._seed, self._file = study, seed, file
         self._device = torch.device(device)
+        self._pass_tokens = PASS_TOKENS[self._device.type]
         self._spec: WeightingSpec = build_weighting(study["arms"][arm])
         self._policy = load_policy(model, device)
         self._reference = load_policy(model, device).requires_grad_(False)
@@ -159,7 +161,7 @@ class Run:
     @torch.no_grad()
     def _energy(self, step: MeasuredStep) -> torch.Tensor:
         energy = torch.zeros(step.segments.shape)
-        for rows in self._passes(step, range(len(step.prompts))):
+        for rows in passes(step, range(len(step.prompts)), self._pass_tokens):
             with self._autocast():
                 _, logits = response_logits(self._reference, step, rows)
             for row, of_row in zip(rows, logits, strict=True):
@@ -171,7 +173,7 @@ class Run:
         tokens = int((step.segments >= 0).sum())
         self._optimizer.zero_grad(set_to_none=True)
         useful = [row for row in range(len(step.prompts)) if bool(credit[row].any())]
-        for rows in self._passes(step, useful):
+        for rows in passes(step, useful, self._pass_tokens):
             with self._autocast():
                 ids, logits = response_logits(self._policy, step, rows)
             scaled = logits.float() / float(self._study["temperature"])
@@ -185,15 +187,6 @@ class Run:
 
     def _autocast(self) -> Any:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda")
-
-    def _passes(self, step: MeasuredStep, rows: Sequence[int]) -> list[list[int]]:
-        portions: list[list[int]] = []
-        for row in sorted(rows, key=lambda row: len(step.prompts[row]) + step.lengths[row]):
-            length = len(step.prompts[row]) + step.lengths[row]
-            if not portions or length * (len(portions[-1]) + 1) > PASS_TOKENS[self._device.type]:
-                portions.append([])
-            portions[-1].append(row)
-        return portions
 
     def _evaluate(self, step: int) -> None:
         wanted = self._study["evaluation"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from actfocus_verl.checks import finite_number
 from actfocus_verl.environments.answers import action_rules as action_rules  # worlds written for 0.1 find it here
@@ -97,15 +98,17 @@ def execute_turn(world: World, actions: Sequence[str], *, actions_left: int) -> 
     return TurnOutcome(reward, executed, valid, earned)
 
 
-class PlayedTurns:
-    """The turns that were played in `world`, which must be fresh: what the next one is told, and whether there is one.
+AnyWorld = TypeVar("AnyWorld", bound=World)
 
-    rewards: of each turn, penalty included. actions: executed in all.
+
+class Played(Generic[AnyWorld]):
+    """What was played in `world`, which must be fresh, and whether there is a next turn.
+
+    rewards: of each turn, penalty included. actions: executed in all; in a tool world, calls.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: AnyWorld) -> None:
         self._world = world
-        self._last: TurnOutcome | None = None
         self.rewards: list[float] = []
         self.actions = 0
 
@@ -118,6 +121,14 @@ class PlayedTurns:
     def over(self) -> bool:
         """Whether the world has ended, or its turns or actions are used up."""
         return self._world.done or self.actions_left <= 0 or len(self.rewards) >= self._world.limits.max_turns
+
+
+class PlayedTurns(Played[World]):
+    """The turns that were played in a world, and what the next one is told."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._last: TurnOutcome | None = None
 
     def message(self) -> Observation:
         """The user message that opens the next turn, with the images of the state.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 
 from actfocus_verl.checks import finite_number
 from actfocus_verl.environments.base import StepResult, World, observe
-from actfocus_verl.environments.protocol import RewardError, TurnOutcome
+from actfocus_verl.environments.protocol import Played, RewardError, TurnOutcome
 from actfocus_verl.environments.settings import Limits, WorldConfig
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 from actfocus_verl.errors import ConfigurationError
@@ -189,26 +189,8 @@ class ToolWorld(World):
         return "\n".join(calls) or "Done."
 
 
-class PlayedCalls:
-    """The turns that were played in a tool world, as `PlayedTurns` are in others.
-
-    rewards: of each turn, penalty included. actions: calls performed in all.
-    """
-
-    def __init__(self, world: ToolWorld) -> None:
-        self._world = world
-        self.rewards: list[float] = []
-        self.actions = 0
-
-    @property
-    def actions_left(self) -> int:
-        """Calls the episode may still perform."""
-        return self._world.limits.max_actions_per_episode - self.actions
-
-    @property
-    def over(self) -> bool:
-        """Whether the world has ended, or its turns or calls are used up."""
-        return self._world.done or self.actions_left <= 0 or len(self.rewards) >= self._world.limits.max_turns
+class PlayedCalls(Played[ToolWorld]):
+    """The turns that were played in a tool world, as `PlayedTurns` are in others."""
 
     def messages(self) -> list[Message]:
         """What stands before the next reply: the user's first message, then the answers to the last reply."""

@@ -124,13 +124,7 @@ def sample_batch(model: Any, wanted: Sequence[Wanted], *, temperature: float, en
 
 def _replies(sampled: Tensor, wanted: Sequence[Wanted], end_of_turn_id: int) -> list[Reply]:
     rows = zip(sampled.tolist(), wanted, strict=True)
-    return [_reply(row[: each.max_new_tokens], end_of_turn_id) for row, each in rows]
-
-
-def _reply(sampled: list[int], end_of_turn: int) -> Reply:
-    if end_of_turn in sampled:
-        return Reply(sampled[: sampled.index(end_of_turn) + 1], finish_reason="stop")
-    return Reply(sampled, finish_reason="length")
+    return [Reply.cut(row[: each.max_new_tokens], end_of_turn_id) for row, each in rows]
 
 
 def load_for_sampling(path: str, platform: str) -> Any:

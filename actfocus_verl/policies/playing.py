@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments import World
+from actfocus_verl.environments import World, make_world, split_size
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory
 
 Observer = Callable[[World, str], None]
@@ -86,13 +86,26 @@ def _generate(
         pad_token_id=tokenizer.pad_token_id,
         **(sampling or {"do_sample": False}),
     )
-    return [_reply(row, codec.end_of_turn_id) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+    return [Reply.cut(row, codec.end_of_turn_id) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
 
 
-def _reply(sampled: list[int], end_of_turn: int) -> Reply:
-    if end_of_turn in sampled:
-        return Reply(sampled[: sampled.index(end_of_turn) + 1], finish_reason="stop")
-    return Reply(sampled, finish_reason="length")
+def evaluation_worlds(env: str, preset: str, count: int, *, max_turn_tokens: int) -> list[World]:
+    """Fresh worlds on the first evaluation boards, in a small split several times with randomness of their own.
+
+    max_turn_tokens: of a reply; a batch waits for its longest.
+    """
+    boards = split_size(env, preset=preset, split="evaluation") or count
+    return [
+        make_world(
+            env,
+            preset=preset,
+            split="evaluation",
+            index=episode % boards,
+            episode_seed=episode // boards,
+            max_turn_tokens=max_turn_tokens,
+        )
+        for episode in range(count)
+    ]
 
 
 @dataclass(frozen=True)

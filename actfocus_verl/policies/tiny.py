@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from actfocus_verl.environments import World, make_world, scripted_player, split_size, world_config
+from actfocus_verl.environments import World, scripted_player, world_config
 from actfocus_verl.files import write_json
 from actfocus_verl.local_models import Observer, built_once, no_bars, unobserved
 from actfocus_verl.policies.config import TinyPolicyConfig, cache_key
 from actfocus_verl.policies.demonstrations import Message, conversation
-from actfocus_verl.policies.playing import play_batch, play_statistics
+from actfocus_verl.policies.playing import evaluation_worlds, play_batch, play_statistics
 from actfocus_verl.policies.reproducible import reproducible
 from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import new_model, supervised_example, train
@@ -103,7 +103,8 @@ def evaluate_policy(
         for position, sentence in enumerate(_sentences(player.describe(world))):
             true_sentences[position] += sentence in reply
 
-    worlds = _evaluation_worlds(config)
+    count, room = config.evaluation_episodes, _EVALUATION_TURN_TOKENS
+    worlds = evaluation_worlds(config.env, config.preset, count, max_turn_tokens=room)
     trajectories = play_batch(model, tokenizer, worlds, seed=config.seed, observe=observe, ended=ended)
     grounding = [true_sentences[position] / replies for position in sorted(true_sentences)]
     return {**asdict(play_statistics(trajectories)), "grounding": grounding}
@@ -111,21 +112,6 @@ def evaluate_policy(
 
 _EVALUATION_TURN_TOKENS: Final = 128
 """Three times a demonstrated reply: the whole batch waits for a reply that does not end."""
-
-
-def _evaluation_worlds(config: TinyPolicyConfig) -> list[World]:
-    boards = split_size(config.env, preset=config.preset, split="evaluation") or config.evaluation_episodes
-    return [
-        make_world(
-            config.env,
-            preset=config.preset,
-            split="evaluation",
-            index=episode % boards,
-            episode_seed=episode // boards,
-            max_turn_tokens=_EVALUATION_TURN_TOKENS,
-        )
-        for episode in range(config.evaluation_episodes)
-    ]
 
 
 def _sentences(text: str) -> list[str]:

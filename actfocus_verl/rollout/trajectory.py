@@ -45,6 +45,13 @@ class Reply:
     log_probs: list[float] | None = None
     finish_reason: str = "stop"
 
+    @classmethod
+    def cut(cls, sampled: list[int], end_of_turn_id: int) -> Reply:
+        """The reply that ends with the first end-of-turn token; without one it was cut off by its length."""
+        if end_of_turn_id in sampled:
+            return cls(sampled[: sampled.index(end_of_turn_id) + 1], finish_reason="stop")
+        return cls(sampled, finish_reason="length")
+
 
 def state_of(context: Sequence[int]) -> int:
     """A hash of the ids a reply is sampled after, in [0, 2**63), the same in every process."""

@@ -99,7 +99,7 @@ def board_gradients(
     for place, board in enumerate(boards):
         of_board = (groups == board).nonzero()[:, 0].tolist()
         credited = [row for row in of_board if any(bool(each[row].any()) for each in given)]
-        for rows in _passes(step, credited, TOKENS_PER_PASS[kept.parameters[0].device.type]):
+        for rows in passes(step, credited, TOKENS_PER_PASS[kept.parameters[0].device.type]):
             ids, logits = response_logits(model, step, rows)
             log_probs = (logits.float() / temperature).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
             for number, credit in enumerate(given):
@@ -114,7 +114,7 @@ def board_gradients(
     return gradients
 
 
-def _passes(step: MeasuredStep, rows: Sequence[int], tokens: int) -> list[list[int]]:
+def passes(step: MeasuredStep, rows: Sequence[int], tokens: int) -> list[list[int]]:
     """The rows, those of like length together, in portions of at most so many tokens with padding."""
     lengths = {row: len(step.prompts[row]) + step.lengths[row] for row in rows}
     portions: list[list[int]] = []
