@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from actfocus_verl import local_models
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy, cache_key, ensure_tiny_policy, tiny
+from actfocus_verl.policies import TinyPolicyConfig, build_tiny_policy, cache_key, ensure_tiny_policy, playing, tiny
 from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import new_model
 
@@ -83,7 +83,9 @@ def test_a_build_says_what_it_does_and_how_far_it_is(micro_config, tmp_path, mon
     seen = []
     config = replace(micro_config, evaluation_episodes=2)
     monkeypatch.setattr(
-        tiny, "make_world", lambda *args, **kwargs: make_world(*args, **kwargs | {"max_turn_tokens": 5, "max_turns": 2})
+        playing,
+        "make_world",
+        lambda *args, **kwargs: make_world(*args, **kwargs | {"max_turn_tokens": 5, "max_turns": 2}),
     )
     ensure_tiny_policy(config, tmp_path, lambda *call: seen.append(call))
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == [
@@ -127,7 +129,9 @@ def test_report_holds_config_and_seconds(micro_folder, micro_config):
 def test_evaluation_counts_true_sentences(micro_folder, micro_config, monkeypatch):
     config = replace(micro_config, evaluation_episodes=2)
     monkeypatch.setattr(
-        tiny, "make_world", lambda *args, **kwargs: make_world(*args, **kwargs | {"max_turn_tokens": 5, "max_turns": 1})
+        playing,
+        "make_world",
+        lambda *args, **kwargs: make_world(*args, **kwargs | {"max_turn_tokens": 5, "max_turns": 1}),
     )
     monkeypatch.setattr(tiny, "_sentences", lambda text: ["", "never said"])  # the empty sentence is in every reply
     model, tokenizer = AutoModelForCausalLM.from_pretrained(micro_folder), AutoTokenizer.from_pretrained(micro_folder)
