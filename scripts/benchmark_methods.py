@@ -24,14 +24,17 @@ import verl.trainer.ppo.core_algos as verl_algos
 from benchmark import median_interval
 from engine_bench import peak_bytes
 
-from actfocus_verl.credit import blocks, estimators, graphs, turn_returns
+from actfocus_verl.credit import blocks
 from actfocus_verl.credit.episodes import Episodes
+from actfocus_verl.credit.estimation import Step, build_estimator
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.tokens import TokenRole
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS, TOKENS, GROUP = 1024, 4096, 16
+GAMMA = {"gigpo": 0.95, "graphgpo": 0.1, "vetta": 0.95}
+"""`algorithm.gamma` of an estimator's preset, where it is not 1."""
 TURN = [TokenRole.FORMAT] * 4 + [TokenRole.REASONING] * 180 + [TokenRole.ACTION] * 12 + [TokenRole.ENVIRONMENT] * 60
 """Roles of one turn's tokens, in some order: 16 turns fill a row."""
 Columns = dict[str, torch.Tensor]
@@ -61,6 +64,9 @@ def make_batch(rows: int, tokens: int) -> Columns:
         "turn_rewards": turn_rewards,
         "anchors": torch.randint(0, 40, turn_rewards.shape, generator=generator),
         "next_anchors": torch.randint(-1, 40, turn_rewards.shape, generator=generator),
+        "answer_scores": -torch.rand(turn_rewards.shape, generator=generator).cumsum(dim=1).flip(1),
+        "states": torch.randint(0, 40, turn_rewards.shape, generator=generator),
+        "replayed": torch.zeros(turn_rewards.shape, dtype=torch.int64),
         "scores": scores,
         "influence": torch.full((rows,), 0.5),
         "relevance": torch.rand(rows, tokens, generator=generator),
@@ -70,8 +76,12 @@ def make_batch(rows: int, tokens: int) -> Columns:
 
 
 def grpo(columns: Columns) -> object:
-    groups = columns["group_ids"].numpy().astype(str).astype(object)
-    return verl_algos.compute_grpo_vectorized_outcome_advantage(columns["scores"], columns["response_mask"], groups)
+    return _grpo(columns["group_ids"], columns["scores"], columns["response_mask"])
+
+
+def _grpo(group_ids: torch.Tensor, rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    groups = group_ids.numpy().astype(str).astype(object)
+    return verl_algos.compute_grpo_vectorized_outcome_advantage(rewards, mask, groups)[0]
 
 
 def gae(columns: Columns) -> object:
@@ -96,73 +106,48 @@ def _valid_rows(columns: Columns) -> torch.Tensor:
     return columns["group_ids"] < columns["group_ids"].max()
 
 
-def _episodes(columns: Columns) -> Episodes:
-    rows, turns = columns["turn_rewards"].shape
-    counts, valid = torch.full((rows,), turns), torch.ones(rows, dtype=torch.bool)
-    return Episodes.of(columns["turn_ids"], columns["response_mask"], columns["turn_rewards"], counts, valid)
+def estimator(name: str, **parameters: object) -> Method:
+    """One of ours, with verl's vectorised GRPO where it asks for GRPO."""
+    spec = build_estimator(name, parameters)
+    assert spec is not None
 
+    def estimate(columns: Columns) -> object:
+        valid = torch.ones(len(columns["group_ids"]), dtype=torch.bool)
+        mask, rewards = columns["response_mask"], columns["turn_rewards"]
+        counts = torch.full(rewards.shape[:1], rewards.shape[1])
+        step = Step(
+            rewards=columns["scores"],
+            scores=columns["scores"],
+            response_mask=mask,
+            group_ids=columns["group_ids"],
+            valid_rows=valid,
+            columns=columns,
+            gamma=GAMMA.get(name, 1.0),
+            lam=1.0,
+            by_std=True,
+            grpo=partial(_grpo, columns["group_ids"]),
+            turns=Episodes.of(columns["turn_ids"], mask, rewards, counts, valid),
+        )
+        return spec(step)
 
-def turn_grpo(columns: Columns) -> object:
-    episodes, valid = _episodes(columns), torch.ones(len(columns["group_ids"]), dtype=torch.bool)
-    settings = {"gamma": 1.0, "by_std": True, "leave_one_out": False}
-    found = turn_returns.turn_grpo_advantages(episodes, episodes.rewards, columns["group_ids"], valid, **settings)
-    return found * columns["response_mask"]
-
-
-def turn_grpo_redistributed(columns: Columns) -> object:
-    episode, _ = grpo(columns)  # type: ignore[misc]
-    episodes = _episodes(columns)
-    moved = episodes.turns.to_tokens(turn_returns.redistributed(episodes, gamma=1.0))
-    return episode + moved * columns["response_mask"]
-
-
-def gigpo(columns: Columns, *, history: int = 0) -> object:
-    episode, _ = grpo(columns)  # type: ignore[misc]
-    step, _ = estimators.gigpo_step_advantages(
-        _episodes(columns), columns["anchors"], columns["group_ids"], gamma=0.95, by_std=False, history=history
-    )
-    return episode + step * columns["response_mask"]
-
-
-def gigpo_over_turns(columns: Columns) -> object:
-    episodes = _episodes(columns)
-    returns, turns = columns["scores"].sum(dim=1), episodes.played.sum(dim=1)
-    episode = estimators.over_turns(returns, turns, columns["group_ids"], by_std=True)
-    step, _ = estimators.gigpo_step_advantages(
-        episodes, columns["anchors"], columns["group_ids"], gamma=0.95, by_std=True, history=0
-    )
-    return (episode[:, None] + step) * columns["response_mask"]
-
-
-def graphgpo(columns: Columns) -> object:
-    episode, _ = grpo(columns)  # type: ignore[misc]
-    states = columns["anchors"], columns["next_anchors"], columns["group_ids"]
-    step, _, _ = graphs.graph_step_advantages(_episodes(columns), *states, gamma=0.1, by_std=False)
-    return episode + step * columns["response_mask"]
-
-
-def turn_ppo(columns: Columns, *, token_weight: float = 0.0) -> object:
-    parts = _episodes(columns), columns["values"], None, columns["response_mask"]
-    return estimators.turn_gae(*parts, gamma=1.0, lam=1.0, token_weight=token_weight)
-
-
-def bilevel_gae(columns: Columns) -> object:
-    return estimators.bilevel_gae(
-        _episodes(columns), columns["values"], columns["response_mask"], gamma=1.0, lam=1.0, high_level_gamma=0.95
-    )
+    return estimate
 
 
 METHODS: dict[str, Method] = {
     "estimator gae (verl)": gae,
-    "estimator turn_grpo": turn_grpo,
-    "estimator turn_grpo, redistribute": turn_grpo_redistributed,
-    "estimator gigpo": gigpo,
-    "estimator gigpo, history 2": partial(gigpo, history=2),
-    "estimator gigpo, episode_statistics turns": gigpo_over_turns,
-    "estimator graphgpo": graphgpo,
-    "estimator turn_ppo": turn_ppo,
-    "estimator vetta": partial(turn_ppo, token_weight=1.0),
-    "estimator bilevel_gae": bilevel_gae,
+    "estimator turn_grpo": estimator("turn_grpo"),
+    "estimator turn_grpo, redistribute": estimator("turn_grpo", redistribute=1.0),
+    "estimator gigpo": estimator("gigpo"),
+    "estimator gigpo, history 2": estimator("gigpo", history=2),
+    "estimator gigpo, episode_statistics turns": estimator("gigpo", episode_statistics="turns"),
+    "estimator graphgpo": estimator("graphgpo"),
+    "estimator graphgpo, values grouped": estimator("graphgpo", values="grouped"),
+    "estimator igpo": estimator("igpo"),
+    "estimator a2tgpo": estimator("a2tgpo"),
+    "estimator carl": estimator("carl"),
+    "estimator turn_ppo": estimator("turn_ppo"),
+    "estimator vetta": estimator("vetta"),
+    "estimator bilevel_gae": estimator("bilevel_gae"),
     "credit uniform": weighting("uniform"),
     "credit actfocus": weighting("actfocus"),
     "credit actfocus, padding rows": weighting("actfocus", padding=True),
@@ -184,7 +169,7 @@ def seconds(method: Method, columns: Columns) -> float:
     return time.perf_counter() - started
 
 
-def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, float]:
+def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, float | None]:
     method(columns)
     pairs = [(seconds(method, columns), seconds(grpo, columns)) for _ in range(rounds)]
     ratio = median_interval([own / base for own, base in pairs])
@@ -218,7 +203,9 @@ def main() -> None:
         print(json.dumps(compare_memory(columns), indent=2))
         return
     grpo(columns)
-    measured = {"estimator grpo (verl)": {"seconds": median(seconds(grpo, columns) for _ in range(arguments.rounds))}}
+    measured: dict[str, dict[str, float | None]] = {
+        "estimator grpo (verl)": {"seconds": median(seconds(grpo, columns) for _ in range(arguments.rounds))}
+    }
     measured |= {name: measure_time(method, columns, arguments.rounds) for name, method in METHODS.items()}
     for name, line in measured.items():
         line["peak_columns"] = round(

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from rich.console import Console
 
@@ -45,7 +45,7 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, object]:
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The given settings, each converted to the type of its field's default."""
     given = {name: getattr(arguments, name) for name in ("env", "preset", "coupling", "seed")}
     given |= dict(item.partition("=")[::2] for item in arguments.set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 PRECISION = (
@@ -79,6 +80,6 @@ def _memory(line: dict[str, Any]) -> str:
     return "" if line["peak_gb"] is None else f"{line['peak_gb']:.2f}"
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -187,7 +187,10 @@ def compare_passes(
     """Median seconds, peak memory and ratios within a round of each of the three arms."""
     from actfocus_verl.integration import engine as ours
 
-    arms = {"without": (False, nullcontext()), "energy": (True, nullcontext())}
+    arms: dict[str, tuple[bool, AbstractContextManager[object]]] = {
+        "without": (False, nullcontext()),
+        "energy": (True, nullcontext()),
+    }
     # then no log-prob is good enough
     arms["energy of the logits"] = (True, patch.object(ours, "_LEAST_LOG_PROB", float("inf")))
     lines: dict[str, list[Result]] = {name: [] for name in arms}
@@ -217,6 +220,7 @@ def check_update_memory(bench: Bench) -> Result:
 
     from actfocus_verl.integration.loss import token_weighted_ppo_loss
 
+    model: dict[str, Any]
     model, lengths = (SMALL, [32] * 4) if bench.tiny else (SHAPES["0.5B"], [2048] * 4)
     found: Result = {}
     for chunked in (False, True):

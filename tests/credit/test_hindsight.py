@@ -44,6 +44,20 @@ def test_weights_against_a_loop(tokens, decay_steps, step):
     assert has_faded(spec.params, step) == (lam == 0)
 
 
+def test_numbers_of_a_public_implementation():
+    """Recorded from `_build_stgca_advantages` of a public RLSD trainer built on EasyR1 (lambda 0.5, clip range 0.2)."""
+    with_hint = torch.tensor([[-1.2, -0.3, -2.5, -0.9, -0.01], [-0.7, -3.1, -0.2, -1.6, -0.4]])
+    without = torch.tensor([[-1.0, -0.5, -2.0, -0.95, -0.3], [-0.72, -2.9, -0.9, -1.6, -0.1]])
+    advantages = torch.tensor([[1.5], [-0.5]]).expand(2, 5)
+    roles = torch.tensor([[1, 1, 2, 3, 0], [1, 2, 2, 3, 3]])
+    weights = hindsight(advantages, without, with_hint, roles, torch.full((2,), 0.5), tokens="all")
+    recorded = [
+        [1.364048, 1.65, 1.35, 1.538453, 0],
+        [-0.4950497, -0.55, -0.45, -0.5, -0.55],
+    ]
+    torch.testing.assert_close(advantages * weights, torch.tensor(recorded), rtol=0, atol=1e-6)
+
+
 def test_a_large_shift_is_clipped_and_not_infinite():
     big = torch.full((1, 7), 1e4)
     weights = hindsight(torch.ones(1, 7), torch.zeros(1, 7), big, ROLES, ONE, tokens="all")

@@ -37,7 +37,7 @@ def assert_weighted_and_stale(folder: RunFolder) -> None:
 
 def test_colocate_async_trains_on_episodes_that_an_update_cut_off_and_resumes(start: Callable[..., Run]) -> None:
     steps_of(start, "colocate", COLOCATE, steps=2)
-    folder = steps_of(start, "colocate", COLOCATE, steps=3)
+    folder = steps_of(start, "colocate", COLOCATE, steps=4)
     assert_weighted_and_stale(folder)
     assert any(line["training/off_policy/trajectory_spans/max"] > 1 for line in folder.metrics)
     record = json.loads((folder.path / "run.json").read_text())
@@ -46,8 +46,8 @@ def test_colocate_async_trains_on_episodes_that_an_update_cut_off_and_resumes(st
 
 def test_separate_async_trains_beside_its_server_and_resumes(start: Callable[..., Run]) -> None:
     steps_of(start, "separate", SEPARATE, steps=2)
-    folder = steps_of(start, "separate", SEPARATE, steps=3)
+    folder = steps_of(start, "separate", SEPARATE, steps=4)
     assert_weighted_and_stale(folder)
     updates = [json.loads(line) for line in (folder.path / "local_updates.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["local_update"]) for line in updates] == [(s, u) for s in (1, 2, 3) for u in (0, 1)]
+    assert [(line["step"], line["local_update"]) for line in updates] == [(s, u) for s in (1, 2, 3, 4) for u in (0, 1)]
     assert all(line["episodes"] == 8 for line in updates)

@@ -25,8 +25,8 @@ FILE_VARIABLE = "ACTFOCUS_TEST_METHODS"
 SECTIONS = ("algorithm", "estimator", "credit", "filter")
 ACTOR_KEYS = ("policy_loss.loss_mode", "clip_ratio_low", "clip_ratio_high", "loss_agg_mode")
 """Further keys of a method, in the section `actor_rollout_ref.actor`."""
-STEPS_EACH = 1
-"""The next method's step shows whether the weights of the one before reached vLLM."""
+STEPS_EACH = 2
+"""The second one shows whether the weights of the one before reached vLLM."""
 
 
 @register_trainer(MODE)
