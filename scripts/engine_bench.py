@@ -40,7 +40,7 @@ ABSENT = (
 """What verl imports and a forward or backward pass does not use."""
 
 Result = dict[str, Any]
-SMALL = {
+SMALL: dict[str, Any] = {
     "vocab_size": 2000,
     "hidden_size": 128,
     "intermediate_size": 256,

@@ -220,7 +220,6 @@ def check_update_memory(bench: Bench) -> Result:
 
     from actfocus_verl.integration.loss import token_weighted_ppo_loss
 
-    model: dict[str, Any]
     model, lengths = (SMALL, [32] * 4) if bench.tiny else (SHAPES["0.5B"], [2048] * 4)
     found: Result = {}
     for chunked in (False, True):
