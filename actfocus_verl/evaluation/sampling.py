@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from actfocus_verl.environments import ToolWorld
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.errors import CommandFailed
 from actfocus_verl.rollout import Episode, Reply
@@ -20,6 +22,7 @@ class ReplyRequest:
 
     prompt_ids: the whole context. messages: the same conversation, {"role", "content"}. max_new_tokens: of the reply.
     seed: equal seeds draw equal random numbers. opening: what the context, and not the messages, holds of the reply.
+    tools: the schemas of the functions that are offered, which the context holds and the messages do not.
     """
 
     prompt_ids: list[int]
@@ -27,6 +30,7 @@ class ReplyRequest:
     max_new_tokens: int
     seed: int
     opening: str = ""
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 class Sampler(Protocol):
@@ -49,8 +53,11 @@ class SeededPolicy:
         """Raises EvaluationError for a reply that was aborted: it says nothing about the policy."""
         seed = stable_hash(f"sampling/{self._seed}/{self._turn}", bits=31)
         self._turn += 1
-        opening = self._episode.world.limits.opening
-        request = ReplyRequest(prompt_ids, self._episode.messages, max_new_tokens, seed, opening)
+        world = self._episode.world
+        tools = world.tools() if isinstance(world, ToolWorld) else ()
+        request = ReplyRequest(
+            prompt_ids, self._episode.messages, max_new_tokens, seed, opening=world.limits.opening, tools=tools
+        )
         reply = await self._sampler.sample(request)
         if reply.finish_reason not in ("stop", "length"):
             raise EvaluationError(f"a reply was aborted (finish reason {reply.finish_reason!r})")

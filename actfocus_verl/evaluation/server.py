@@ -158,7 +158,8 @@ class ChatServer(_Server):
     """A `Sampler` on any server with chat completions. Fields missing in a request take the server's values.
 
     An opening is sent as the beginning of the reply, in the way that vLLM and SGLang know: an assistant's message last,
-    and `continue_final_message`.
+    and `continue_final_message`. Functions are sent as `tools` with `tool_choice: none`: vLLM and SGLang then show them
+    to the model and leave its calls in the text, where they are read in the model's own format.
     """
 
     async def sample(self, request: ReplyRequest) -> Reply:
@@ -171,6 +172,8 @@ class ChatServer(_Server):
             begun = {"role": "assistant", "content": request.opening}
             going_on = {"add_generation_prompt": False, "continue_final_message": True}
             body = {"messages": [*request.messages, begun], **going_on}
+        if request.tools:
+            body |= {"tools": list(request.tools), "tool_choice": "none"}
         choice = await self._choice("/chat/completions", request, body)
         text = self._text(choice)
         token_ids = self._codec.text_ids(text)
@@ -184,6 +187,11 @@ class ChatServer(_Server):
 
     def _text(self, choice: Mapping[str, Any]) -> str:
         match choice.get("message"):
+            case {"tool_calls": [_, *_]}:
+                raise EvaluationError(
+                    f"{self.address} took the function calls out of the text, whose tokens they are part of: "
+                    f"{_shown(choice)}. Start it without a tool call parser"
+                )
             case {"content": str(text)}:
                 return text
             case {"content": None}:  # nothing was said but reasoning that the server hides

@@ -6,18 +6,22 @@ import asyncio
 import dataclasses
 import unicodedata
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from actfocus_verl.environments import ToolWorld, function_schema
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
+from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest, SeededPolicy
 from actfocus_verl.evaluation.server import ATTEMPTS, ChatServer, CompletionServer
 from actfocus_verl.rollout import ChatCodec, Reply
 from actfocus_verl.rollout.columns import read_reply
 from tests.evaluation.conftest import FakeServer
 
 Ask = Callable[..., Reply]
+ADD = function_schema("add", "Adds.", number={"type": "integer"})
 REQUEST = ReplyRequest([5, 6, 7], [{"role": "user", "content": "go"}], max_new_tokens=100, seed=11)
 
 
@@ -25,12 +29,14 @@ REQUEST = ReplyRequest([5, 6, 7], [{"role": "user", "content": "go"}], max_new_t
 def ask(codec: ChatCodec, fake_server: FakeServer) -> Ask:
     """One reply to REQUEST, with the settings of the server's client changed by keywords."""
 
-    def reply(kind: type[ChatServer | CompletionServer] = CompletionServer, **changes: Any) -> Reply:
+    def reply(
+        kind: type[ChatServer | CompletionServer] = CompletionServer, request: ReplyRequest = REQUEST, **changes: Any
+    ) -> Reply:
         settings: dict[str, Any] = {"address": fake_server.address, "model": None, "max_context_tokens": 64}
 
         async def main() -> Reply:
             async with kind(codec=codec, temperature=0.5, **{**settings, **changes}) as server:
-                return await server.sample(REQUEST)
+                return await server.sample(request)
 
         return asyncio.run(main())
 
@@ -79,6 +85,39 @@ def test_an_opening_is_sent_as_the_beginning_of_the_reply(codec: ChatCodec, fake
     (body,) = fake_server.requests
     assert body["messages"] == [{"role": "user", "content": "go"}, {"role": "assistant", "content": "<think>"}]
     assert (body["add_generation_prompt"], body["continue_final_message"]) == (False, True)
+
+
+def test_functions_are_shown_to_the_model_and_not_parsed(ask: Ask, fake_server: FakeServer) -> None:
+    request = dataclasses.replace(REQUEST, tools=[ADD])
+    assert ask(ChatServer, request=request) == Reply(fake_server.reply, finish_reason="stop")
+    (body,) = fake_server.requests
+    assert (body["tools"], body["tool_choice"]) == ([ADD], "none")
+
+
+def test_calls_that_a_server_has_parsed_are_refused(ask: Ask, fake_server: FakeServer) -> None:
+    """Their tokens are gone, and an empty reply would be played in their place."""
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    parsed = {"content": None, "tool_calls": [call]}
+    fake_server.change = lambda answer: answer["choices"][0].update(message=parsed)
+    with pytest.raises(EvaluationError, match="took the function calls out of the text"):
+        ask(ChatServer, request=dataclasses.replace(REQUEST, tools=[ADD]))
+
+
+@pytest.mark.parametrize("name", ["frozen_lake", "counter"])
+def test_an_episode_asks_with_the_functions_of_its_world(name: str) -> None:
+    world: Any = SimpleNamespace(limits=SimpleNamespace(opening=""))
+    if name == "counter":
+        world = Mock(spec=ToolWorld, limits=world.limits, tools=lambda: [ADD])
+    asked: list[ReplyRequest] = []
+
+    class Sampler:
+        async def sample(self, request: ReplyRequest) -> Reply:
+            asked.append(request)
+            return Reply([1], finish_reason="stop")
+
+    episode: Any = SimpleNamespace(world=world, messages=[])
+    asyncio.run(SeededPolicy(Sampler(), episode, 0).generate([5], max_new_tokens=9))
+    assert list(asked[0].tools) == ([ADD] if name == "counter" else [])
 
 
 def test_fields_of_a_request_are_the_users(ask: Ask, fake_server: FakeServer) -> None:
