@@ -17,6 +17,8 @@ from actfocus_verl.errors import CommandFailed, ConfigurationError, Interrupted
 
 EXIT_FAILED: Final = 1
 EXIT_MISTAKE: Final = 2
+EXIT_LOST_NODE: Final = 75
+"""BSD's EX_TEMPFAIL: a node, or a part of the run on another node, is gone; the same command resumes on other nodes."""
 EXIT_INTERRUPTED: Final = 130
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 

@@ -25,6 +25,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
+from actfocus_verl.command import EXIT_INTERRUPTED, EXIT_LOST_NODE
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.preflight.overrides import check_overrides, expand_agent
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
 RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
-EXIT_INTERRUPTED = 130
-EXIT_LOST_NODE = 75
-"""BSD's EX_TEMPFAIL: a node, or a part of the run on another node, is gone; the same command resumes on other nodes."""
 _NOT_JOINED = (
     "Check RAY_ADDRESS and ray_kwargs.ray_init.address. Where Ray was started with a token (ray start does, once its "
     "machine has one), set the environment variable RAY_AUTH_MODE=token and have the same ~/.ray/auth_token here"

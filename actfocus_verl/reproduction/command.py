@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from actfocus_verl.command import EXIT_INTERRUPTED, EXIT_MISTAKE
+from actfocus_verl.command import EXIT_INTERRUPTED, EXIT_LOST_NODE, EXIT_MISTAKE
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reproduction import cost
 from actfocus_verl.reproduction.composition import compose_experiment
@@ -26,7 +26,7 @@ _FILE_WIDTH = 140
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 0 for success, 1 when a run failed, 2 for a mistake, 130 after Ctrl-C or SIGTERM."""
+    """Return the exit status: 0, 1 when a run failed, 2 for a mistake, 75 for a lost node, 130 after Ctrl-C or SIGTERM."""
     given = _parser().parse_args(arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal:
@@ -155,6 +155,8 @@ def _run(given: argparse.Namespace, console: Console) -> int:
     console.print(
         f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.left)} left to others or for later"
     )
+    if outcome.lost_node:
+        return EXIT_LOST_NODE
     return 1 if outcome.failed else 0
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
+from actfocus_verl.command import EXIT_LOST_NODE
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import write_json, write_text
 from actfocus_verl.launch.claim import this_process
@@ -67,11 +68,13 @@ class Outcome:
     done: list[Run]
     failed: dict[Run, str]
     left: list[Run]
-    """Not started: another runner works on them, or there was no time."""
+    """Not started: another runner works on them, there was no time, or a node is gone."""
+    lost_node: bool = False
+    """A training lost a node: the same command, on other nodes, resumes it and starts those that are left."""
 
 
 def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say: Say) -> Outcome:
-    """Run the unfinished `runs`, in their order; a failed run does not stop the others.
+    """Run the unfinished `runs`, in their order; a failed run does not stop the others, unless it lost a node.
 
     Raises:
         ConfigurationError: a cell holds runs of other code or other settings, and `mix_versions` is off; before the run
@@ -100,6 +103,9 @@ def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say
             if problem:
                 outcome.failed[run] = problem
                 say(f"{run}: failed: {problem}")
+                if read_json(places.start).get("exit_status") == EXIT_LOST_NODE:
+                    outcome.lost_node, outcome.left = True, [*outcome.left, *runs[position:]]
+                    break
             else:
                 outcome.done.append(run)
     return outcome

@@ -17,9 +17,9 @@ import jsonschema
 import pytest
 import yaml
 
+from actfocus_verl.command import EXIT_LOST_NODE
 from actfocus_verl.launch.claim import JOB_VARIABLE
 from actfocus_verl.preflight.overrides import check_overrides
-from actfocus_verl.train import EXIT_LOST_NODE
 from tests.cluster.schema import RAY_JOB
 from tests.helpers.slurm_programs import PROGRAMS
 

@@ -104,4 +104,4 @@ def check(line: dict[str, Any], method: str) -> None:
     if "algorithm=graphgpo" in method:
         assert 0 <= line["estimator/turns_to_success"] <= 1, method
     if "algorithm=igpo" in method or "algorithm=a2tgpo" in method:
-        assert line["estimator/information_gains"] > 0, method
+        assert (line["estimator/information_gains"] > 0) == trained, method

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from actfocus_verl.command import EXIT_LOST_NODE
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.episodes import EpisodeRecord
 from actfocus_verl.evaluation.folder import EvaluationFolder
@@ -202,6 +203,20 @@ def test_two_runners_share_the_work(workspace: Workspace, run_all: RunAll, tmp_p
     assert len(summaries(workspace)) == 6
     assert len(journal(workspace)) == 6 * STEPS  # no step was done twice
     assert not (tmp_path / "overlap").exists()
+
+
+def test_a_lost_node_leaves_the_other_runs_for_the_next_nodes(
+    workspace: Workspace, run_all: RunAll, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAND_IN_FAILS", "small/uniform")
+    monkeypatch.setenv("STAND_IN_STATUS", str(EXIT_LOST_NODE))
+    runs = workspace.matrix.runs()
+    outcome = run_all()
+    lost = next(iter(outcome.failed))
+    assert outcome.lost_node
+    assert [*outcome.done, lost, *outcome.left] == runs
+    monkeypatch.delenv("STAND_IN_FAILS")
+    assert run_all().done == [lost, *outcome.left]
 
 
 def test_a_failed_run_does_not_keep_the_others_from_running(
