@@ -26,7 +26,7 @@ _FILE_WIDTH = 140
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: 0, 1 when a run failed, 2 for a mistake, 75 for a lost node, 130 after Ctrl-C or SIGTERM."""
+    """Return the exit status: 0, 1 a run failed, 2 a mistake, 75 a node was lost, 130 after Ctrl-C or SIGTERM."""
     given = _parser().parse_args(arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal:
