@@ -1,0 +1,174 @@
+"""Kill a random process of a run at a random moment, resume it, and check what became of both. Writes one line a kill.
+
+    .venv/bin/python scripts/kill_campaign.py --kills 30 --out results/reliability/kills.jsonl
+    .venv/bin/python scripts/kill_campaign.py --table results/reliability/kills.jsonl
+
+The schedules take turns; kill k is drawn from the seed and k alone, and kills that the file has are not repeated. After
+SIGKILL to one process the run must end within 60 seconds, name the part that died (the driver's own end needs no name),
+and leave no process behind; the same command must then go on from the last checkpoint to the last step, every step
+recorded once. With `schedule=sync`, the boards of every step must be those of a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # runs as the tests start them
+
+from actfocus_verl.launch.watchdog import ESSENTIAL  # noqa: E402
+from actfocus_verl.reporting.run_folder import RunFolder  # noqa: E402
+from tests.e2e.runs import END_SECONDS, Run  # noqa: E402
+
+STEPS: Final = 4
+SCHEDULES: Final = {
+    "sync": (),
+    "colocate_async": ("trainer.v1.colocate_async.num_warmup_batches=1",),
+    "separate_async": (),
+}
+DRIVER: Final = "driver"
+VICTIMS: Final = (
+    *(DRIVER, "gcs_server", "raylet", "TaskRunner", "WorkerDict", "vLLMHttpServer", "VLLM::EngineCore"),
+    *("AgentLoopWorker", "TransferQueueController"),
+)
+WINDOW: Final = 60.0
+"""Seconds after its victim is first seen in which a kill falls: start-up, generation, updates, checkpoints."""
+WORDS: Final = (
+    *("credit=actfocus", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1"),
+    *("run.rollouts_every=1", "run.rollouts_a_step=64"),
+)
+
+
+def boards(folder: Path) -> dict[int, list[str]]:
+    """The first messages of each step's episodes, in an order of their own."""
+    found = {}
+    for step in range(1, STEPS + 1):
+        rows = (folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        found[step] = sorted(json.loads(row)["prompt_text"] for row in rows)
+    return found
+
+
+def ended(run: Run, seconds: float) -> float | None:
+    """Seconds until the run has ended; None if it had not by then."""
+    begun = time.monotonic()
+    while run.process.poll() is None:
+        run.look()
+        if time.monotonic() - begun > seconds:
+            return None
+        time.sleep(0.5)
+    return time.monotonic() - begun
+
+
+def strike(run: Run, victim: str, delay: float) -> bool:
+    """Kill the victim `delay` seconds after it is first seen; False if the run has ended by then."""
+
+    def find() -> psutil.Process | None:
+        return psutil.Process(run.process.pid) if victim == DRIVER else run.find(victim)
+
+    # the driver is there at once: it is struck from the moment Ray is
+    run.wait_until(lambda: run.find("raylet") if victim == DRIVER else find(), victim)
+    until = time.monotonic() + delay
+    while time.monotonic() < until and run.process.poll() is None:
+        run.look()
+        time.sleep(0.2)
+    process = find() if run.process.poll() is None else None
+    if process is None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    return True
+
+
+def kill_once(folder: Path, schedule: str, victim: str, delay: float, undisturbed: Callable[[], Any]) -> dict[str, Any]:
+    """One kill and what followed; `problems` is empty when all is as it should be."""
+    words = (*WORDS, f"schedule={schedule}", *SCHEDULES[schedule])
+    line: dict[str, Any] = {"schedule": schedule, "victim": victim, "delay": round(delay, 1)}
+    problems = []
+    run = Run(folder, *words)
+    try:
+        if not strike(run, victim, delay):
+            return line | {"problems": [], "too_late": True}
+        seconds = ended(run, END_SECONDS)
+        line |= {"seconds": seconds and round(seconds, 1), "status": run.process.returncode, "step": run.steps()}
+        if seconds is None:
+            problems.append(f"had not ended after {END_SECONDS} s")
+        elif victim != DRIVER and ESSENTIAL[victim] not in run.terminal:
+            problems.append("the part that died was not named")
+        left = run.left_by_a_kill() if seconds is not None else []
+        problems += [f"left behind: {title[:80]}" for title in left]
+    finally:
+        run.close()
+    again = Run(folder, *words)
+    try:
+        if ended(again, 900) is None or again.process.returncode != 0:
+            problems.append(f"the resumed run ended with status {again.process.returncode}: {again.terminal[-300:]}")
+        else:
+            steps = [metrics["step"] for metrics in RunFolder.open(folder).metrics]
+            if steps != list(range(1, STEPS + 1)):
+                problems.append(f"recorded steps {steps}")
+            if schedule == "sync" and boards(folder) != undisturbed():
+                problems.append("the boards are not those of an undisturbed run")
+    finally:
+        again.close()
+    return line | {"problems": problems}
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Markdown: by schedule, the kills, the slowest end, and the problems."""
+    rows = ["| schedule | kills | parts | slowest end, seconds | problems |", "|---|---|---|---|---|"]
+    for schedule in SCHEDULES:
+        struck = [line for line in lines if line["schedule"] == schedule and not line.get("too_late")]
+        if struck:
+            slowest = max((line["seconds"] or float("inf") for line in struck), default=0.0)
+            parts = len({line["victim"] for line in struck})
+            problems = "; ".join(problem for line in struck for problem in line["problems"]) or "none"
+            rows.append(f"| `{schedule}` | {len(struck)} | {parts} | {slowest:.0f} | {problems} |")
+    return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "kills.jsonl")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of a file, and kill nothing")
+    given = parser.parse_args()
+    if given.table:
+        print(table([json.loads(text) for text in given.table.read_text().splitlines()]), end="")
+        return
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {json.loads(text)["kill"] for text in given.out.read_text().splitlines()} if given.out.exists() else set()
+    known: dict[int, list[str]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+
+        def undisturbed() -> dict[int, list[str]]:
+            if not known:
+                run = Run(Path(temporary) / "undisturbed", *WORDS)
+                try:
+                    assert run.wait(1200) == 0, run.terminal[-2000:]
+                finally:
+                    run.close()
+                known.update(boards(run.folder))
+            return known
+
+        for kill in sorted(set(range(given.kills)) - done):
+            rng = random.Random(f"{given.seed}/{kill}")
+            schedule, victim, delay = list(SCHEDULES)[kill % 3], rng.choice(VICTIMS), rng.uniform(0, WINDOW)
+            line = {"kill": kill} | kill_once(Path(temporary) / str(kill), schedule, victim, delay, undisturbed)
+            with given.out.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
