@@ -12,6 +12,7 @@ from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
+    "alfred_rooms": "actfocus_verl.environments.alfred_rooms:AlfredRooms",
     "babyai": "actfocus_verl.environments.babyai:BabyAI",
     "bfcl_multi_turn": "actfocus_verl.environments.bfcl_multi_turn:BfclMultiTurn",
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
