@@ -78,6 +78,11 @@ def make_world(
     return world
 
 
+def is_slow(name: str) -> bool:
+    """Whether the world of that name is to be made and played beside the event loop (see `World.slow`)."""
+    return _world_class(name).slow
+
+
 def world_config(name: str, *, preset: str | None = None, **overrides: object) -> WorldConfig:
     """Every value that the boards of world `name` are played with: the preset's, with the overrides applied.
 

@@ -16,12 +16,13 @@ TASKS = ("pick", "look", "clean", "heat", "cool", "pick_two")
 class AlfredRoomsConfig(WorldConfig):
     """tasks: joined by `|`; board i is of task i modulo them.
 
-    receptacles: kept of a floor plan, at most. copies: of each kind of object in a room, at most.
+    At most so many: receptacles of a floor plan, objects (kinds of them in a room), copies of each kind.
     """
 
     tasks: str = "|".join(TASKS)
-    receptacles: int = 50
-    copies: int = 3
+    receptacles: int = 20
+    objects: int = 12
+    copies: int = 2
     max_turns: int = 50
     max_actions_per_turn: int = 1
     max_actions_per_episode: int = 50
@@ -35,6 +36,7 @@ class AlfredRoomsConfig(WorldConfig):
                 "env.tasks", self.tasks, "must be known tasks joined by |", f"Known: {', '.join(TASKS)}"
             )
         require_integer("env.receptacles", self.receptacles, low=3)
+        require_integer("env.objects", self.objects, low=2)
         require_integer("env.copies", self.copies, low=1, high=5)
         # a command is admissible in the state it was chosen in
         require_integer("env.max_actions_per_turn", self.max_actions_per_turn, low=1, high=1)
@@ -50,6 +52,7 @@ PRESETS: dict[str, AlfredRoomsConfig] = {
     "easy": AlfredRoomsConfig(
         tasks="pick|look",
         receptacles=6,
+        objects=4,
         copies=1,
         max_turns=12,
         max_actions_per_episode=12,

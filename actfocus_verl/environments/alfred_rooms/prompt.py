@@ -18,13 +18,14 @@ def system_prompt(task: str, limits: Limits) -> str:
 
 
 _RULES = (
-    " You carry one thing at a time, and see what is in a closed receptacle once it is open. A sink cleans, a microwave "
-    "heats and a fridge cools what you carry to it. To look at something under a lamp, carry it there and use the lamp. "
-    "Doing the task ends the episode with reward 1."
+    " You carry one thing at a time, and see what is in a closed receptacle once it is open. A sink cleans, a microwave"
+    " heats and a fridge cools what you carry to it. To look at a thing under a lamp, carry it there and use the lamp."
+    " Doing the task ends the episode with reward 1."
 )
 
 
 def render(feedback: str, task: str, commands: Sequence[str]) -> str:
     """What the last command led to, the task, the commands."""
-    seen = " ".join(feedback.replace("-= Welcome to TextWorld, ALFRED! =-", "").partition("Your task is to:")[0].split())
+    told = feedback.removeprefix("-= Welcome to TextWorld, ALFRED! =-").partition("Your task is to:")[0]
+    seen = " ".join(told.split())
     return f"{seen}\nYour task is to: {task}.\nCommands: {', '.join(commands)}"

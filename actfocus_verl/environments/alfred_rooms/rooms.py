@@ -50,32 +50,41 @@ class Room:
     objects: tuple[tuple[str, str, str], ...]
 
 
+@dataclass(frozen=True)
+class Size:
+    """receptacles, objects, copies: at most so many; see `AlfredRoomsConfig`."""
+
+    receptacles: int
+    objects: int
+    copies: int
+
+
 @lru_cache(maxsize=4096)
-def room_at(tasks: tuple[str, ...], receptacles: int, copies: int, split: str, index: int) -> Room:
+def room_at(tasks: tuple[str, ...], size: Size, split: str, index: int) -> Room:
     """Board `index` of a split. Raises ConfigurationError where no room fits."""
     task = tasks[index % len(tasks)]
-    rng = seeded_generator("alfred_rooms", task, receptacles, copies, split, index)
+    rng = seeded_generator("alfred_rooms", task, size.receptacles, size.objects, size.copies, split, index)
     plans = floors(unseen=split == "test")
     for _ in range(_ATTEMPTS):
         floor = plans[rng.integers(len(plans))]
-        room = _furnish(floor, task, receptacles, copies, split, rng)
+        room = _furnish(floor, task, size, split, rng)
         if room is not None:
             return room
-    settings = f"env.tasks={task}, env.receptacles={receptacles}, env.copies={copies}"
+    settings = f"env.tasks={task}, env.receptacles={size.receptacles}"
     raise no_such_board(split, index, f"a room for {task}", settings)
 
 
-def _furnish(floor: Floor, task: str, most: int, copies: int, split: str, rng: np.random.Generator) -> Room | None:
+def _furnish(floor: Floor, task: str, size: Size, split: str, rng: np.random.Generator) -> Room | None:
     goals = [pair for pair in _goals(floor, task) if _is_of(split, floor, task, *pair)]
     if not goals:
         return None
     kind, target = goals[rng.integers(len(goals))]
-    kept = _keep(floor, {target, *_APPLIANCES.get(task, ())[:1]}, most, rng)
+    kept = _keep(floor, {target, *_APPLIANCES.get(task, ())[:1]}, size.receptacles, rng)
     objects: list[tuple[str, str, str]] = []
-    for each in floor.objects:
+    for each in _some(floor.objects, {kind, target}, size.objects, rng):
         places = [name for name, of in kept if _may_lie(each, of) and not (each == kind and of == target)]
         least = (2 if task == "pick_two" else 1) if each == kind else 0
-        wanted = 1 if each in LAMPS else max(least, int(rng.integers(1, copies + 1)))
+        wanted = 1 if each in LAMPS else max(least, int(rng.integers(1, size.copies + 1)))
         if not places and each in (kind, target):
             return None
         numbers = range(1, wanted + 1) if places else ()
@@ -125,6 +134,13 @@ def _keep(floor: Floor, needed: set[str], most: int, rng: np.random.Generator) -
     first = [next(each for each in drawn if each[1] == kind) for kind in sorted(needed) if kind not in LAMPS]
     chosen = {*first, *[each for each in drawn if each not in first][: max(0, most - len(first))]}
     return tuple(each for each in floor.receptacles if each in chosen)
+
+
+def _some(kinds: tuple[str, ...], needed: set[str], most: int, rng: np.random.Generator) -> list[str]:
+    """At most so many of the kinds in their order, the needed ones among them."""
+    drawn = [kinds[number] for number in rng.permutation(len(kinds)) if kinds[number] not in needed]
+    chosen = {*needed, *drawn[: most - len(needed & set(kinds))]}
+    return [kind for kind in kinds if kind in chosen]
 
 
 def _may_lie(kind: str, receptacle: str) -> bool:

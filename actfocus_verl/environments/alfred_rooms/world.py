@@ -10,7 +10,7 @@ from actfocus_verl.environments.alfred_rooms import prompt
 from actfocus_verl.environments.alfred_rooms.config import PRESETS, TASKS, AlfredRoomsConfig
 from actfocus_verl.environments.alfred_rooms.game import Play
 from actfocus_verl.environments.alfred_rooms.problem import problem
-from actfocus_verl.environments.alfred_rooms.rooms import Room, room_at
+from actfocus_verl.environments.alfred_rooms.rooms import Room, Size, room_at
 from actfocus_verl.environments.base import Action, StepResult, World
 from actfocus_verl.environments.splits import hex_digest, stable_hash
 
@@ -36,7 +36,7 @@ class AlfredRooms(World):
     def create(
         cls, config: AlfredRoomsConfig, *, preset: str, split: str, index: int, episode_seed: int
     ) -> AlfredRooms:
-        room = room_at(config.task_names, config.receptacles, config.copies, split, index)
+        room = room_at(config.task_names, Size(config.receptacles, config.objects, config.copies), split, index)
         return cls(room, config, preset=preset, split=split, index=index)
 
     @property
