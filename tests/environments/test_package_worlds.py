@@ -26,7 +26,7 @@ from tests.environments.package_worlds import (
 PINNED = {
     "textcraft": "992f8275246f5439eed6bea4b711753ec085777216c07022a9070be6297a6069",
     "babyai": "8a487861823d69799e58fb84433e496f0d78b04dca8e523e541e2812f8dccea7",
-    "alfred_rooms": "",
+    "alfred_rooms": "e38d87c5f7fbaaf2ab4a9e9adb2696e2adede92b20509e249762b6bff97b8d7e",
     "textworld_express": "49e55605cf2951c711635f79edec3fea8c8dc7fa342eb9b19b073c6b557ef962",
 }
 """SHA-256 of the manifest of the first boards of each split (`PackageWorld.boards`), prompts included."""

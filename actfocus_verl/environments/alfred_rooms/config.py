@@ -20,8 +20,8 @@ class AlfredRoomsConfig(WorldConfig):
     """
 
     tasks: str = "|".join(TASKS)
-    receptacles: int = 20
-    objects: int = 12
+    receptacles: int = 12
+    objects: int = 8
     copies: int = 2
     max_turns: int = 50
     max_actions_per_turn: int = 1
