@@ -12,7 +12,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-EXTRAS = ("cpu", "gpu", "dev", "worlds", "smollm2", "textcraft", "babyai", "textworld_express", "agents")
+EXTRAS = ("cpu", "gpu", "dev", "worlds", "smollm2", "textcraft", "babyai", "textworld_express", "alfred", "agents")
 # Worlds bring word lists and READMEs, reporting brings page templates: data files that live beside the modules.
 DATA_FILES = [f"**/*.{suffix}" for suffix in ("md", "json", "html", "css", "js")]
 

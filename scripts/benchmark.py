@@ -49,6 +49,8 @@ SEQUENCES, TURNS, PROMPT_TOKENS, REPLY_TOKENS, WORLD_TOKENS = 64, 4, 230, 25, 30
 
 WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
 WORLD_BOARDS, WORLD_EPISODES = 3000, 300
+PACKAGE_WORLDS = {"textcraft": 400, "babyai": 150, "textworld_express": 96, "alfred_rooms": 12}
+"""World: boards of a round. Their first preset; skipped where the package is missing."""
 
 Line = dict[str, Any]
 
@@ -184,7 +186,8 @@ async def one_rollout(rounds: int, changes: dict[str, Any]) -> list[float]:
 def measure_worlds(rounds: int) -> dict[str, Any]:
     """Medians over the rounds, a second: boards made, boards reset again, steps."""
     table: dict[str, Any] = {}
-    for env, preset in [*((env, preset) for env in WORLDS for preset in ("clean", "ragen")), ("gymnasium", "")]:
+    ours = [(env, preset) for env in WORLDS for preset in ("clean", "ragen")]
+    for env, preset in [*ours, *((env, "package") for env in PACKAGE_WORLDS), ("gymnasium", "")]:
         lines = []
         for _ in range(rounds):
             command = [sys.executable, __file__, "one-world", "--setting", f"{env}/{preset}"]
@@ -192,6 +195,13 @@ def measure_worlds(rounds: int) -> dict[str, Any]:
             lines.append(json.loads(result.stdout.splitlines()[-1]))
         table[f"{env}/{preset}".strip("/")] = {key: round(median(line[key] for line in lines)) for key in lines[0]}
     return table
+
+
+def measure_one(env: str, preset: str) -> dict[str, float]:
+    """One round of a setting; no preset: gymnasium's own environment."""
+    if env in PACKAGE_WORLDS:
+        return one_package_world(env)
+    return one_world(env, preset) if preset else one_gymnasium()
 
 
 def one_world(env: str, preset: str) -> dict[str, float]:
@@ -222,6 +232,57 @@ def one_world(env: str, preset: str) -> dict[str, float]:
                 seconds += time.perf_counter() - started
                 steps += 1
     return {"made": made, "reset": again, "steps": steps / seconds}
+
+
+def one_package_world(env: str) -> dict[str, float]:
+    """As `one_world`, of a world that a package plays: started means shown, and the commands are drawn or the oracle's.
+
+    Nothing where the package is missing.
+    """
+    import numpy as np
+
+    from actfocus_verl.environments import make_world, observe
+    from actfocus_verl.errors import ConfigurationError
+
+    def started(index: int, split: str = "train") -> Any:
+        world = make_world(env, split=split, index=index)
+        observe(world)
+        return world
+
+    def resets() -> tuple[list[Any], float]:
+        begun = time.perf_counter()
+        worlds = [started(index) for index in range(PACKAGE_WORLDS[env])]
+        return worlds, len(worlds) / (time.perf_counter() - begun)
+
+    rng = np.random.default_rng(0)
+    try:
+        first = started(0, "test")
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error}\n")
+        return {}
+    first.step(first.parse_action(drawn_command(first, rng)))
+    worlds, made = resets()
+    del worlds
+    worlds, again = resets()
+    steps, seconds = 0, 0.0
+    for world in worlds:
+        for _ in range(min(20, world.limits.max_turns)):
+            if world.done:
+                break
+            action = world.parse_action(drawn_command(world, rng))
+            begun = time.perf_counter()
+            world.step(action)
+            seconds += time.perf_counter() - begun
+            steps += 1
+    return {"made": made, "reset": again, "steps": steps / seconds}
+
+
+def drawn_command(world: Any, rng: Any) -> str:
+    """One of the listed commands at random; the oracle's, where the state lists none."""
+    from actfocus_verl.environments import observe
+
+    _, listed, commands = observe(world).text.partition("Commands: ")
+    return str(rng.choice(commands.split(", "))) if listed else str(world.oracle()[0])
 
 
 def one_gymnasium() -> dict[str, float]:
@@ -258,7 +319,7 @@ def main() -> None:
         return
     if arguments.what == "one-world":
         env, _, preset = arguments.setting.partition("/")
-        print(json.dumps(one_world(env, preset) if preset else one_gymnasium()))
+        print(json.dumps(measure_one(env, preset)))
         return
     if arguments.overrides and arguments.what != "credit":
         parser.error(f"{arguments.what} takes no overrides: {' '.join(arguments.overrides)}")

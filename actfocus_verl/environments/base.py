@@ -100,6 +100,9 @@ class World(ABC):
     """preset -> split -> boards; a split that is not listed is unbounded."""
     script: ClassVar[ScriptedPlayer | None] = None
     """Who demonstrates this world to the tiny policy."""
+    slow: ClassVar[bool] = False
+    """Whether making it or a step takes more than some 10 ms (a planner, a JVM). The rollout then does both in a thread
+    beside its event loop, so that it stalls no other episode; the class keeps what its worlds share behind a lock."""
     action_names: ClassVar[Sequence[str]] = ()
     """Texts of actions that are valid in every state. Without a `script`, the tiny policy is taught to take one of them
     at random."""

@@ -12,6 +12,7 @@ from actfocus_verl.environments.splits import require_index, require_split
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
+    "alfred_rooms": "actfocus_verl.environments.alfred_rooms:AlfredRooms",
     "babyai": "actfocus_verl.environments.babyai:BabyAI",
     "bfcl_multi_turn": "actfocus_verl.environments.bfcl_multi_turn:BfclMultiTurn",
     "frozen_lake": "actfocus_verl.environments.frozen_lake:FrozenLake",
@@ -75,6 +76,11 @@ def make_world(
     if kind.board_hash is World.board_hash:
         world.board_hash()  # names the board by what is seen of it, so it must be asked at the start
     return world
+
+
+def is_slow(name: str) -> bool:
+    """Whether the world of that name is to be made and played beside the event loop (see `World.slow`)."""
+    return _world_class(name).slow
 
 
 def world_config(name: str, *, preset: str | None = None, **overrides: object) -> WorldConfig:

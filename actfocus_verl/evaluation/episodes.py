@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, NamedTuple, TypeVar
 
 from actfocus_verl.credit.tokens import TokenRole
-from actfocus_verl.environments import make_world
+from actfocus_verl.environments import World, is_slow, make_world
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
-from actfocus_verl.rollout import ChatCodec, Episode, Trajectory
+from actfocus_verl.rollout import ChatCodec, Episode, Trajectory, beside_loop
 
 Key = TypeVar("Key")
 Played = TypeVar("Played")
@@ -128,16 +128,7 @@ class EpisodePlayer:
     async def play(self, key: EpisodeKey) -> EpisodeRecord:
         """Play one episode to its end."""
         settings, seed = self._settings, episode_seed(self._settings.seed, key)
-        world = make_world(
-            settings.env,
-            preset=settings.preset,
-            split=settings.split,
-            index=key.board,
-            episode_seed=seed,
-            **settings.overrides,
-        )
-        if key.board not in self._boards:
-            self._boards[key.board] = (world.board_hash(), world.stratum(), _finite(world.optimal_return()))
+        world = await beside_loop(is_slow(settings.env), self._world, key, seed)
         board_hash, stratum, optimal_return = self._boards[key.board]
         episode = Episode(
             world,
@@ -165,6 +156,21 @@ class EpisodePlayer:
             texts=[asdict(text) for text in trajectory.texts] if settings.texts else None,
             rollout=rollout_columns(trajectory) if settings.rollouts else None,
         )
+
+    def _world(self, key: EpisodeKey, seed: int) -> World:
+        """A fresh world on the board, of which is then known what every episode on it reports."""
+        settings = self._settings
+        world = make_world(
+            settings.env,
+            preset=settings.preset,
+            split=settings.split,
+            index=key.board,
+            episode_seed=seed,
+            **settings.overrides,
+        )
+        if key.board not in self._boards:
+            self._boards[key.board] = (world.board_hash(), world.stratum(), _finite(world.optimal_return()))
+        return world
 
 
 def tokens_by_role(trajectory: Trajectory) -> dict[str, int]:

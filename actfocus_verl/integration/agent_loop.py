@@ -15,14 +15,14 @@ from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
 from actfocus_verl.config import needs_answers, needs_feedback, template_options, world_overrides
-from actfocus_verl.environments import make_world, world_config
+from actfocus_verl.environments import is_slow, make_world, world_config
 from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.files import json_text
 from actfocus_verl.integration.columns import NO_NUMBER, OUTCOME_PREFIX
 from actfocus_verl.integration.dataset import AGENT_NAME
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
-from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, feedback_columns, probe_columns
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, beside_loop, feedback_columns, probe_columns
 
 
 class ServerPolicy:
@@ -59,7 +59,7 @@ class EpisodeAgentLoop(AgentLoopBase):
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """Play the episode of row (`split`, `index`), rollout `session_id` of its group."""
         policy = self.policy(sampling_params)
-        episode = self.episode(kwargs, self.episode_seed(kwargs))
+        episode = await beside_loop(self.slow, self.episode, kwargs, self.episode_seed(kwargs))
         try:
             trajectory = await episode.play(policy)
         except RewardError as error:
@@ -76,6 +76,11 @@ class EpisodeAgentLoop(AgentLoopBase):
     def gives_feedback(self) -> bool:
         """Whether the run's methods score replies with feedback in their prompt; cached likewise."""
         return needs_feedback(self.config)
+
+    @property
+    def slow(self) -> bool:
+        """Whether the world is made and played in a thread beside the event loop."""
+        return is_slow(self.config.env.name)
 
     @cached_property
     def codec(self) -> ChatCodec:

@@ -18,7 +18,7 @@ from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, to_output
 from actfocus_verl.integration.columns import FORK, MISMATCH
 from actfocus_verl.integration.dataset import FORKED_AGENT_NAME
-from actfocus_verl.rollout import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError
+from actfocus_verl.rollout import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError, beside_loop
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,16 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         seed, mismatch = self.episode_seed(row), False
         if point is not None:
             try:
-                episode, context = point.replay(lambda first_seed: self.episode(row, first_seed), seed)
+                episode, context = await beside_loop(
+                    self.slow, point.replay, lambda first_seed: self.episode(row, first_seed), seed
+                )
                 trajectory = await episode.play_on(policy, context)
                 return PlayedEpisode(trajectory, point.seeds(seed), forked=True), point.turn
             except ReplayMismatchError as error:
                 mismatch = True
                 logger.warning("a fork of %s/%s is played from the beginning: %s", row["split"], row["index"], error)
-        trajectory = await self.episode(row, seed).play(policy)
+        episode = await beside_loop(self.slow, self.episode, row, seed)
+        trajectory = await episode.play(policy)
         return PlayedEpisode(trajectory, ((0, seed),)), MISMATCH if mismatch else 0
 
 

@@ -1,5 +1,6 @@
 """One episode as a state machine over (world, policy), and the token columns it yields. Knows no verl and no torch."""
 
+from actfocus_verl.rollout.beside import beside_loop
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.columns import ReadReply, read_reply, token_roles
 from actfocus_verl.rollout.conversation import require_text
@@ -30,6 +31,7 @@ __all__ = [
     "TokenDecoder",
     "Trajectory",
     "TurnText",
+    "beside_loop",
     "build_action_span",
     "feedback_columns",
     "forced_answer",

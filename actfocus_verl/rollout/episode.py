@@ -14,6 +14,7 @@ from __future__ import annotations
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import World
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.rollout.beside import beside_loop
 from actfocus_verl.rollout.chat import ChatCodec
 from actfocus_verl.rollout.conversation import conversation
 from actfocus_verl.rollout.feedback import InformedContext, informed_context
@@ -84,13 +85,13 @@ class Episode:
 
     async def play(self, policy: Policy) -> Trajectory:
         """Play to the end. Raises ConfigurationError when not even one turn fits."""
-        return await self.play_on(policy, self.start())
+        return await self.play_on(policy, await beside_loop(self.world.slow, self.start))
 
     async def play_on(self, policy: Policy, context: list[int] | None) -> Trajectory:
         """Play to the end from the context that `start` or `replay` gave."""
         while context is not None:
             reply = await policy.generate(context, max_new_tokens=self.world.limits.max_turn_tokens)
-            context = self.receive(reply)
+            context = await beside_loop(self.world.slow, self.receive, reply)
         return self.trajectory()
 
     def start(self) -> list[int]:

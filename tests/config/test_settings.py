@@ -42,7 +42,7 @@ def test_the_defaults_pass(default_config: DictConfig, ppo_config: DictConfig) -
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"env.name": "sokobann"}, "env.name='sokobann': unknown world. Use one of: babyai, "),
+        ({"env.name": "sokobann"}, "env.name='sokobann': unknown world. Use one of: alfred_rooms, "),
         ({"env.preset": "dirty"}, "env.preset='dirty': unknown preset of frozen_lake. Use one of: clean, ragen"),
         ({"env.size": 2}, "env.size=2: must be an integer between 3 and 8. Set it to a value between 3 and 8"),
         ({"env.success_rate": 1.2}, "env.success_rate=1.2: must be a number between 0 and 1"),

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class PackageWorld:
     """name: of the world, its folder, configuration, extra. package: skipped without it. java: and without that.
 
-    settings: of the boards that the tests play. vocabulary: parts that hostile replies are made of.
+    extra: with which it is installed, by default its name. boards: pinned, compared for the leak check (train,
+    evaluation), and played by the oracle. settings: of the boards that the tests play. vocabulary: parts that hostile
+    replies are made of.
     """
 
     name: str
@@ -31,11 +33,17 @@ class PackageWorld:
     vocabulary: str
     settings: tuple[tuple[str, Any], ...] = ()
     java: bool = False
+    extra: str = ""
+    boards: tuple[int, int, int, int] = (24, 150, 40, 12)
+
+    def __post_init__(self) -> None:
+        if not self.extra:
+            object.__setattr__(self, "extra", self.name)
 
     def require(self) -> None:
         """Skip the test where something is missing."""
         if find_spec(self.package) is None:
-            pytest.skip(f"{self.package} is not installed: pip install 'actfocus_verl[{self.name}]'")
+            pytest.skip(f"{self.package} is not installed: pip install 'actfocus_verl[{self.extra}]'")
         if self.java and which("java") is None:
             pytest.skip("java is not installed: apt-get install default-jre-headless")
 
@@ -60,8 +68,17 @@ TEXTWORLD_EXPRESS = PackageWorld(
     "textworld_express",
     "take|put|in|open|close|move north|look around|read|box|door|fridge|cookbook|eggplant|task|help|;|inventory",
     java=True,
+    boards=(24, 150, 40, 4),
 )
-PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS]
+ALFRED_ROOMS = PackageWorld(
+    "alfred_rooms",
+    "alfworld",
+    "go to|take|open|close|move|heat|with|from|look|inventory|help|examine|fridge 1|apple 1|cabinet 1|1|-1|I|agent1",
+    settings=(("preset", "easy"),),
+    extra="alfred",
+    boards=(4, 150, 40, 6),
+)
+PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS, ALFRED_ROOMS]
 
 every_world = pytest.mark.parametrize("case", PACKAGE_WORLDS, ids=lambda case: case.name)
 

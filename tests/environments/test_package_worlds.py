@@ -26,16 +26,17 @@ from tests.environments.package_worlds import (
 PINNED = {
     "textcraft": "992f8275246f5439eed6bea4b711753ec085777216c07022a9070be6297a6069",
     "babyai": "8a487861823d69799e58fb84433e496f0d78b04dca8e523e541e2812f8dccea7",
+    "alfred_rooms": "e38d87c5f7fbaaf2ab4a9e9adb2696e2adede92b20509e249762b6bff97b8d7e",
     "textworld_express": "49e55605cf2951c711635f79edec3fea8c8dc7fa342eb9b19b073c6b557ef962",
 }
-"""SHA-256 of the manifest of the first 24 boards of each split, prompts included."""
+"""SHA-256 of the manifest of the first boards of each split (`PackageWorld.boards`), prompts included."""
 
 _TASKS = """
 import hashlib
 from actfocus_verl.environments import make_world
 digest = hashlib.sha256()
 for split in ("train", "evaluation", "test"):
-    for index in range(24):
+    for index in range({count}):
         world = make_world({name!r}, split=split, index=index)
         text = "\\n".join([world.board_hash(), str(world.stratum()), world.system_prompt(), world.render()])
         digest.update(text.encode())
@@ -47,7 +48,7 @@ print(digest.hexdigest())
 def test_the_task_list_is_the_pinned_one_in_every_process(case: PackageWorld) -> None:
     case.require()
     for seed in ("1", "2"):
-        command = [sys.executable, "-c", _TASKS.format(name=case.name)]
+        command = [sys.executable, "-c", _TASKS.format(name=case.name, count=case.boards[0])]
         environment = hash_seed_environment(seed)
         told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=200)
         assert told.stdout.strip() == PINNED[case.name]
@@ -57,7 +58,8 @@ def test_the_task_list_is_the_pinned_one_in_every_process(case: PackageWorld) ->
 def test_no_evaluation_board_is_a_training_board(case: PackageWorld) -> None:
     case.require()
     preset = make_world(case.name).preset
-    found = overlap(case.name, preset=preset, train=150, evaluation=40, overrides={})
+    _, train, evaluation, _ = case.boards
+    found = overlap(case.name, preset=preset, train=train, evaluation=evaluation, overrides={})
     assert (found.shared, found.repeated) == (0, 0)
 
 
@@ -65,9 +67,7 @@ def test_no_evaluation_board_is_a_training_board(case: PackageWorld) -> None:
 def test_the_oracle_solves_every_board_with_the_best_return(case: PackageWorld) -> None:
     case.require()
     for preset in type(case.world()).presets():
-        for result in oracle_results(
-            case.name, preset=preset, split="test", count=4 if case.java else 12, overrides={}
-        ):
+        for result in oracle_results(case.name, preset=preset, split="test", count=case.boards[3], overrides={}):
             assert result.success, str(result)
             assert result.episode_return == pytest.approx(result.optimal_return)
 
@@ -176,16 +176,20 @@ def play_hostile(case: PackageWorld, count: int) -> None:
 
 @every_world
 def test_hostile_texts_do_nothing_and_never_reach_the_prompt(case: PackageWorld) -> None:
-    for index in range(8):
-        case.world(index=index).oracle()  # whatever the package loads, it has loaded now
+    warm = [case.world(index=index) for index in range(8)]
+    for world in warm:
+        world.oracle()  # whatever the package loads, it has loaded now
+    del warm, world
     play_hostile(case, 250)
 
 
 @every_world
 @pytest.mark.nightly
 def test_ten_thousand_hostile_texts(case: PackageWorld) -> None:
-    for index in range(8):
-        case.world(index=index).oracle()
+    warm = [case.world(index=index) for index in range(8)]
+    for world in warm:
+        world.oracle()
+    del warm, world
     play_hostile(case, 10_000)
 
 
@@ -201,7 +205,7 @@ def test_an_absent_package_is_one_line_that_says_what_to_install(case: PackageWo
     command, environment = [sys.executable, "-c", code], hash_seed_environment("0")
     told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
     assert told.count("\n") == 1
-    assert f'pip install "actfocus_verl[{case.name}]"' in told
+    assert f'pip install "actfocus_verl[{case.extra}]"' in told
 
 
 @every_world

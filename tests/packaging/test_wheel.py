@@ -94,7 +94,7 @@ def test_the_metadata_names_the_pins_and_the_extras(wheel: Path) -> None:
     required = metadata.get_all("Requires-Dist") or []
     assert set(metadata["Requires-Python"].split(",")) == {"<3.13", ">=3.10"}
     assert set(metadata.get_all("Provides-Extra") or []) == {
-        *("cpu", "gpu", "dev", "worlds", "smollm2", "textcraft", "babyai", "textworld-express", "agents")
+        *("cpu", "gpu", "dev", "worlds", "smollm2", "textcraft", "babyai", "textworld-express", "alfred", "agents")
     }
     assert "verl<0.10,>=0.9.1" in required  # no exact release: it would replace the one that a user trains with
     assert 'torch==2.13.0; extra == "cpu"' in required

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from actfocus_verl.checks import require_integer
@@ -32,6 +33,14 @@ class TextWorldExpressConfig(WorldConfig):
             raise ConfigurationError(
                 "env.games", self.games, "must be known games joined by |", f"Known: {', '.join(GAMES)}"
             )
+        for name, parameters in self.parsed_games:
+            if parameters and not re.fullmatch(r"\w+=-?\d+(,\w+=-?\d+)*", parameters):
+                raise ConfigurationError(
+                    "env.games",
+                    f"{name} {parameters}",
+                    "must have parameters of the form name=integer, joined by commas",
+                    "Write them like: coin numLocations=4,includeDoors=0",
+                )
         # a command is admissible in the state it was chosen in
         require_integer("env.max_actions_per_turn", self.max_actions_per_turn, low=1, high=1)
         super().__post_init__()

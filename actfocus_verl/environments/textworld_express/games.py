@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from shutil import which
@@ -44,12 +45,20 @@ def new_game(board: Board, *, gold: bool = False) -> tuple[Any, dict[str, Any]]:
     """
     with _starting:
         game = _game_class()()
-    try:
-        _, told = game.reset(board.seed, FOLDS[board.split], board.game, board.parameters, gold)
-    except ValueError as error:  # its own, and that of an answer which is no JSON
-        problem = f"the package refuses the parameters ({str(error)[:100]})"
-        raise ConfigurationError("env.games", f"{board.game} {board.parameters}", problem, "Correct them") from error
+    with _replaying if board.game in _SHARED else nullcontext():
+        try:
+            _, told = game.reset(board.seed, FOLDS[board.split], board.game, board.parameters, gold)
+        except ValueError as error:  # its own, and that of an answer which is no JSON
+            raise _refused(board, str(error)) from error
+    if told["observation"].startswith("ERROR"):
+        raise _refused(board, told["observation"])
     return game, told
+
+
+def _refused(board: Board, answer: str) -> ConfigurationError:
+    problem = f"the package refuses these parameters ({' '.join(answer.split())[:200]})"
+    remedy = f"Change the parameters of {board.game}, or leave them out"
+    return ConfigurationError("env.games", f"{board.game} {board.parameters}", problem, remedy)
 
 
 @dataclass

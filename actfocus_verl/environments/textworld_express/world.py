@@ -19,6 +19,7 @@ class TextWorldExpress(World):
 
     name = "textworld_express"
     configs = PRESETS
+    slow = True
     split_sizes: ClassVar = {
         preset: dict.fromkeys(FOLDS, SEEDS * len(config.parsed_games)) for preset, config in PRESETS.items()
     }

@@ -59,6 +59,23 @@ def test_off_the_path_of_the_solution_there_is_no_known_answer() -> None:
     assert world.parse_action(world.oracle()[0]) is not None
 
 
+@pytest.mark.parametrize(
+    ("games", "told"),
+    [
+        ("coin numLocations=abc", "must have parameters of the form name=integer"),
+        ("coin numLocations", "must have parameters of the form name=integer"),
+        ("coin foo=1", "the package refuses these parameters (Unrecognized property name (foo)."),
+        ("coin numLocations=999", "the package refuses these parameters (Number of locations must be"),
+    ],
+)
+def test_bad_parameters_of_a_game_are_one_line(games: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        make_world("textworld_express", games=games)
+    line = str(caught.value)
+    assert line.startswith(f"env.games='{games}': {told}")
+    assert "\n" not in line
+
+
 def test_unknown_games_are_named() -> None:
     with pytest.raises(ConfigurationError, match=r"env\.games='chess': must be known games joined by \|"):
         make_world("textworld_express", games="chess")
