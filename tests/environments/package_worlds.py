@@ -25,8 +25,8 @@ class PackageWorld:
     """name: of the world, its folder, configuration, extra. package: skipped without it. java: and without that.
 
     extra: with which it is installed, by default its name. boards: pinned, compared for the leak check (train,
-    evaluation), and played by the oracle. own_code: a pattern of what the package evaluates of its own. settings: of the boards that the tests play. vocabulary: parts that hostile
-    replies are made of.
+    evaluation), and played by the oracle. own_code: a pattern of what the package evaluates of its own. settings: of
+    the boards that the tests play. vocabulary: parts that hostile replies are made of.
     """
 
     name: str
@@ -78,7 +78,7 @@ ALFRED_ROOMS = PackageWorld(
     "go to|take|open|close|move|heat|with|from|look|inventory|help|examine|fridge 1|apple 1|cabinet 1|1|-1|I|agent1",
     settings=(("preset", "easy"),),
     extra="alfred",
-    own_code=r"\w+\.(name|id|indefinite)( or \w+\.id| \+ ' ' \+ \w+\.name)?",  # its grammar's; reads attributes
+    own_code=r"[rol][a-z\d]*(\.(name|id|indefinite)( or r\.id| \+ ' ' \+ o2?\.name)?)? ?",  # grammar
     boards=(4, 150, 40, 6),
 )
 PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS, ALFRED_ROOMS]
