@@ -40,6 +40,7 @@ COMPOSITIONS = (
     "env=sokoban algorithm=ppo filter=top_p",
     "env=sudoku algorithm=igpo early_stop=ragen2",
     "env=webshop algorithm=carl rollout=forked schedule=separate_async",
+    "env=alfred_rooms",
     "env=babyai",
     "env=textcraft",
     "env=textworld_express",

@@ -28,7 +28,7 @@ SCRIPTED = ("textcraft", "babyai")
 def test_it_trains(start: Callable[..., Run], tiny_policy: Path, case: PackageWorld) -> None:
     case.require()
     policy = MICRO if case.name in SCRIPTED else (f"model.path={tiny_policy}", *MICRO[3:])
-    lengths = ("env.max_turns=2", "data.max_prompt_length=3072", "data.max_response_length=2048")
+    lengths = ("env.max_turns=2", "data.max_prompt_length=2560", "data.max_response_length=1536")
     run = start(case.name, f"env={case.name}", "env.preset=easy", "credit=actfocus", *policy, *lengths)
     run.wait_until(lambda: run.steps() >= STEPS, f"step {STEPS}")
     run.send(signal.SIGKILL)

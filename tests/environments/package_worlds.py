@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ class PackageWorld:
     """name: of the world, its folder, configuration, extra. package: skipped without it. java: and without that.
 
     extra: with which it is installed, by default its name. boards: pinned, compared for the leak check (train,
-    evaluation), and played by the oracle. settings: of the boards that the tests play. vocabulary: parts that hostile
-    replies are made of.
+    evaluation), and played by the oracle. own_code: a pattern of what the package evaluates of its own. settings: of
+    the boards that the tests play. vocabulary: parts that hostile replies are made of.
     """
 
     name: str
@@ -34,6 +35,7 @@ class PackageWorld:
     settings: tuple[tuple[str, Any], ...] = ()
     java: bool = False
     extra: str = ""
+    own_code: str = ""
     boards: tuple[int, int, int, int] = (24, 150, 40, 12)
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ ALFRED_ROOMS = PackageWorld(
     "go to|take|open|close|move|heat|with|from|look|inventory|help|examine|fridge 1|apple 1|cabinet 1|1|-1|I|agent1",
     settings=(("preset", "easy"),),
     extra="alfred",
+    own_code=r"[rol][a-z\d]*(\.(name|id|indefinite)( or r\.id| \+ ' ' \+ o2?\.name)?)? ?",  # grammar
     boards=(4, 150, 40, 6),
 )
 PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS, ALFRED_ROOMS]
@@ -83,17 +86,20 @@ PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS, ALFRED_ROOMS]
 every_world = pytest.mark.parametrize("case", PACKAGE_WORLDS, ids=lambda case: case.name)
 
 _FORBIDDEN = ("compile", "exec", "open", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen")
-_watched: list[str] | None = None
+_watched: list[tuple[str, tuple[Any, ...]]] | None = None
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _watched is not None and event in _FORBIDDEN:
-        _watched.append(f"{event} {str(arguments)[:100]}")
+        _watched.append((event, arguments))
 
 
 @contextmanager
-def no_code_and_no_files() -> Iterator[None]:
-    """Fails where code is compiled or executed, a file opened or a process started within."""
+def no_code_and_no_files(own_code: str = "") -> Iterator[None]:
+    """Fails where code is compiled or executed, a file opened or a process started within.
+
+    own_code: a pattern; whatever is compiled and matches it may also be executed, once.
+    """
     global _watched
     if _hook not in _installed:
         sys.addaudithook(_hook)
@@ -101,7 +107,11 @@ def no_code_and_no_files() -> Iterator[None]:
     _watched = []
     try:
         yield
-        assert _watched == []
+        compiled = [code for event, (code, *_) in _watched if event == "compile"]
+        executed = [event for event, _ in _watched if event == "exec"]
+        assert all(own_code and re.fullmatch(own_code, os.fsdecode(code)) for code in compiled), compiled
+        assert len(executed) <= len(compiled)
+        assert {event for event, _ in _watched} <= {"compile", "exec"}, _watched
     finally:
         _watched = None
 

@@ -159,7 +159,7 @@ def hostile_texts(case: PackageWorld, rng: np.random.Generator, count: int):
 def play_hostile(case: PackageWorld, count: int) -> None:
     rng = np.random.default_rng(0)
     index, played, world = -1, None, None
-    with no_code_and_no_files():
+    with no_code_and_no_files(case.own_code):
         for number, text in enumerate(hostile_texts(case, rng, count)):
             if played is None or played.over:
                 index += 1

@@ -82,7 +82,7 @@ def _room_environment() -> type[Any]:
     pddl = require_package("textworld.envs.pddl.pddl", extra="alfred")
     texts = require_package("alfworld", extra="alfred")
     domain, grammar = (Path(path).read_text() for path in (texts.ALFRED_PDDL_PATH, texts.ALFRED_TWL2_PATH))
-    downward = require_package("fast_downward", extra="alfred")
+    downward: Any = require_package("fast_downward", extra="alfred")
     # of the latest rooms: it takes most of a start, a start does it twice, and a group plays the same room
     downward.pddl2sas = lru_cache(maxsize=64)(downward.pddl2sas)
 

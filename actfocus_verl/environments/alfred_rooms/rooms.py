@@ -66,7 +66,7 @@ def room_at(tasks: tuple[str, ...], size: Size, split: str, index: int) -> Room:
     rng = seeded_generator("alfred_rooms", task, size.receptacles, size.objects, size.copies, split, index)
     plans = floors(unseen=split == "test")
     for _ in range(_ATTEMPTS):
-        floor = plans[rng.integers(len(plans))]
+        floor = plans[int(rng.integers(len(plans)))]
         room = _furnish(floor, task, size, split, rng)
         if room is not None:
             return room
