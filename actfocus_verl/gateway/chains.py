@@ -107,6 +107,8 @@ class Chain:
     log_probs: list[float] | None = field(default_factory=list)
     messages: list[Entry] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    calls: list[list[tuple[str, str]]] = field(default_factory=list)
+    """The tool calls of each reply: name and arguments as canonical JSON."""
     is_busy: bool = False
     """Whether a reply is being sampled after its end."""
 
@@ -165,6 +167,7 @@ class Chain:
             turn_ids=[*self.turn_ids, *[self.turns] * count],
             log_probs=log_probs,
             messages=messages,
+            calls=[*self.calls, [call for entry in turn.messages if isinstance(entry, Said) for call in entry.calls]],
             marks=[*self.marks, Mark(len(messages), len(self.prompt_ids) + len(response))],
             is_busy=False,
         )
