@@ -39,8 +39,11 @@ def settings(steps: int, seed: int) -> list[str]:
     ]
 
 
-def train(folder: Path, words: list[str]) -> list[dict[str, Any]]:
-    """One run; returns its metrics by step."""
+def train(folder: Path, words: list[str], steps: int) -> list[dict[str, Any]]:
+    """One run, unless the folder has it already; returns its metrics by step."""
+    metrics = folder / "run" / "metrics.jsonl"
+    if metrics.exists() and len(lines := metrics.read_text().splitlines()) == steps:
+        return [json.loads(line) for line in lines]
     folder.mkdir(parents=True)
     write_tool_run(folder, rows=16)
     files = [f"{key}={folder}/rows.jsonl" for key in ("data.train_files", "data.val_files")]
@@ -48,7 +51,7 @@ def train(folder: Path, words: list[str]) -> list[dict[str, Any]]:
     with (folder / "terminal").open("w") as terminal:
         command = [sys.executable, "-m", "actfocus_verl.train", *words, *paths]
         subprocess.run(command, cwd=ROOT, check=True, stdout=terminal, stderr=subprocess.STDOUT)
-    return [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in metrics.read_text().splitlines()]
 
 
 def summarise(rewards: dict[str, list[float]]) -> dict[str, Any]:
@@ -66,14 +69,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, help="folder of the runs; default: a temporary one")
+    parser.add_argument(
+        "--work", type=Path, help="folder of the runs, which keeps finished ones; default: a temporary one"
+    )
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     curves: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for seed in options.seeds:
             folder = (options.work or Path(temporary)).resolve() / f"seed{seed}"
-            lines = train(folder, settings(options.steps, seed))
+            lines = train(folder, settings(options.steps, seed), options.steps)
             curves[str(seed)] = {key: [round(line[key], 4) for line in lines] for key in (REWARD, TURNS, UNFINISHED)}
     result = {
         "command": f"python scripts/agent_curve.py --steps {options.steps} --seeds {' '.join(map(str, options.seeds))}",

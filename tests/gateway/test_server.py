@@ -240,6 +240,46 @@ def test_a_closed_session_answers_nobody() -> None:
     assert session.chains == []
 
 
+def test_a_server_that_restarts() -> None:
+    """What was being sampled is lost without a token; its client has an error; the next conversation is served."""
+    waiting = asyncio.Event()
+
+    async def hang(prompt: str) -> str:
+        if not waiting.is_set():
+            waiting.set()
+            await asyncio.sleep(60)
+        return "said"
+
+    async def ask(endpoint: Endpoint) -> str | None:
+        async with openai.AsyncOpenAI(base_url=endpoint.base_url, api_key="any", max_retries=0) as api:
+            messages: Any = [USER]
+            return (await api.chat.completions.create(model="policy", messages=messages)).choices[0].message.content
+
+    async def whole() -> tuple[list[Any], str | None]:
+        from actfocus_verl.gateway import Gateway, Session
+        from tests.helpers.gateway import LIMITS, CharTokens
+
+        gateway, script = Gateway(), Script(answer=hang)
+        before, after = (Session(CharTokens(), script, LIMITS, model="policy") for _ in range(2))
+        await gateway.start()
+        with gateway.serving(before) as endpoint:
+            request = asyncio.ensure_future(ask(endpoint))
+            await waiting.wait()
+            await gateway.stop()
+            with pytest.raises(openai.APIError):
+                await request
+            with pytest.raises(openai.APIError):
+                await ask(endpoint)
+        await gateway.start()
+        with gateway.serving(after) as endpoint:
+            said = await ask(endpoint)
+        await gateway.stop()
+        require_exact(after.chains, script)
+        return before.chains, said
+
+    assert asyncio.run(asyncio.wait_for(whole(), 30)) == ([], "said")
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
