@@ -1,6 +1,7 @@
 """The tiny tool policy's agent in four frameworks, as their users would write it: one tool, a few replies, a reward.
 
-A task names its framework, so that agents of all of them play in one run; without a name it is plain openai.
+A task names its framework, so that agents of all of them play in one run. Without a name it is plain openai, and the
+task that of scripts/agent_curve.py: to have the tool find the largest sum.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from tests.helpers.gateway_agent import TOOLS, add
 
 SYSTEM: Final = "Add the numbers with the tool."
 REPLIES: Final = 3
+LARGEST: Final = 8
+"""The numbers of the policy's language are 1 to 4."""
 PACKAGES: Final = {
     "openai": ("openai",),
     "openai_agents": ("agents",),
@@ -35,7 +38,10 @@ def installed() -> list[str]:
 
 async def play(task: dict[str, Any], *, base_url: str, api_key: str, model: str) -> float:
     """Play it in the task's framework; half of the reward is for an answer, half for the right one."""
-    name = task.get("framework", "openai")
+    if "framework" not in task:
+        _, found = await _converse(task["prompt"][-1]["content"], base_url, api_key, model)
+        return min(found, LARGEST) / LARGEST
+    name = task["framework"]
     said = _AGENTS[name](task["prompt"][-1]["content"], base_url, api_key, model)
     answer = await said if inspect.isawaitable(said) else said
     expected = f"The sum is {task['reward_model']['ground_truth']}."
@@ -47,6 +53,12 @@ async def play(task: dict[str, Any], *, base_url: str, api_key: str, model: str)
 
 
 async def _openai(question: str, base_url: str, api_key: str, model: str) -> str:
+    return (await _converse(question, base_url, api_key, model))[0]
+
+
+async def _converse(question: str, base_url: str, api_key: str, model: str) -> tuple[str, int]:
+    """The answer, and the first sum that the tool found, 0 without any."""
+    found = 0
     async with openai.AsyncOpenAI(base_url=base_url, api_key=api_key) as client:
         messages: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question}]
         for _ in range(REPLIES):
@@ -54,10 +66,12 @@ async def _openai(question: str, base_url: str, api_key: str, model: str) -> str
             message = answer.choices[0].message
             messages.append(message.model_dump(exclude_none=True))
             if not message.tool_calls:
-                return message.content or ""
+                return message.content or "", found
             for call in message.tool_calls:
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": add(call.function.arguments)})  # type: ignore[union-attr]
-    return ""
+                told = add(call.function.arguments)  # type: ignore[union-attr]
+                found = found or (int(told) if told.isdecimal() else 0)
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": told})
+    return "", found
 
 
 async def _openai_agents(question: str, base_url: str, api_key: str, model: str) -> str:
