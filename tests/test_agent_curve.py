@@ -18,7 +18,7 @@ def curve(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_an_interval_by_hand(curve: Any) -> None:
-    found = curve.summarise({str(seed): [0.0] * 5 + [gain] * 5 for seed, gain in enumerate((0.1, 0.2, 0.3))})
+    found = curve.summarise({str(seed): [0.0, 9.0] + [gain] * 5 for seed, gain in enumerate((0.1, 0.2, 0.3))})
     assert found["gain"] == pytest.approx({"0": 0.1, "1": 0.2, "2": 0.3})
     assert found["mean_gain"] == pytest.approx(0.2)
     half = 4.302653 * 0.1 / 3**0.5  # Student's t with two degrees of freedom
