@@ -2,9 +2,11 @@
 
     python scripts/benchmark_gateway.py --conversations 64 --reply-ms 200 --out gateway.json
 
-The engine is a clock: a reply takes `--reply-ms`, whatever else happens. `--client raw` posts JSON over one connection
-per conversation, so that what is measured is the gateway and its threads; `--client openai` adds what OpenAI's client
-costs by itself (most of it once per client). CPU times are of this process, and hold on a busy machine as well.
+The engine is a clock: a reply takes `--reply-ms`, give or take `--spread` of it as replies differ in length, whatever
+else happens. With `--spread 0` all replies end at the same moment, the gateway's worst case. `--client raw` posts JSON
+over one connection per conversation, so that what is measured is the gateway and its threads; `--client openai` adds
+what OpenAI's client costs by itself (most of it once per client). CPU times are of this process, and hold on a busy
+machine as well.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import asyncio
 import http.client
 import json
+import random
 import statistics
 import time
 import urllib.parse
@@ -24,6 +27,7 @@ import openai
 
 from actfocus_verl.gateway import Gateway, Limits, Sampled, Session
 from actfocus_verl.gateway.agents import FunctionAgent
+from actfocus_verl.gateway.session import Generate
 from tests.helpers.gateway import END, CharTokens, ids
 
 REPLY = [*ids("The sum of the two numbers is three." * 4), END]
@@ -32,14 +36,20 @@ LIMITS = Limits(context=100_000, response=100_000)
 
 
 class Clock:
-    """A rollout engine that answers after a fixed time."""
+    """A rollout engine that answers after a given time, drawn for each reply of each conversation."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, spread: float) -> None:
+        self._seconds, self._spread = seconds, spread
 
-    async def __call__(self, name: str, prompt_ids: list[int], max_tokens: int, stop: tuple[str, ...]) -> Sampled:
-        await asyncio.sleep(self._seconds)
-        return Sampled(list(REPLY), [-1.0] * len(REPLY))
+    def of(self, conversation: int) -> Generate:
+        """The engine of one conversation: the same times whoever asks."""
+        rng = random.Random(conversation)
+
+        async def generate(name: str, prompt_ids: list[int], max_tokens: int, stop: tuple[str, ...]) -> Sampled:
+            await asyncio.sleep(self._seconds * (1 + self._spread * rng.uniform(-1, 1)))
+            return Sampled(list(REPLY), [-1.0] * len(REPLY))
+
+        return generate
 
 
 def play_raw(task: dict[str, Any], *, base_url: str, api_key: str, model: str) -> float:
@@ -71,28 +81,28 @@ async def through_gateway(count: int, clock: Clock, function: Any) -> None:
     gateway = Gateway()
     await gateway.start()
 
-    async def converse() -> None:
-        session = Session(CharTokens(), clock, LIMITS, model="policy")
+    async def converse(number: int) -> None:
+        session = Session(CharTokens(), clock.of(number), LIMITS, model="policy")
         with gateway.serving(session) as endpoint:
             outcome = await FunctionAgent(function).play({}, endpoint, 600.0)
         assert outcome.reward == 1.0, outcome.details
         assert [chain.turns for chain in session.chains] == [TURNS]
 
-    await asyncio.gather(*(converse() for _ in range(count)))
+    await asyncio.gather(*(converse(number) for number in range(count)))
     await gateway.stop()
 
 
 async def alone(count: int, clock: Clock) -> None:
     """The same replies without gateway and agent, as an agent loop of ours asks for them."""
 
-    async def converse() -> None:
-        tokens = CharTokens()
+    async def converse(number: int) -> None:
+        tokens, generate = CharTokens(), clock.of(number)
         context = await tokens.start([{"role": "user", "content": "1 + 2"}], [])
         for _ in range(TURNS):
-            context += (await clock("", context, 1000, ())).token_ids
+            context += (await generate("", context, 1000, ())).token_ids
             context += (await tokens.extend(context, [], [{"role": "user", "content": "go on"}], []))[1]
 
-    await asyncio.gather(*(converse() for _ in range(count)))
+    await asyncio.gather(*(converse(number) for number in range(count)))
 
 
 def measure(repeats: int, work: Callable[[], Coroutine[Any, Any, None]]) -> tuple[list[float], list[float]]:
@@ -110,11 +120,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conversations", type=int, default=64)
     parser.add_argument("--reply-ms", type=float, default=1000.0)
+    parser.add_argument("--spread", type=float, default=0.5)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--client", choices=("raw", "openai"), default="raw")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    clock, count = Clock(options.reply_ms / 1000), options.conversations
+    clock, count = Clock(options.reply_ms / 1000, options.spread), options.conversations
     function = play if options.client == "openai" else play_raw
     asyncio.run(through_gateway(4, clock, function))  # imports
     wall, cpu = measure(options.repeats, lambda: through_gateway(count, clock, function))
@@ -124,6 +135,7 @@ def main() -> None:
         "conversations": count,
         "replies_each": TURNS,
         "reply_ms": options.reply_ms,
+        "spread": options.spread,
         "client": options.client,
         "seconds": wall,
         "seconds_without": base_wall,

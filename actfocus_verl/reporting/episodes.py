@@ -31,10 +31,11 @@ _PERCENTILES: Final[tuple[int, int]] = (2, 98)
 class Episode:
     """One sampled episode.
 
-    entry: what the list shows: step, row, group, session, return, success, stop, turns, valid, tokens (sampled ones)
-    and roles (tokens by role); None where it was not recorded.
+    entry: what the list shows: step, row, group, session, return, success, stop, turns, valid, tokens (sampled ones),
+    roles (tokens by role) and calls (of tools); None where it was not recorded. chains: where a conversation has
+    several rows, their places among the chosen ones.
     detail: prompt, tokens (texts), ids, roles, turns (turn ids) and the value columns, each with one entry a token of
-    the response, or None; and by turn states, replies, valid, rewards; and final_state.
+    the response, or None; and by turn states, replies, valid, rewards and calls (name, arguments); and final_state.
     """
 
     entry: dict[str, Any]
@@ -49,7 +50,22 @@ def read_episodes(run: RunFolder, limit: int) -> tuple[list[Episode], int]:
     """
     records = [(step, row, record) for step in run.rollout_steps() for row, record in enumerate(run.rollouts(step))]
     chosen = np.linspace(0, len(records) - 1, min(limit, len(records))).round().astype(int)
-    return [_episode(run, *records[index]) for index in chosen], len(records)
+    episodes = [_episode(run, *records[index]) for index in chosen]
+    _join_chains([episode.entry for episode in episodes], [records[index][2].get("output") for index in chosen])
+    return episodes, len(records)
+
+
+def _join_chains(entries: Sequence[dict[str, Any]], outputs: Sequence[int | None]) -> None:
+    """Tell the rows of one conversation, which differ in their output, of each other."""
+    conversations: dict[tuple[Any, ...], dict[int, int]] = {}
+    for place, (entry, output) in enumerate(zip(entries, outputs, strict=True)):
+        if output is not None:
+            rows = conversations.setdefault((entry["step"], entry["group"], entry["session"]), {})
+            rows.setdefault(output, place)
+    for rows in conversations.values():
+        if len(rows) > 1:
+            for place in rows.values():
+                entries[place]["chains"] = list(rows.values())
 
 
 def colourings(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
@@ -101,6 +117,8 @@ def _episode(run: RunFolder, step: int, row: int, record: Record) -> Episode:
         "turns": turns,
         "valid": sum(bool(text.get("valid")) for text in texts) if texts else None,
         "tokens": length - sampled[0] if sampled is not None else length,
+        "calls": sum(map(len, record["turn_calls"])) if record.get("turn_calls") is not None else None,
+        "chains": None,
         "roles": [sampled[number] for number in range(len(ROLE_NAMES))] if sampled is not None else None,
     }
     detail = {
@@ -114,6 +132,7 @@ def _episode(run: RunFolder, step: int, row: int, record: Record) -> Episode:
         "replies": [text.get("reply") for text in texts],
         "valid": [text.get("valid") for text in texts],
         "rewards": [finite(reward) for reward in record.get("turn_rewards") or []],
+        "calls": record.get("turn_calls"),
         "final_state": record.get("final_state"),
     }
     for column in COLOURED:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import urllib.request
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from tests.e2e.runs import Run
 from tests.helpers.tool_policy import write_tool_run
 
-pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.nightly, pytest.mark.timeout(2400)]
 
 CONVERSATIONS = 16
 
@@ -34,7 +36,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         *("data.train_batch_size=4", "actor_rollout_ref.rollout.n=4", "actor_rollout_ref.actor.optim.lr=1e-3"),
         *("data.max_prompt_length=64", "data.max_response_length=160"),
         *("trainer.total_training_steps=2", "trainer.test_freq=-1", "trainer.val_before_train=false"),
-        *("trainer.save_freq=-1", "run.rollouts_every=1", f"run.rollouts_a_step={CONVERSATIONS}"),
+        *("trainer.save_freq=2", "run.rollouts_every=1", f"run.rollouts_a_step={CONVERSATIONS}"),
     ]
     started = Run(folder, command=command)
     yield started
@@ -86,3 +88,57 @@ def test_two_steps_of_an_agent(run: Run) -> None:
         flat = [value for values in replayed(model, row) for value in values]
         assert [row["old_log_probs"][i] for i in sampled] == pytest.approx(flat if sampled else [], abs=1e-4)
     assert compared >= 2 * CONVERSATIONS
+    evaluated(run.folder, run.folder / "run")
+
+
+def evaluated(folder: Path, trained: Path) -> None:
+    """The same function on the run's checkpoint: served by the evaluation itself, and by a server that is there."""
+    model, tasks = folder / "exported", folder / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps(row | {"greedy": True}) + "\n" for row in read(folder / "rows.jsonl")))
+    finish(folder / "export", "actfocus_verl.export", f"run={trained}", f"out={model}", "dtype=fp32")
+    words = ["agent=tests.helpers.gateway_agent:play", f"tasks={tasks}", "concurrency=1"]
+    terminal = finish(folder / "own", "actfocus_verl.evaluate", *words, f"model={model}", f"out={folder}/own")
+    assert "95 % interval" in terminal
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    tools = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
+    server = begin(folder / "server", "actfocus_verl.serve", str(model), "--host=127.0.0.1", f"--port={port}", *tools)
+    try:
+        server.wait_until(lambda: answers(port), "answer of the server")
+        words.append(f"server=http://127.0.0.1:{port}/v1")
+        finish(folder / "other", "actfocus_verl.evaluate", *words, f"out={folder}/other")
+    finally:
+        server.close()
+    found = [read(folder / name / "episodes.jsonl") for name in ("own", "other")]
+    ends = [[(episode["task"], episode["how"], episode["reward"]) for episode in episodes] for episodes in found]
+    assert ends[0] == ends[1]
+    assert [how for _, how, _ in ends[0]].count("raised") == len(ends[0]) // 5
+    assert (
+        len(read(folder / "own.notes")) > 2 * CONVERSATIONS
+    )  # more than one reply and the sub-agent's: tools answered
+    summary = json.loads((folder / "own" / "evaluation.json").read_text())["summary"]
+    assert summary["conversations"] == len(ends[0]) == CONVERSATIONS
+    assert summary["mean_reward"] == pytest.approx(sum(reward or 0.0 for _, _, reward in ends[0]) / CONVERSATIONS)
+
+
+def begin(folder: Path, module: str, *words: str) -> Run:
+    notes = f"AGENT_NOTES={folder}.notes"
+    return Run(folder, command=["env", notes, "NO_PROXY=127.0.0.1", sys.executable, "-m", module, *words])
+
+
+def finish(folder: Path, module: str, *words: str) -> str:
+    """Run a command to its end; returns what it printed."""
+    command = begin(folder, module, *words)
+    try:
+        assert command.wait() == 0, command.terminal[-6000:]
+    finally:
+        command.close()
+    return command.terminal
+
+
+def answers(port: int) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        return bool(opener.open(f"http://127.0.0.1:{port}/health", timeout=5).status == 200)
+    except OSError:
+        return False

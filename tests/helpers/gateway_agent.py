@@ -31,11 +31,13 @@ _calls = itertools.count(1)
 async def play(task: dict[str, Any], *, base_url: str, api_key: str, model: str) -> float:
     """Ask for the sum, run the tool, and have a sub-agent look at the answer. Every fifth conversation breaks off."""
     number = next(_calls)
+    greedy: Any = {"temperature": 0.0} if task.get("greedy") else {}  # in evaluations that are compared
     async with openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0) as client:
         messages: list[Any] = list(task["prompt"])
         answer = ""
         for _ in range(3):
-            reply = await client.chat.completions.create(model=model, messages=messages, tools=TOOLS, logprobs=True)  # type: ignore[arg-type]
+            asked: Any = {"model": model, "messages": messages, "tools": TOOLS, "logprobs": True, **greedy}
+            reply = await client.chat.completions.create(**asked)
             _note(reply)
             message = reply.choices[0].message
             messages.append(message.model_dump(exclude_none=True))
@@ -43,16 +45,18 @@ async def play(task: dict[str, Any], *, base_url: str, api_key: str, model: str)
                 answer = message.content or ""
                 break
             for call in message.tool_calls:
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": _add(call.function.arguments)})  # type: ignore[union-attr]
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": add(call.function.arguments)})  # type: ignore[union-attr]
         if number % RAISES_EVERY == 0:
             raise RuntimeError("the tool's server is down")
         checker = [{"role": "system", "content": "Add the numbers."}, {"role": "user", "content": answer or "1 + 1"}]
-        _note(await client.chat.completions.create(model=model, messages=checker, max_tokens=6, logprobs=True))  # type: ignore[arg-type]
+        asked = {"model": model, "messages": checker, "max_tokens": 6, "logprobs": True, **greedy}
+        _note(await client.chat.completions.create(**asked))
     expected = f"The sum is {task['reward_model']['ground_truth']}."
     return ("The sum is" in answer) / 2 + (expected in answer) / 2
 
 
-def _add(arguments: str) -> str:
+def add(arguments: str) -> str:
+    """The tool's answer to a call's arguments, which the policy may get wrong."""
     try:
         given = json.loads(arguments)
         return str(int(given["a"]) + int(given["b"]))

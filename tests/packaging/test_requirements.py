@@ -36,7 +36,10 @@ def pinned(name: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("constraints", "name"),
     [
-        *(("constraints-cpu.txt", name) for name in ("base.txt", "cpu.txt", "dev.txt", "vllm-cpu.txt")),
+        *(
+            ("constraints-cpu.txt", name)
+            for name in ("base.txt", "cpu.txt", "dev.txt", "vllm-cpu.txt", "openai-agents.txt")
+        ),
         *(("constraints-gpu.txt", name) for name in ("base.txt", "gpu.txt")),
     ],
 )

@@ -63,6 +63,8 @@ def test_an_episode_by_hand(read):
         "turns": 2,
         "valid": 1,
         "tokens": 3,  # sampled ones
+        "calls": None,
+        "chains": None,
         "roles": [1, 1, 1, 1],
     }
     assert episode.detail == {
@@ -76,11 +78,21 @@ def test_an_episode_by_hand(read):
         "replies": ["<a>x", "y"],
         "valid": [False, True],
         "rewards": [-0.25, 1.0],
+        "calls": None,
         "final_state": "__P",
         "token_weights": [2.9, 0.2943, 0.0, 3.5],
         "energy": [-15.13, None, 0.0, -11.0],
         "advantages": [-2.0, -2.0, 0.0, 1.0],
     }
+
+
+def test_the_rows_of_a_conversation_know_each_other(read):
+    calls = {"turn_calls": [[["add", '{"a": 1}'], ["add", "{}"]], []]}
+    rows = [RECORD | calls | {"output": output, "session": session} for session, output in ((0, 0), (1, 0), (1, 1))]
+    entries = [episode.entry for episode in read(*rows, RECORD)[0]]
+    assert [entry["chains"] for entry in entries] == [None, [1, 2], [1, 2], None]
+    assert [entry["calls"] for entry in entries] == [2, 2, 2, None]
+    assert read(*rows)[0][0].detail["calls"] == calls["turn_calls"]
 
 
 def test_colour_scales_are_percentiles_of_the_sampled_tokens(read):

@@ -39,10 +39,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for record in records:
             del record["token_texts"], record["prompt_text"], record["final_state"], record["energy"]
         file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    for names in (("a",), ("many",), ("old",), ("a", "b")):
+    written["agent"] = shutil.copytree(written["a"], folder / "agent")
+    make_conversation(written["agent"] / "rollouts" / "5.jsonl")
+    for names in (("a",), ("many",), ("old",), ("agent",), ("a", "b")):
         page = build_page([RunFolder.open(written[name]) for name in names], episodes=1000)
         (folder / f"{'-'.join(names)}.html").write_text(page, encoding="utf-8")
     return written | {"pages": folder}
+
+
+def make_conversation(file: Path) -> None:
+    """The first two episodes of a step become the chains of one conversation of a user's agent."""
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for output, record in enumerate(lines[:2]):
+        del record["texts"], record["final_state"], record["turn_rewards"]
+        record |= {"group": "task", "session": 3, "output": output, "turn_calls": [[["add", f'{{"a": {output}}}']]]}
+    file.write_text("".join(json.dumps(record) + "\n" for record in lines), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +141,27 @@ def test_tokens_are_the_recorded_ones_each_by_its_role(open_page: Callable[..., 
     states = page.locator(".turn .state pre").all_text_contents()
     assert states == [text["state"] for text in record["texts"]] + [record["final_state"]]
     assert page.locator("details.prompt pre").text_content() == record["prompt_text"]
+
+
+def test_the_chains_of_a_conversation_are_side_by_side(open_page: Callable[..., Any], runs: dict[str, Path]) -> None:
+    page = open_page("agent")
+    shown = page.locator(".chains .episode")
+    records = pages.records(runs["agent"])
+    for chain in (0, 1):
+        assert shown.nth(chain).locator(".token").all_text_contents() == records[chain]["token_texts"]
+        assert shown.nth(chain).locator(".calls").all_inner_texts()[0] == f'add {{"a": {chain}}}'
+        assert f"{chain + 1} of 2" in shown.nth(chain).locator(".heading").inner_text()
+    boxes = [shown.nth(chain).bounding_box() for chain in (0, 1)]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"]
+    page.locator(".list [role=option]").nth(1).click()  # the other chain: the same two, in the same order
+    assert shown.count() == 2
+    assert "1 of 2" in shown.nth(0).locator(".heading").inner_text()
+    page.check("input[value=energy]")
+    colours = [set(shown.nth(chain).locator(".token").evaluate_all(pages.BACKGROUNDS)) for chain in (0, 1)]
+    assert min(map(len, colours)) > 2
+    page.locator(".list [role=option]").nth(2).click()
+    assert shown.count() == 1
 
 
 def test_colours_follow_the_chosen_colouring(open_page: Callable[..., Any], runs: dict[str, Path]) -> None:

@@ -44,9 +44,11 @@ class EpisodePane {
     });
     const viewer = h("article", { class: "episode" });
     this.viewer = new EpisodeViewer(viewer, runName(run));
+    this.others = [];
+    this.chains = h("div", { class: "chains" }, viewer);
     this.root = h("section", { class: "pane", "aria-label": runName(run), focusin: () => this.activate(), pointerdown: () => this.activate() },
       TWO_RUNS ? h("h2", { class: "pane-name" }, runName(run)) : null,
-      h("div", { class: "side" }, this.count, this.list), viewer);
+      h("div", { class: "side" }, this.count, this.list), this.chains);
   }
 
   activate() {
@@ -76,6 +78,7 @@ class EpisodePane {
     if (this.shown.length) this.select(Math.max(0, place), kept);
     else {
       this.list.removeAttribute("aria-activedescendant");
+      this.showOthers(null);
       this.viewer.clear(this.entries.length ? "No episode passes the filters." : "This run kept no episodes: see run.rollouts_a_step and run.rollouts_every.");
     }
   }
@@ -89,6 +92,7 @@ class EpisodePane {
       h("span", { class: "row" },
         h("span", {}, `return ${format(entry.return)}`), h("span", {}, plural(entry.turns, "turn")),
         h("span", {}, plural(entry.tokens, "token"))),
+      entry.chains ? h("span", { class: "row" }, h("span", {}, `chain ${entry.chains.indexOf(entry.number) + 1} of ${entry.chains.length}`)) : null,
       roleStrip(entry));
   }
 
@@ -106,7 +110,21 @@ class EpisodePane {
     else {
       const detail = episodeDetail(this.run, entry.number);
       this.viewer.show(entry, detail, this.browser.colouring, this.browser.filters.text);
+      this.showOthers(entry);
     }
+  }
+
+  /** The other chains of an episode's conversation, side by side with it in the order in which they began. */
+  showOthers(entry) {
+    this.others = [];
+    const roots = (entry?.chains ?? []).map((number) => {
+      if (number === entry.number) return this.viewer.root;
+      const viewer = new EpisodeViewer(h("article", { class: "episode other" }), runName(this.run));
+      viewer.show(this.entries[number], episodeDetail(this.run, number), this.browser.colouring, this.browser.filters.text);
+      this.others.push(viewer);
+      return viewer.root;
+    });
+    this.chains.replaceChildren(...(roots.length ? roots : [this.viewer.root]));
   }
 
   move(by) {
@@ -220,7 +238,7 @@ class EpisodeBrowser {
 
   recolour() {
     this.legend.replaceChildren(legend(this.colouring));
-    for (const pane of this.panes) pane.viewer.recolour(this.colouring);
+    for (const pane of this.panes) for (const viewer of [pane.viewer, ...pane.others]) viewer.recolour(this.colouring);
   }
 
   otherPane() {

@@ -95,6 +95,8 @@ class EpisodeViewer {
       ["sampled tokens", format(entry.tokens)],
       ["group", entry.group === null ? "–" : String(entry.group).slice(0, 8)],
       ["rollout", format(entry.session)],
+      ...(entry.calls === null ? [] : [["tool calls", format(entry.calls)]]),
+      ...(entry.chains ? [["chain", `${entry.chains.indexOf(entry.number) + 1} of ${entry.chains.length}`]] : []),
     ];
     return h("div", { class: "heading" },
       h("h2", {}, `Step ${entry.step}, episode ${entry.row + 1}`),
@@ -125,14 +127,22 @@ class EpisodeViewer {
     return h("section", { class: "turn", "aria-label": `Turn ${number + 1}` },
       h("div", { class: "state" },
         h("h3", {}, `Turn ${number + 1}`, badge),
-        h("pre", {}, states[number] ?? "state not recorded"),
+        this.calls(number) ?? h("pre", {}, states[number] ?? "state not recorded"),
         rewards[number] === undefined ? null : h("p", { class: "reward" }, "reward ", h("b", {}, format(rewards[number])))),
       h("div", { class: "reply" }, reply));
   }
 
+  /** The tool calls of a reply; null in an episode of a world, which has states instead. */
+  calls(number) {
+    if (!this.detail.calls) return null;
+    const made = this.detail.calls[number] ?? [];
+    if (!made.length) return h("p", { class: "note" }, "no tool call");
+    return h("ul", { class: "calls" }, made.map(([name, given]) => h("li", {}, h("b", {}, name), " ", h("code", {}, given))));
+  }
+
   between(segment) {
     const title = `Between the turns, ${plural(segment.to - segment.from, "token")}`;
-    return h("details", { class: "between" }, h("summary", {}, title), this.tokens(segment));
+    return h("details", { class: "between", open: Boolean(this.detail.calls) }, h("summary", {}, title), this.tokens(segment));
   }
 
   ending() {
