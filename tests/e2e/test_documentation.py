@@ -58,6 +58,7 @@ CUTS: Final = (
     (r"build_tiny_policy\.py", "--set episodes=150 --set layers=1 --set evaluation_episodes=0 --cache outputs/cache"),
     (r"benchmark\.py credit", f"--rounds 1 --folder outputs/benchmark {TRAINING.partition(' env.')[0]}"),
     (r"benchmark\.py rollout", "--rounds 1 --folder outputs/benchmark --setting 'as shipped'"),
+    (r"agent_curve\.py", "--steps 2 --seeds 0 --out outputs/curve.json"),
     (r"benchmark\w*\.py", "--rounds 1 --folder outputs/benchmark"),
 )
 """(what a command matches, what is appended to it): the first that matches."""
@@ -73,6 +74,7 @@ NIGHTLY: Final = {
     "recipes/quickstart.sh env=": "is the quickstart of the fixture `real_run` in another world",
     "rollouts=true": "evaluates as the blocks of docs/evaluation.md do; tests/evaluation/test_diagnosis.py reads one",
     "actfocus_verl.truth ": "samples as evaluate does; tests/truth runs the rest with made-up policies",
+    "scripts/agent_curve.py": "trains as test_gateway.py does, for a quarter of an hour",
     "schedule=colocate_async": "trains as test_schedules.py does",
     "credit.name=my_signal:": "trains a second weighting of the reader's own",
     "algorithm.adv_estimator=my_estimator:": "trains as the page's first method does",

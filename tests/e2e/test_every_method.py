@@ -82,6 +82,10 @@ def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pyt
     assert [line["method"] for line in metrics] == [method for method in range(len(methods)) for _ in range(STEPS_EACH)]
     for line in metrics:
         check(line, " ".join(methods[line["method"]]))
+    for name in ("algorithm=igpo", "algorithm=a2tgpo"):
+        # a step may have none: where all episodes of the groups that are left have one turn
+        steps = [line for line in metrics if name in methods[line["method"]]]
+        assert sum(line["estimator/information_gains"] for line in steps) > 0, name
 
 
 def check(line: dict[str, Any], method: str) -> None:
@@ -103,5 +107,3 @@ def check(line: dict[str, Any], method: str) -> None:
         assert 0 <= line["estimator/compared_turns"] <= 1, method
     if "algorithm=graphgpo" in method:
         assert 0 <= line["estimator/turns_to_success"] <= 1, method
-    if "algorithm=igpo" in method or "algorithm=a2tgpo" in method:
-        assert (line["estimator/information_gains"] > 0) == trained, method
