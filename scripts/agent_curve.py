@@ -20,11 +20,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from scipy.stats import t as student
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the policy is a helper of the tests
 
+from actfocus_verl.checks import finite_number  # noqa: E402
+from actfocus_verl.reporting.statistics import mean_interval  # noqa: E402
 from tests.helpers.tool_policy import write_tool_run  # noqa: E402
 
 ENDS: Final = 5
@@ -61,14 +61,10 @@ def train(folder: Path, words: list[str], steps: int) -> list[dict[str, Any]]:
 
 
 def summarise(rewards: dict[str, list[float]]) -> dict[str, Any]:
-    """The gain by seed, its mean and its 95 % interval."""
+    """The gain by seed, its mean and its 95 % interval; one seed has none."""
     gains = {seed: statistics.fmean(curve[-ENDS:]) - curve[0] for seed, curve in rewards.items()}
-    mean = statistics.fmean(gains.values())
-    half = 0.0
-    if len(gains) > 1:
-        spread = statistics.stdev(gains.values()) / len(gains) ** 0.5
-        half = float(student.ppf(0.975, len(gains) - 1)) * spread
-    return {"gain": gains, "mean_gain": mean, "ci_low": mean - half, "ci_high": mean + half}
+    low, high = map(finite_number, mean_interval(list(gains.values())))
+    return {"gain": gains, "mean_gain": statistics.fmean(gains.values()), "ci_low": low, "ci_high": high}
 
 
 def main() -> None:
@@ -94,7 +90,7 @@ def main() -> None:
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"gain {result['mean_gain']:.3f} [{result['ci_low']:.3f}, {result['ci_high']:.3f}]")
+    print(json.dumps({key: result[key] for key in ("mean_gain", "ci_low", "ci_high")}))
 
 
 if __name__ == "__main__":

@@ -59,17 +59,6 @@ def boards(folder: Path) -> dict[int, list[str]]:
     return found
 
 
-def ended(run: Run, seconds: float) -> float | None:
-    """Seconds until the run has ended; None if it had not by then."""
-    begun = time.monotonic()
-    while run.process.poll() is None:
-        run.look()
-        if time.monotonic() - begun > seconds:
-            return None
-        time.sleep(0.5)
-    return time.monotonic() - begun
-
-
 def strike(run: Run, victim: str, delay: float) -> bool:
     """Kill the victim `delay` seconds after it is first seen; False if the run has ended by then."""
 
@@ -98,7 +87,7 @@ def kill_once(folder: Path, schedule: str, victim: str, delay: float, undisturbe
     try:
         if not strike(run, victim, delay):
             return line | {"problems": [], "too_late": True}
-        seconds = ended(run, END_SECONDS)
+        seconds = run.ended(END_SECONDS)
         line |= {"seconds": seconds and round(seconds, 1), "status": run.process.returncode, "step": run.steps()}
         if seconds is None:
             problems.append(f"had not ended after {END_SECONDS} s")
@@ -110,7 +99,7 @@ def kill_once(folder: Path, schedule: str, victim: str, delay: float, undisturbe
         run.close()
     again = Run(folder, *words)
     try:
-        if ended(again, 900) is None or again.process.returncode != 0:
+        if again.ended(900) is None or again.process.returncode != 0:
             problems.append(f"the resumed run ended with status {again.process.returncode}: {again.terminal[-300:]}")
         else:
             steps = [metrics["step"] for metrics in RunFolder.open(folder).metrics]

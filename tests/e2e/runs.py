@@ -85,13 +85,19 @@ class Run:
             assert time.monotonic() < deadline, f"no {what} within {seconds} s:\n{self.terminal[-4000:]}"
             time.sleep(0.5)
 
-    def wait(self, seconds: float = START_SECONDS) -> int:
-        """Return the exit status."""
-        deadline = time.monotonic() + seconds
+    def ended(self, seconds: float) -> float | None:
+        """Seconds until the run has ended; None if it had not by then."""
+        begun = time.monotonic()
         while self.process.poll() is None:
             self.look()
-            assert time.monotonic() < deadline, f"the run did not end within {seconds} s:\n{self.terminal[-4000:]}"
+            if time.monotonic() - begun >= seconds:
+                return None
             time.sleep(0.5)
+        return time.monotonic() - begun
+
+    def wait(self, seconds: float = START_SECONDS) -> int:
+        """Return the exit status."""
+        assert self.ended(seconds) is not None, f"the run did not end within {seconds} s:\n{self.terminal[-4000:]}"
         return self.process.returncode
 
     def send(self, signum: signal.Signals) -> None:

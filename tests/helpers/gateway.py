@@ -8,12 +8,15 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import aiohttp
+
 from actfocus_verl.gateway import Chain, Endpoint, Gateway, Limits, Sampled, Sampling, Session
 
 END = 3
 """The id that ends a reply; the others are code points."""
 REPLY = "<assistant>"
 LIMITS = Limits(context=40_000, response=30_000)
+USER = {"role": "user", "content": "1+2"}
 
 Json = dict[str, Any]
 
@@ -120,3 +123,12 @@ def converse(
             await gateway.stop()
 
     return asyncio.run(run())
+
+
+async def post(endpoint: Endpoint, body: bytes, path: str = "/chat/completions") -> tuple[int, Any]:
+    """The status of a raw request, and its answer as JSON."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(endpoint.base_url + path, data=body, headers={"Content-Type": "application/json"}) as answer,
+    ):
+        return answer.status, json.loads(await answer.read())
