@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -149,7 +150,8 @@ def _write(file: Path, folder: Path) -> None:
     place = {"gguf_file": file.name}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(file.parent), **place)
-        with no_bars():
+        # The reader of GGUF draws its bar with tqdm itself, which no setting of transformers stops.
+        with no_bars(), redirect_stderr(io.StringIO()):
             model = AutoModelForCausalLM.from_pretrained(str(file.parent), **place, dtype="float32")
     except (*UNREADABLE, IndexError) as error:
         problem = f"the GGUF file cannot be read ({one_line(error, 300)})"

@@ -3,7 +3,8 @@
 # and compare it before and after training on 512 held-out boards. Needs Python 3.11 and a compiler; installs everything else.
 #
 #   bash recipes/quickstart.sh                        about ten minutes on two cores, after installation
-#   bash recipes/quickstart.sh env=sokoban            another world (sokoban, sudoku or webshop), in outputs/quickstart_sokoban
+#   bash recipes/quickstart.sh env=sokoban            another world (sokoban, sudoku or webshop), in outputs/quickstart_sokoban;
+#                                                     (textcraft and babyai: recipes/field_world.sh)
 #   STEPS=5 bash recipes/quickstart.sh credit=uniform  further arguments override the configuration
 # WebShop's tiny policy searches and buys, but rarely the right product, and a short run hardly changes that.
 set -euo pipefail

