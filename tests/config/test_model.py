@@ -187,6 +187,30 @@ class TestRoom:
             "Lower it to at most 1024"
         )
 
+    def test_its_largest_weight_fits_the_bucket_that_verl_sends_it_in(
+        self, check: Check, model_folder: ModelFolder
+    ) -> None:
+        """40,000 x 512 x 4 bytes are 78.1 MB; verl sends weights of several processes as bfloat16."""
+        folder = model_folder(vocab_size=40_000, hidden_size=512)
+        key = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+        assert failure(check, folder, **{key: 78}) == (
+            f"{key}=78: a weight must fit, and the embedding (40000 x 512) takes 79 MB. Raise it to at least 79"
+        )
+        check(folder, **{key: 79})
+        check(folder, **{key: 40, "trainer.nnodes": 2})
+        with pytest.raises(ConfigurationError):
+            check(folder, **{key: 39, "trainer.nnodes": 2})
+
+    @pytest.mark.parametrize(("rows", "megabytes"), [(40_000, 79), (1_000, 64)])
+    def test_a_bucket_without_a_size_gets_one(
+        self, default_config: DictConfig, model_folder: ModelFolder, rows: int, megabytes: int
+    ) -> None:
+        folder = model_folder(vocab_size=rows, hidden_size=512)
+        config = changed(default_config, **ROOMY, **{PATH: str(folder)})
+        fill_derived(config)
+        check_model(config)
+        assert config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes == megabytes
+
 
 class TestVocabulary:
     def test_more_rows_than_tokens_is_a_warning(
