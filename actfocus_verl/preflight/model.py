@@ -165,7 +165,7 @@ def _require_positions(config: DictConfig, positions: int) -> None:
 
 
 def _fit_bucket(config: DictConfig, network: Any) -> None:
-    """Fill in or check the size of the buckets in which verl hands vLLM the weights, each whole: the embedding is largest.
+    """Fill in or check the size of the buckets in which verl sends vLLM the weights: the embedding must fit one.
 
     verl itself looks at it when all models are loaded.
     """
