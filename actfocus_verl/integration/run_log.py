@@ -16,7 +16,7 @@ from actfocus_verl.columns import RECORDED
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
 from actfocus_verl.credit.influence import MovingInfluence
-from actfocus_verl.files import append_json, json_text, write_text
+from actfocus_verl.files import append_json, json_text, naming, write_text
 from actfocus_verl.integration.columns import (
     FORK,
     OUTCOME_PREFIX,
@@ -139,7 +139,7 @@ class RunLog:
         decoder = TokenDecoder(tokenizer)
         path = rollouts_file(self.folder, step)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        with naming(path), path.open("w", encoding="utf-8") as file:
             for row, last in enumerate(last_outputs(chosen)):
                 entry = _rollout(data, row, chosen[row], step, decoder)
                 file.write(json_text(entry | {"return": float(data["rm_scores"][last].sum())}) + "\n")

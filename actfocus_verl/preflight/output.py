@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, not_writable
 from actfocus_verl.run_files import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
@@ -33,6 +33,8 @@ _IDENTITY: Final = (
 )
 """Sections and keys whose difference makes it another run."""
 _NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
+_PAGE: Final = 4096
+"""Bytes that must fit into a folder."""
 _FSDP: Final = ("fsdp", "fsdp2")
 _FILES: Final = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
 """verl's name of a checkpoint part -> prefix of its file names."""
@@ -54,13 +56,11 @@ def check_output(config: DictConfig) -> None:
 def _require_writable(key: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".actfocus-"):
-            pass
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".actfocus-") as file:
+            file.write(bytes(_PAGE))  # an empty file fits on a full disk
+            file.flush()
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigurationError(
-            key, str(folder), f"cannot be written ({reason}: {error.filename or folder})", f"Choose another {key}"
-        ) from error
+        raise not_writable(key, folder, error) from error
 
 
 def _require_same_run(config: DictConfig) -> None:

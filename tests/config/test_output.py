@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.output import check_output
 from tests.config.conftest import changed
+from tests.helpers.disk import fill, small_disk
 
 PARTS = ("model", "optim", "extra_state")
 
@@ -66,6 +67,17 @@ class TestWritable:
 
         monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
         assert f"cannot be written (Permission denied: {config.run.dir}). Choose another run.dir" in failure(config)
+
+    def test_a_full_disk(self, config: DictConfig, tmp_path: Path) -> None:
+        """An empty file still fits on it."""
+        with small_disk(tmp_path / "disk") as folder:
+            config = changed(config, **{"trainer.default_local_dir": str(folder / "checkpoints")})
+            (folder / "checkpoints").mkdir()
+            fill(folder)
+            assert failure(config) == (
+                f"trainer.default_local_dir='{folder}/checkpoints': cannot be written (No space left on device: "
+                f"{folder}/checkpoints). Free space on its disk, or choose another trainer.default_local_dir"
+            )
 
     def test_a_checkpoint_folder_elsewhere(self, config: DictConfig, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
