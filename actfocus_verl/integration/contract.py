@@ -228,6 +228,11 @@ _MERGER: Final = (
 )
 
 _AGENT_LOOPS: Final = (
+    Symbol("verl.experimental.agent_loop:AgentLoopWorker", attributes=("config", "llm_client")),
+    _overridden(
+        "verl.experimental.agent_loop:AgentLoopWorker._run_agent_loop",
+        *("sampling_params", "trajectory", "agent_name", "trace"),
+    ),
     Symbol(
         "verl.experimental.agent_loop:AgentLoopBase",
         attributes=("config", "data_config", "rollout_config", "server_manager", "tokenizer"),

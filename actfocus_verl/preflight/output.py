@@ -51,7 +51,8 @@ def check_output(config: DictConfig) -> None:
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
     credit, filter, schedule, model or seed, where a record of it is damaged, and where the checkpoint that
-    `trainer.resume_mode` leads to is incomplete or damaged. With several nodes, each of which may keep its part on its own disk, missing files are only a warning.
+    `trainer.resume_mode` leads to is incomplete or damaged. With several nodes, each of which may keep its part on its
+    own disk, missing files are only a warning.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)
