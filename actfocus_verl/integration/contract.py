@@ -229,9 +229,10 @@ _MERGER: Final = (
 
 _AGENT_LOOPS: Final = (
     Symbol("verl.experimental.agent_loop:AgentLoopWorker", attributes=("config", "llm_client")),
-    _overridden(
+    Symbol(
         "verl.experimental.agent_loop:AgentLoopWorker._run_agent_loop",
-        *("sampling_params", "trajectory", "agent_name", "trace"),
+        ("sampling_params", "trajectory"),
+        keywords=("agent_name",),
     ),
     Symbol(
         "verl.experimental.agent_loop:AgentLoopBase",

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from verl.experimental import agent_loop as agent_loops
 from verl.experimental.agent_loop import AgentLoopBase, AgentLoopWorker
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration import standstill as limits
@@ -100,6 +101,15 @@ def test_verls_worker_is_watched_once() -> None:
     limits.install(agent_loops)
     assert AgentLoopWorker._run_agent_loop is run
     assert not hasattr(run.__wrapped__, "__wrapped__")
+
+
+def test_the_workers_of_a_run_are_verls() -> None:
+    """Ray copies every method into the class of the actors when that is made: ours must be there by then."""
+    actors = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+    methods = [actors._run_agent_loop]
+    while hasattr(methods[-1], "__wrapped__"):
+        methods.append(methods[-1].__wrapped__)
+    assert AgentLoopWorker._run_agent_loop in methods
 
 
 def test_a_server_ten_times_as_slow_is_waited_for(worker: AgentLoopWorker) -> None:
