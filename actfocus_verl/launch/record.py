@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class RunRecord:
 
     def __init__(self, folder: Path, config: DictConfig) -> None:
         self._path = folder / RUN_FILE
+        self._began = time.monotonic()
         self._entry: dict[str, Any] = {
             "started": timestamp(),
             "ended": None,
@@ -50,7 +52,8 @@ class RunRecord:
 
     def end(self, reason: str) -> None:
         """Record the end of this start: `finished`, `interrupted`, or `failed: ...`."""
-        self._entry |= {"ended": timestamp(), "exit_reason": reason}
+        seconds = round(time.monotonic() - self._began, 1)  # a clock that was set makes the difference of dates wrong
+        self._entry |= {"ended": timestamp(), "seconds": seconds, "exit_reason": reason}
         self._write()
 
     def _write(self) -> None:
