@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from rich.console import Console
 
-from actfocus_verl.errors import CommandFailed, ConfigurationError, Interrupted
+from actfocus_verl.errors import FREE_SPACE, CommandFailed, ConfigurationError, Interrupted, no_space_behind, one_line
 
 EXIT_FAILED: Final = 1
 EXIT_MISTAKE: Final = 2
@@ -47,6 +47,13 @@ def run_command(
     except (ConfigurationError, CommandFailed) as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return EXIT_MISTAKE if isinstance(error, ConfigurationError) else EXIT_FAILED
+    except Exception as error:
+        full = no_space_behind(error)
+        if full is None:
+            raise
+        told = f"error: {one_line(full)}. {FREE_SPACE}, and repeat the command"
+        console.print(told, style="red", markup=False, soft_wrap=True)
+        return EXIT_FAILED
     return 0
 
 

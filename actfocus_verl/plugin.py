@@ -64,6 +64,7 @@ def register() -> None:
     for holder, modules in _AFTER.items():
         _when_imported(holder, functools.partial(_import_ours, modules))
     _when_imported("verl.utils.config", _check_commands)
+    _when_imported("verl.experimental.agent_loop", _watch_tools)
 
 
 def _import_ours(modules: Sequence[str], holder: ModuleType) -> None:
@@ -76,6 +77,12 @@ def _check_commands(config: ModuleType) -> None:
     from actfocus_verl.integration import half_chosen
 
     half_chosen.install(config)
+
+
+def _watch_tools(agent_loops: ModuleType) -> None:
+    from actfocus_verl.integration import standstill
+
+    standstill.install(agent_loops)
 
 
 def _when_imported(module: str, hook: Callable[[ModuleType], None]) -> None:

@@ -7,6 +7,7 @@
 ``local_updates.jsonl``               a flat object per local update of ``schedule=separate_async``, with ``step``
                                       (integration/run_log.py)
 ``evaluations.jsonl``                 an object per evaluation and data source (integration/run_log.py)
+``failed_episodes.jsonl``             an object per episode that ended in an error (integration/standstill.py)
 ``rollouts/<step>.jsonl``             a sample of the episodes of a step (integration/run_log.py)
 ``checkpoints/global_step_<step>/``   verl's checkpoints, with its note of the latest complete one
 ``merged/global_step_<step>/``        the Hugging Face folder of a checkpoint (evaluation/checkpoints.py)
@@ -25,6 +26,7 @@ RUN_FILE: Final = "run.json"
 METRICS_FILE: Final = "metrics.jsonl"
 LOCAL_UPDATES_FILE: Final = "local_updates.jsonl"
 EVALUATIONS_FILE: Final = "evaluations.jsonl"
+FAILED_EPISODES_FILE: Final = "failed_episodes.jsonl"
 CHECKPOINTS_FOLDER: Final = "checkpoints"
 TRACKER_FILE: Final = "latest_checkpointed_iteration.txt"
 """Beside the checkpoints: verl writes the step of each into it once that is complete."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -26,8 +25,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from actfocus_verl.command import EXIT_INTERRUPTED, EXIT_LOST_NODE
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import FREE_SPACE, ConfigurationError, no_space_behind, one_line
 from actfocus_verl.launch.claim import FolderClaim
+from actfocus_verl.launch.quiet import driver_output, quiet_libraries, quiet_vllm
 from actfocus_verl.preflight.overrides import check_overrides, expand_agent
 from actfocus_verl.run_files import RUN_FILE
 
@@ -179,7 +179,7 @@ class _SupervisedRunner:
 
         signal.signal(signal.SIGTERM, _interrupt)  # ray.init took it, to end the process without a record
         if not self._config.run.verbose:
-            _quiet_vllm()
+            quiet_vllm()
         connected = cluster.connected_cluster()
         if connected.joined and connected.nodes < self._config.trainer.nnodes:
             cluster.await_nodes(self._config.trainer.nnodes)
@@ -242,7 +242,7 @@ def train(
     _require_registered(plugin.verify())
     folder = Path(config.run.dir)
     nodes = nodes or NodeNames()
-    with _driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
+    with driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
             with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
                 run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config, on_ray, nodes))
@@ -266,35 +266,6 @@ def _raised_by_the_run(error: Exception) -> bool:
     return isinstance(error, RayTaskError) and not isinstance(error.cause, RayError)
 
 
-@contextlib.contextmanager
-def _driver_output(path: Path, verbose: bool) -> Iterator[None]:
-    """Send what verl prints in this process to a file, so that the terminal shows the progress bar only."""
-    if verbose:
-        yield
-        return
-    with path.open("a") as file, contextlib.redirect_stdout(file):
-        yield
-
-
-def _quiet_libraries() -> None:
-    """Keep the libraries' info messages of this process off the terminal; warnings and errors still show."""
-    for handler in logging.getLogger().handlers:  # Hydra's, on stdout: verl's loggers tell what they chose
-        handler.setLevel(logging.WARNING)
-    # Ray warns at every start of a cluster that token authentication is on, which is its default since 2.60.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-
-
-def _quiet_vllm() -> None:
-    """Keep vLLM's and transformers' messages off the terminal when Ray imports vLLM here, for a server's actor.
-
-    They report that Triton and torchvision are missing, which this process does not need. Only once Ray runs: the
-    workers inherit the environment, and their logs are where the cause of an error is looked for.
-    """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # where vLLM's logger is configured later
-    for name in ("vllm", "transformers"):  # where it was before
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -305,34 +276,47 @@ def run(config: DictConfig) -> None:
     console = Console(stderr=True)
     console.print("checking the configuration")
     if not config.run.verbose:
-        _quiet_libraries()
+        quiet_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
     with contextlib.ExitStack() as claims:
         try:
             config = prepare(config, console, claims)
+            record = _begin_record(config)
         except ConfigurationError as error:
             _fail(console, str(error))
         except KeyboardInterrupt:
             console.print("interrupted before the run began")
             sys.exit(EXIT_INTERRUPTED)
-        _run(config, console)
+        except Exception as error:
+            full = no_space_behind(error)
+            if full is None:
+                raise
+            _fail(console, f"{one_line(full)}. {FREE_SPACE}, and start the same command again")
+        _run(config, record, console)
 
 
-def _run(config: DictConfig, console: Console) -> None:
-    """Train, record how it ended, leave no process behind; exits with an error unless it finished."""
+def _begin_record(config: DictConfig) -> RunRecord:
+    """The record of this start, with every value of the world."""
     from actfocus_verl.config import has_world, world_overrides
     from actfocus_verl.environments import world_config
-    from actfocus_verl.launch.cluster import NodeNames
     from actfocus_verl.launch.record import RunRecord
+
+    record = RunRecord(Path(config.run.dir), config)
+    if has_world(config):
+        env = config.env
+        record.note(world=asdict(world_config(env.name, preset=env.preset, **world_overrides(env))))
+    return record
+
+
+def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
+    """Train, record how it ended, leave no process behind; exits with an error unless it finished."""
+    from actfocus_verl.launch.cluster import NodeNames
+    from actfocus_verl.launch.disk import no_space, written_folders
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
     nodes = NodeNames()
     watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses(), node_at=nodes.at)
-    record = RunRecord(Path(config.run.dir), config)
-    if has_world(config):
-        env = config.env
-        record.note(world=asdict(world_config(env.name, preset=env.preset, **world_overrides(env))))
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason, status = "finished", 1
     try:
@@ -340,7 +324,8 @@ def _run(config: DictConfig, console: Console) -> None:
     except KeyboardInterrupt:
         reason = "interrupted"
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
-        reason = f"failed: {_cause(error)}"
+        full = no_space(written_folders(config), error)  # before the end of the processes empties shared memory
+        reason = f"failed: {_cause(error)}" + (f"\n{full}" if full else "")
         status = EXIT_LOST_NODE if isinstance(error, LostNode) else 1
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
@@ -348,7 +333,7 @@ def _run(config: DictConfig, console: Console) -> None:
         try:
             shut_down(watchdog.processes)
         finally:
-            record.end(reason)
+            _end_record(record, reason, console)
     if reason == "interrupted":
         console.print("interrupted; start the same command again to resume from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)
@@ -356,6 +341,14 @@ def _run(config: DictConfig, console: Console) -> None:
         logs = f"{Path(config.run.dir) / LOG_FILE}, and Ray's in {ray_log_folder()}"
         again = "\nstart the same command again to resume from the last checkpoint" if status == EXIT_LOST_NODE else ""
         _fail(console, f"{reason}\nlogs: {logs}{again}", status)
+
+
+def _end_record(record: RunRecord, reason: str, console: Console) -> None:
+    """Record the end; a disk that is full must not hide what the end was."""
+    try:
+        record.end(reason)
+    except OSError as error:
+        console.print(f"{RUN_FILE} keeps no end of this run: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _note_ray(console: Console, record: RunRecord, cluster: Cluster) -> None:

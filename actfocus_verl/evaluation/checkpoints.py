@@ -23,6 +23,7 @@ from actfocus_verl.evaluation.sampling import EvaluationError
 from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, STEP_FOLDER, saved_steps, tracked_step
 
 _FSDP_CONFIG = "fsdp_config.json"
+_MERGED_FROM = ".merged_from"
 _MERGER = "actfocus_verl.integration.merger"
 _REFUSED = 2
 """The merger's exit status when it prints a one-line reason."""
@@ -53,10 +54,16 @@ class Checkpoint:
 
     @property
     def is_merged(self) -> bool:
-        """Whether `merged` is this checkpoint's model: not older, nor a LoRA run's base beside its adapter."""
+        """Whether `merged` is of this checkpoint: not of an earlier one, nor a LoRA run's base beside its adapter."""
         if not self.merged.is_dir() or (self.merged / "lora_adapter").exists():
             return False
-        return self.merged.stat().st_mtime_ns >= (self.actor / _FSDP_CONFIG).stat().st_mtime_ns
+        note = self.merged / _MERGED_FROM
+        return note.is_file() and note.read_text() == self.written
+
+    @property
+    def written(self) -> str:
+        """Tells this writing of the checkpoint from another. Equal or not: an order of dates is that of the clocks."""
+        return str((self.actor / _FSDP_CONFIG).stat().st_mtime_ns)
 
 
 def find_checkpoint(run: Path, step: int | None, key: str = "model") -> Checkpoint:
@@ -95,6 +102,7 @@ def merge(checkpoint: Checkpoint, environment: Mapping[str, str]) -> Path:
     with FileLock(target.parent / ".lock"):
         if not checkpoint.is_merged:  # another evaluation may have merged it while this one waited
             with appears_whole(target) as unfinished:
+                (unfinished / _MERGED_FROM).write_text(checkpoint.written)
                 write_model(checkpoint, unfinished, "bf16", environment)
     return target
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Mapping
 from types import TracebackType
 from typing import Any
 
+import httpx
 import openai
 
 from actfocus_verl.errors import ConfigurationError
@@ -54,6 +55,7 @@ class _Server(ABC):
         self._max_context = max_context_tokens
         self._temperature = temperature
         self._fields = dict(fields or {})
+        self._timeout = timeout
         self._client = openai.AsyncOpenAI(
             base_url=self.address,
             api_key=os.environ.get("OPENAI_API_KEY") or _NO_KEY,
@@ -104,6 +106,11 @@ class _Server(ABC):
             raise EvaluationError(f"{error.request.url} answered with status {error.status_code}: {shown}") from error
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
+            if isinstance(error, openai.APITimeoutError) and not isinstance(cause, httpx.ConnectTimeout):
+                raise EvaluationError(
+                    f"{error.request.url} did not answer within timeout={self._timeout:g} seconds, {ATTEMPTS} times. "
+                    "Raise timeout=, or ask for fewer replies at a time with a lower concurrency="
+                ) from error
             problem = f"{type(cause).__name__}: {cause}".rstrip(": ")
             raise EvaluationError(f"{error.request.url} was not reached in {ATTEMPTS} attempts ({problem})") from error
         except ValueError as error:

@@ -183,7 +183,7 @@ _LOSS: Final = (
 )
 
 _ENGINES: Final = (
-    Symbol(_LM_ENGINE, attributes=("engine_config", "model_config", "module")),
+    Symbol(_LM_ENGINE, attributes=("checkpoint_manager", "engine_config", "model_config", "module")),
     _overridden(f"{_LM_ENGINE}.forward_step", "micro_batch", "loss_function", "forward_only"),
     _overridden(f"{_LM_ENGINE}.prepare_model_outputs", "output", "output_args", "micro_batch", "logits_processor_func"),
     Symbol(f"{_LM_ENGINE}._gather_and_unpad_packed", ("tensor", "pad_size")),
@@ -192,6 +192,11 @@ _ENGINES: Final = (
     Symbol(
         f"{_LM_ENGINE}.save_checkpoint",
         ("local_path", "hdfs_path", "global_step", "max_ckpt_to_keep"),
+    ),
+    Symbol(f"{_LM_ENGINE}.load_checkpoint", ("local_path",)),
+    Symbol(
+        "verl.utils.checkpoint.checkpoint_manager:BaseCheckpointManager",
+        attributes=("previous_saved_paths", "ensure_checkpoint_capacity", "register_checkpoint"),
     ),
     Symbol(_VALUE_ENGINE),
     _overridden(f"{_VALUE_ENGINE}._build_module"),
@@ -223,6 +228,12 @@ _MERGER: Final = (
 )
 
 _AGENT_LOOPS: Final = (
+    Symbol("verl.experimental.agent_loop:AgentLoopWorker", attributes=("config", "llm_client")),
+    Symbol(
+        "verl.experimental.agent_loop:AgentLoopWorker._run_agent_loop",
+        ("sampling_params", "trajectory"),
+        keywords=("agent_name",),
+    ),
     Symbol(
         "verl.experimental.agent_loop:AgentLoopBase",
         attributes=("config", "data_config", "rollout_config", "server_manager", "tokenizer"),

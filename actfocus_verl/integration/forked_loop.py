@@ -18,7 +18,14 @@ from actfocus_verl.environments.protocol import RewardError
 from actfocus_verl.integration.agent_loop import EpisodeAgentLoop, ServerPolicy, to_output
 from actfocus_verl.integration.columns import FORK, MISMATCH
 from actfocus_verl.integration.dataset import FORKED_AGENT_NAME
-from actfocus_verl.rollout import ForkedGroup, ForkPoint, PlayedEpisode, ReplayMismatchError, beside_loop
+from actfocus_verl.rollout import (
+    ForkedGroup,
+    ForkPoint,
+    PlayedEpisode,
+    ReplayMismatchError,
+    beside_loop,
+    waiting_elsewhere,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +45,9 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         policy = self.policy(sampling_params)
         played = None
         try:
-            played, fork = await self._play(policy, await group.fork_point(session), kwargs)
+            with waiting_elsewhere():
+                point = await group.fork_point(session)
+            played, fork = await self._play(policy, point, kwargs)
         except RewardError as error:
             return self.without_reward(error, kwargs, policy)
         finally:

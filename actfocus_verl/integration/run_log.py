@@ -16,7 +16,7 @@ from actfocus_verl.columns import RECORDED
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
 from actfocus_verl.credit.influence import MovingInfluence
-from actfocus_verl.files import append_json, json_text, write_text
+from actfocus_verl.files import append_json, json_text, naming, write_text
 from actfocus_verl.integration.columns import (
     FORK,
     OUTCOME_PREFIX,
@@ -26,7 +26,14 @@ from actfocus_verl.integration.columns import (
     output_index,
 )
 from actfocus_verl.rollout import TokenDecoder
-from actfocus_verl.run_files import EVALUATIONS_FILE, LOCAL_UPDATES_FILE, METRICS_FILE, complete_lines, rollouts_file
+from actfocus_verl.run_files import (
+    EVALUATIONS_FILE,
+    FAILED_EPISODES_FILE,
+    LOCAL_UPDATES_FILE,
+    METRICS_FILE,
+    complete_lines,
+    rollouts_file,
+)
 
 
 class RunLog:
@@ -46,6 +53,8 @@ class RunLog:
         self.temperature = float(config.actor_rollout_ref.rollout.val_kwargs.temperature)
         self.history = History()
         self.influence = MovingInfluence()
+        failures = None if self.folder is None else self.folder / FAILED_EPISODES_FILE
+        self._failures_before = failures.stat().st_size if failures is not None and failures.exists() else 0
 
     def continue_from(self, step: int) -> None:
         """Drop what an earlier, interrupted start recorded after the checkpoint of `step`: those steps run again.
@@ -61,6 +70,14 @@ class RunLog:
         last_kept = step - 1 if self.evaluates_first else step
         kept = _keep_lines(self.folder / EVALUATIONS_FILE, lambda line: line["step"] <= last_kept)
         self.history.add_evaluations(kept)
+
+    def last_failure(self) -> str | None:
+        """Why the last episode of this start that failed did so; None where the folder does not say."""
+        path = None if self.folder is None else self.folder / FAILED_EPISODES_FILE
+        if path is None or not path.exists():
+            return None
+        lines = complete_lines(path.read_bytes()[self._failures_before :])
+        return str(json.loads(lines[-1])["error"]) if lines else None
 
     def metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append one flat object: `step` and every scalar of the step."""
@@ -139,7 +156,7 @@ class RunLog:
         decoder = TokenDecoder(tokenizer)
         path = rollouts_file(self.folder, step)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        with naming(path), path.open("w", encoding="utf-8") as file:
             for row, last in enumerate(last_outputs(chosen)):
                 entry = _rollout(data, row, chosen[row], step, decoder)
                 file.write(json_text(entry | {"return": float(data["rm_scores"][last].sum())}) + "\n")
@@ -157,10 +174,14 @@ def _place(key: str) -> tuple[str, int]:
     return group, int(session)
 
 
-def failed_episodes(present: int, expected: int, where: str) -> str:
-    """Return the error text for episodes that failed: a rate or a group without them would be biased."""
+def failed_episodes(present: int, expected: int, where: str, cause: str | None = None) -> str:
+    """Return the error text for episodes that failed: a rate or a group without them would be biased.
+
+    cause: of one of them (`RunLog.last_failure`).
+    """
+    why = f" ({cause})" if cause else ""
     return (
-        f"{expected - present} of {expected} episodes of {where} ended in an error; see the logs of the "
+        f"{expected - present} of {expected} episodes of {where} ended in an error{why}; see the logs of the "
         "agent-loop workers (run.verbose=true prints them)"
     )
 

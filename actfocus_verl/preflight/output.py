@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import pickle
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -12,15 +14,17 @@ from typing import Any, Final
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.errors import ConfigurationError, not_writable, one_line
 from actfocus_verl.run_files import (
     CHECKPOINTS_FOLDER,
     CONFIG_FILE,
     EVALUATIONS_FILE,
+    LOCAL_UPDATES_FILE,
     METRICS_FILE,
     STEP_FOLDER,
     TRACKER_FILE,
     checkpoint_step,
+    complete_lines,
     saved_steps,
     tracked_step,
 )
@@ -33,7 +37,11 @@ _IDENTITY: Final = (
 )
 """Sections and keys whose difference makes it another run."""
 _NOT_IDENTITY: Final = ("train_size", "evaluation_size", "cache")
+_PAGE: Final = 4096
+"""Bytes that must fit into a folder."""
 _FSDP: Final = ("fsdp", "fsdp2")
+_IN_FLIGHT: Final = "transfer_queue"
+"""In a checkpoint of an asynchronous schedule: what was played and not trained on yet."""
 _FILES: Final = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
 """verl's name of a checkpoint part -> prefix of its file names."""
 
@@ -42,11 +50,13 @@ def check_output(config: DictConfig) -> None:
     """Create the folders the run writes to, and raise ConfigurationError unless it can start or resume there.
 
     It cannot where a folder is not writable, where `run.dir` holds a run with another world, algorithm, rollout,
-    credit, filter, schedule, model or seed, and where the checkpoint that `trainer.resume_mode` leads to is incomplete
-    or damaged. With several nodes, each of which may keep its part on its own disk, missing files are only a warning.
+    credit, filter, schedule, model or seed, where a record of it is damaged, and where the checkpoint that
+    `trainer.resume_mode` leads to is incomplete or damaged. With several nodes, each of which may keep its part on its
+    own disk, missing files are only a warning.
     """
     _require_writable("run.dir", Path(config.run.dir))
     _require_same_run(config)
+    _require_records(Path(config.run.dir))
     _check_checkpoint(config)  # before its folder is created: a folder given by mistake is not a checkpoint
     _require_writable("trainer.default_local_dir", Path(config.trainer.default_local_dir))
 
@@ -54,13 +64,10 @@ def check_output(config: DictConfig) -> None:
 def _require_writable(key: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".actfocus-"):
-            pass
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".actfocus-", buffering=0) as file:
+            file.write(bytes(_PAGE))  # an empty file fits on a full disk
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigurationError(
-            key, str(folder), f"cannot be written ({reason}: {error.filename or folder})", f"Choose another {key}"
-        ) from error
+        raise not_writable(key, folder, error) from error
 
 
 def _require_same_run(config: DictConfig) -> None:
@@ -85,6 +92,18 @@ def _require_same_run(config: DictConfig) -> None:
                 f"holds a run with {_difference(key, was, now)}",
                 "Choose another run.name, or delete the folder",
             )
+
+
+def _require_records(folder: Path) -> None:
+    """The lines that a resumed run goes on from can be read; only the last may be cut short."""
+    for name in (METRICS_FILE, LOCAL_UPDATES_FILE, EVALUATIONS_FILE):
+        path = folder / name
+        for number, line in enumerate(complete_lines(path.read_bytes()) if path.exists() else (), start=1):
+            try:
+                int(json.loads(line)["step"])
+            except (ValueError, KeyError, TypeError) as error:
+                problem = f"line {number} of {path} is damaged ({one_line(error, 100)})"
+                raise ConfigurationError("run.dir", str(folder), problem, "Remove the line, or repair it") from error
 
 
 def _has_begun(folder: Path) -> bool:
@@ -113,7 +132,7 @@ def _check_checkpoint(config: DictConfig) -> None:
     """The checkpoint the run will resume from, if any, is whole."""
     trainer = config.trainer
     if trainer.resume_mode == "auto":
-        folder = _latest(Path(trainer.default_local_dir))
+        folder = _latest(config, Path(trainer.default_local_dir))
     elif trainer.resume_mode == "resume_path":
         folder = _given(trainer.resume_from_path)
     else:
@@ -121,9 +140,12 @@ def _check_checkpoint(config: DictConfig) -> None:
     if folder is None:
         return
     files, world_size = list(_expected_files(config, folder)), trainer.n_gpus_per_node * trainer.nnodes
-    data_loader = folder / "data.pt"  # verl does without it when it is absent
+    data_loader = folder / "data.pt"
     if data_loader.exists():
         files.append(data_loader)
+    else:  # verl does without it
+        logger.warning("%s is missing: the resumed run begins its data from the start again", data_loader)
+    files += sorted((folder / _IN_FLIGHT).rglob("*.pkl"))
     for file in files:
         if not file.exists():
             _require_same_world(file, folder, world_size)
@@ -132,29 +154,38 @@ def _check_checkpoint(config: DictConfig) -> None:
         return
     for file in files:
         if not _is_whole(file):
-            size = f"{file.stat().st_size} bytes, not a complete torch file" if file.exists() else ""
-            raise _damaged(file, f"is damaged ({size})" if size else "is missing", folder)
+            size = f"{file.stat().st_size} bytes, not a complete {_kind(file)} file" if file.exists() else ""
+            raise _damaged(config, file, f"is damaged ({size})" if size else "is missing", folder)
 
 
-def _latest(checkpoints: Path) -> Path | None:
-    """The folder of the step that the tracker file names; None without a tracker: the run starts from scratch."""
+def _latest(config: DictConfig, checkpoints: Path) -> Path | None:
+    """The folder of the step that the tracker file names; None where nothing was saved: the run starts from scratch.
+
+    verl writes the tracker after each checkpoint. So one checkpoint without it was cut short, and of several the
+    tracker is lost: starting from scratch would write over them.
+    """
     content = tracked_step(checkpoints)
     if content is None:
+        steps = saved_steps(checkpoints)
+        if len(steps) > 1:
+            raise _misled(config, checkpoints, f"holds checkpoints, but no {TRACKER_FILE} that names the latest")
+        if steps:
+            logger.warning("the checkpoint of step %d in %s was cut short: starting over", steps[0], checkpoints)
         return None
     if not content.isdecimal():
-        raise _misled(checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not a step number")
+        raise _misled(config, checkpoints, f"{TRACKER_FILE} holds {content[:40]!r}, not a step number")
     folder = checkpoints / f"{STEP_FOLDER}{int(content)}"
     if not folder.is_dir():
-        raise _misled(checkpoints, f"{TRACKER_FILE} names step {content}, but {folder.name} does not exist")
+        raise _misled(config, checkpoints, f"{TRACKER_FILE} names step {content}, but {folder.name} does not exist")
     return folder
 
 
-def _misled(checkpoints: Path, problem: str) -> ConfigurationError:
+def _misled(config: DictConfig, checkpoints: Path, problem: str) -> ConfigurationError:
     return ConfigurationError(
         "trainer.default_local_dir",
         str(checkpoints),
         problem,
-        f"Write a saved step into {TRACKER_FILE} ({_saved_steps(checkpoints)}), or set "
+        f"Write a saved step into {checkpoints / TRACKER_FILE} ({_saved_steps(config, checkpoints)}), or set "
         "trainer.resume_mode=disable to start over",
     )
 
@@ -187,7 +218,14 @@ def _expected_files(config: DictConfig, folder: Path) -> Iterator[Path]:
 
 
 def _is_whole(file: Path) -> bool:
+    """Whether a file has its end: torch's table of contents, or a pickle's last mark."""
+    if file.suffix == ".pkl":
+        return file.is_file() and file.read_bytes()[-1:] == pickle.STOP
     return file.is_file() and zipfile.is_zipfile(file)
+
+
+def _kind(file: Path) -> str:
+    return "pickle" if file.suffix == ".pkl" else "torch"
 
 
 def _require_same_world(file: Path, folder: Path, world_size: int) -> None:
@@ -219,9 +257,9 @@ def _warn_of_nodes(folder: Path, files: list[Path]) -> None:
             )
 
 
-def _damaged(file: Path, problem: str, folder: Path) -> ConfigurationError:
+def _damaged(config: DictConfig, file: Path, problem: str, folder: Path) -> ConfigurationError:
     checkpoints = folder.parent
-    earlier = _saved_steps(checkpoints, besides=checkpoint_step(folder))
+    earlier = _saved_steps(config, checkpoints, besides=checkpoint_step(folder))
     return ConfigurationError(
         "trainer.default_local_dir",
         str(checkpoints),
@@ -231,6 +269,10 @@ def _damaged(file: Path, problem: str, folder: Path) -> ConfigurationError:
     )
 
 
-def _saved_steps(checkpoints: Path, besides: int | None = None) -> str:
-    steps = [step for step in saved_steps(checkpoints) if step != besides]
-    return f"saved: {', '.join(map(str, steps))}" if steps else "none is saved"
+def _saved_steps(config: DictConfig, checkpoints: Path, besides: int | None = None) -> str:
+    """The steps that can be resumed from. verl leaves the folders of those whose weights it has removed."""
+    folders = {step: checkpoints / f"{STEP_FOLDER}{step}" for step in saved_steps(checkpoints) if step != besides}
+    if config.trainer.nnodes == 1:
+        whole = {step: all(map(_is_whole, _expected_files(config, folder))) for step, folder in folders.items()}
+        folders = {step: folder for step, folder in folders.items() if whole[step]}
+    return f"saved: {', '.join(map(str, folders))}" if folders else "none is saved"

@@ -110,6 +110,8 @@ def _check_numbers(config: DictConfig) -> None:
             require_integer(key, value, low=low)
     for key, high in _NUMBERS.items():
         require_number(key, OmegaConf.select(config, key), low=0.0, high=high)
+    if config.run.get("tool_timeout") is not None:
+        require_number("run.tool_timeout", config.run.tool_timeout, low=0.0, open_low=True)
     if config.actor_rollout_ref.rollout.temperature == 0:
         raise ConfigurationError(
             _TEMPERATURE, 0, "training divides logits by it, and needs diverse samples", "Set it to 1.0"

@@ -179,7 +179,7 @@ def _cost(record: RunFolder) -> dict[str, Any]:
     """Seconds from start to end, summed over the starts with a known end; a killed start has none."""
     starts = record.info.get("starts", [])
     ended = [each for each in starts if each.get("ended")]
-    seconds = [(_time(each["ended"]) - _time(each["started"])).total_seconds() for each in ended]
+    seconds = [_seconds(each) for each in ended]
     return {
         "seconds": sum(seconds),
         "starts": len(starts),
@@ -187,6 +187,13 @@ def _cost(record: RunFolder) -> dict[str, Any]:
         "started": starts[0]["started"] if starts else None,
         "ended": record.info.get("ended"),
     }
+
+
+def _seconds(start: Mapping[str, Any]) -> float:
+    """What the start took; records of earlier versions have only its dates."""
+    if "seconds" in start:
+        return float(start["seconds"])
+    return (_time(start["ended"]) - _time(start["started"])).total_seconds()
 
 
 def _time(text: str) -> datetime:

@@ -11,6 +11,7 @@ from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, PlayedEpisode,
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
 from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span, span_roles
+from actfocus_verl.rollout.standstill import StandstillWatch, waiting_elsewhere
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ReadReply",
     "ReplayMismatchError",
     "Reply",
+    "StandstillWatch",
     "StopReason",
     "TokenDecoder",
     "Trajectory",
@@ -42,4 +44,5 @@ __all__ = [
     "require_text",
     "span_roles",
     "token_roles",
+    "waiting_elsewhere",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.preflight.output import check_output
 from tests.config.conftest import changed
+from tests.helpers.disk import fill, small_disk
 
 PARTS = ("model", "optim", "extra_state")
 
@@ -66,6 +69,17 @@ class TestWritable:
 
         monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
         assert f"cannot be written (Permission denied: {config.run.dir}). Choose another run.dir" in failure(config)
+
+    def test_a_full_disk(self, config: DictConfig, tmp_path: Path) -> None:
+        """An empty file still fits on it."""
+        with small_disk(tmp_path / "disk") as folder:
+            config = changed(config, **{"trainer.default_local_dir": str(folder / "checkpoints")})
+            (folder / "checkpoints").mkdir()
+            fill(folder)
+            assert failure(config) == (
+                f"trainer.default_local_dir='{folder}/checkpoints': cannot be written (No space left on device: "
+                f"{folder}/checkpoints). Free space on its disk, or choose another trainer.default_local_dir"
+            )
 
     def test_a_checkpoint_folder_elsewhere(self, config: DictConfig, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
@@ -128,6 +142,50 @@ class TestCheckpoint:
         message = failure(config)
         assert f"latest_checkpointed_iteration.txt holds {content!r}, not a step number. Write a saved step" in message
         assert "(saved: 10), or set trainer.resume_mode=disable to start over" in message
+
+    def test_a_lost_tracker(self, config: DictConfig) -> None:
+        """verl would start from scratch, and write over what is there."""
+        save(config, 10)
+        tracker = save(config, 20).parent / "latest_checkpointed_iteration.txt"
+        tracker.unlink()
+        assert failure(config) == (
+            f"trainer.default_local_dir={str(tracker.parent)!r}: holds checkpoints, but no "
+            f"latest_checkpointed_iteration.txt that names the latest. Write a saved step into {tracker} "
+            "(saved: 10, 20), or set trainer.resume_mode=disable to start over"
+        )
+
+    def test_a_first_checkpoint_cut_short(self, config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+        """Killed while it was saved: there is nothing to go on from, and nobody to ask."""
+        (save(config, 10).parent / "latest_checkpointed_iteration.txt").unlink()
+        with caplog.at_level(logging.WARNING):
+            check_output(config)
+        assert "the checkpoint of step 10" in caplog.text
+        assert "was cut short: starting over" in caplog.text
+
+    def test_what_cannot_be_resumed_from_is_not_recommended(self, config: DictConfig) -> None:
+        """verl removes the weights of an old checkpoint and leaves its folder."""
+        shutil.rmtree(save(config, 10) / "actor")
+        (save(config, 20) / "actor" / "optim_world_size_1_rank_0.pt").write_bytes(b"PK")
+        save(config, 30)
+        folder = save(config, 40)
+        (folder / "actor" / "model_world_size_1_rank_0.pt").unlink()
+        assert "(saved: 30), or set" in failure(config)
+
+    def test_a_lost_position_in_the_data(self, config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+        (save(config, 10) / "data.pt").unlink()
+        with caplog.at_level(logging.WARNING):
+            check_output(config)
+        assert "data.pt is missing: the resumed run begins its data from the start again" in caplog.text
+
+    @pytest.mark.parametrize("size", [0, -1])
+    def test_episodes_in_flight_cut_short(self, config: DictConfig, size: int) -> None:
+        """What an asynchronous schedule had played and not trained on."""
+        file = save(config, 10) / "transfer_queue" / "storage_units" / "unit_0.pkl"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(pickle.dumps({"x": list(range(100))}))
+        check_output(config)
+        file.write_bytes(file.read_bytes()[:size])
+        assert f"{file} is damaged ({file.stat().st_size} bytes, not a complete pickle file)" in failure(config)
 
     def test_a_tracker_that_names_nothing(self, config: DictConfig) -> None:
         """verl would say so on stdout and start from scratch."""
@@ -212,6 +270,24 @@ class TestSeveralNodes:
         tracker = save(nodes, 10).parent / "latest_checkpointed_iteration.txt"
         tracker.write_text("20")
         assert "names step 20, but global_step_20 does not exist. Write a saved step" in failure(nodes)
+
+
+class TestRecords:
+    @pytest.mark.parametrize("name", ["metrics.jsonl", "local_updates.jsonl", "evaluations.jsonl"])
+    @pytest.mark.parametrize("line", ["\0\0\0", '{"loss": 1.0}', '{"step": null}', "[1]", "3"])
+    def test_a_damaged_line_is_named(self, config: DictConfig, name: str, line: str) -> None:
+        """As after a loss of power. The trainer would meet it once the models are loaded."""
+        folder = Path(config.run.dir)
+        folder.mkdir()
+        (folder / name).write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+        message = failure(config)
+        assert message.startswith(f"run.dir='{folder}': line 2 of {folder / name} is damaged (")
+        assert message.endswith("). Remove the line, or repair it")
+
+    def test_a_last_line_cut_short_is_no_damage(self, config: DictConfig) -> None:
+        Path(config.run.dir).mkdir()
+        (Path(config.run.dir) / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+        check_output(config)
 
 
 class TestAnotherRun:

@@ -113,13 +113,15 @@ def test_a_merger_that_fails_leaves_no_model(run: Path, calls: Path, monkeypatch
     assert not (run / "merged" / "global_step_2").exists()
     monkeypatch.delenv("FAKE_FAILURE")
     target = merge(Checkpoint(run, 2), {"VERL_PLATFORM": "cpu"})
-    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in target.iterdir()) == [".merged_from", "config.json", "model.safetensors"]
 
 
-def test_a_checkpoint_that_was_written_again_is_merged_again(run: Path, calls: Path) -> None:
+@pytest.mark.parametrize("hours", [0, 5, -5])
+def test_a_checkpoint_that_was_written_again_is_merged_again(run: Path, calls: Path, hours: int) -> None:
+    """Also where the clock went back in between, so that it seems to be older than what was merged before."""
     checkpoint = Checkpoint(run, 10)
     merge(checkpoint, {"VERL_PLATFORM": "cpu"})
-    later = checkpoint.merged.stat().st_mtime + 1
+    later = checkpoint.merged.stat().st_mtime + 1 + hours * 3600
     os.utime(checkpoint.actor / "fsdp_config.json", (later, later))
     merge(checkpoint, {"VERL_PLATFORM": "cpu"})
     assert len(calls.read_text().splitlines()) == 2

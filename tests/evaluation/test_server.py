@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 import unicodedata
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -21,6 +22,8 @@ from actfocus_verl.rollout.columns import read_reply
 from tests.evaluation.conftest import FakeServer
 
 Ask = Callable[..., Reply]
+GUARD = 60
+"""Seconds that are never reached unless something is wrong."""
 ADD = function_schema("add", "Adds.", number={"type": "integer"})
 REQUEST = ReplyRequest([5, 6, 7], [{"role": "user", "content": "go"}], max_new_tokens=100, seed=11)
 
@@ -195,6 +198,48 @@ def test_nobody_at_the_address(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("actfocus_verl.evaluation.server.ATTEMPTS", 2)
     with pytest.raises(EvaluationError, match=r"http://127.0.0.1:9/v1/models was not reached in 2 .*ConnectError"):
         ask(address="http://127.0.0.1:9/v1")
+
+
+def slow(fake_server: FakeServer, hold: threading.Event, times: int) -> list[str]:
+    """Have it answer the first completions only when the event is set; returns those it was asked for."""
+    asked: list[str] = []
+    answer = fake_server.answer
+
+    def late(path: str, body: dict[str, Any] | None) -> tuple[int, Any]:
+        if body is not None:
+            asked.append(path)
+            if len(asked) <= times:
+                assert hold.wait(GUARD)
+        return answer(path, body)
+
+    fake_server.answer = late  # type: ignore[method-assign]
+    return asked
+
+
+def test_a_server_that_is_slow_for_a_while_changes_no_reply(ask: Ask, fake_server: FakeServer) -> None:
+    """The same request is sent again, with its seed."""
+    hold, once = threading.Event(), ask()
+    asked = slow(fake_server, hold, times=1)
+    threading.Timer(0.4, hold.set).start()  # two of the client's timeouts
+    assert ask(timeout=0.2) == once
+    assert len(asked) >= 2
+
+
+def test_a_server_that_stays_slow_is_told_from_one_that_is_away(
+    ask: Ask, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actfocus_verl.evaluation.server.ATTEMPTS", 1)
+    hold = threading.Event()
+    slow(fake_server, hold, times=1)
+    try:
+        with pytest.raises(EvaluationError) as caught:
+            ask(timeout=0.2)
+    finally:
+        hold.set()
+    assert str(caught.value) == (
+        f"{fake_server.address}/completions did not answer within timeout=0.2 seconds, 1 times. Raise timeout=, or ask "
+        "for fewer replies at a time with a lower concurrency="
+    )
 
 
 def test_a_refusal_is_not_tried_again(ask: Ask, fake_server: FakeServer) -> None:

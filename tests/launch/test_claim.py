@@ -254,11 +254,35 @@ def test_a_silent_claim_of_another_host_is_respected_and_said_to_be_probably_sta
 
 
 @pytest.mark.parametrize("changes", [{"boot": "an earlier one"}, {"namespace": "pid:[1]"}])
-def test_a_silent_claim_from_before_a_restart_does_not_block(tmp_path: Path, changes: dict[str, str]) -> None:
+def test_a_silent_claim_from_before_a_restart_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str]
+) -> None:
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
     path = stale(tmp_path, **changes)
     silent(path, SILENT_SECONDS + 1)
     with FolderClaim("run.dir", tmp_path):
         pass
+
+
+def test_a_clock_that_was_set_forward_takes_no_living_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours lie between its last touch and now, until it is touched again. It is another container's, of this name."""
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.2)
+    path = stale(tmp_path, namespace="pid:[1]")
+    silent(path, 5 * 3600)
+    beat = threading.Timer(0.1, os.utime, [path])
+    beat.start()
+    assert "has been writing to it since" in refusal(tmp_path).problem
+    beat.join()
+    assert path.exists()
+
+
+def test_a_clock_that_was_set_back_takes_no_claim(tmp_path: Path) -> None:
+    """Its last touch is to come: the user is told, and decides."""
+    path = stale(tmp_path, boot="an earlier one")
+    silent(path, -5 * 3600)
+    error = refusal(tmp_path)
+    assert error.problem.endswith("(last sign of life 0 s ago)")
+    assert error.remedy.endswith(f"if that process is gone, delete {path}")
 
 
 def test_a_claim_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

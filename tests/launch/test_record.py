@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from actfocus_verl.launch import record as record_module
 from actfocus_verl.launch.record import RunRecord, source_commit
 
 
@@ -49,6 +50,18 @@ def test_the_end_is_recorded_with_its_reason(tmp_path: Path, config: DictConfig,
     assert record["exit_reason"] == reason
     assert datetime.fromisoformat(record["ended"]) >= datetime.fromisoformat(record["started"])
     assert [start["exit_reason"] for start in record["starts"]] == [reason]
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_clock_that_jumps_does_not_change_what_a_start_took(
+    tmp_path: Path, config: DictConfig, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    started = datetime(2026, 3, 29, 12, tzinfo=timezone.utc)
+    times = iter([started, started + timedelta(hours=hours)])
+    monkeypatch.setattr(record_module, "timestamp", lambda: next(times).isoformat())
+    monkeypatch.setattr(record_module.time, "monotonic", iter([100.0, 160.0]).__next__)
+    RunRecord(tmp_path, config).end("finished")
+    assert read(tmp_path)["seconds"] == 60.0
 
 
 def test_starts_accumulate_and_the_last_one_is_the_records_own(tmp_path: Path, config: DictConfig) -> None:

@@ -41,16 +41,16 @@ def test_libraries_are_quieted_and_their_errors_are_not() -> None:
     """In a process of its own, whose loggers it changes: Hydra's handler, and the real function of Ray."""
     code = """
 import logging, sys
-from actfocus_verl import train
+from actfocus_verl.launch import quiet
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
-train._quiet_libraries()
+quiet.quiet_libraries()
 from ray._private.authentication import authentication_token_setup as ray_tokens
 ray_tokens._warn_token_auth_enabled()
 verl = logging.getLogger("verl.plugin")
 verl.setLevel(logging.INFO)
 verl.info("Platform override from VERL_PLATFORM: cpu")
 verl.warning("a warning of verl's")
-train._quiet_vllm()
+quiet.quiet_vllm()
 logging.getLogger("vllm.triton_utils.importing").warning("Triton is installed, but doesn't include CPU backend.")
 logging.getLogger("vllm.engine").error("an error of vLLM's")
 logging.getLogger("ray").error("an error of Ray's")

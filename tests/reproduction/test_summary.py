@@ -12,7 +12,7 @@ import yaml
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reproduction.folders import Places
 from actfocus_verl.reproduction.matrix import Experiment, Run
-from actfocus_verl.reproduction.summary import summarise, to_text
+from actfocus_verl.reproduction.summary import _seconds, summarise, to_text
 
 RUN = Run(Experiment("small/mine", "mine", ("credit.alpha=0.3",)), 4)
 START = {"code": {"source": "s", "commit": "c", "packages": {}}, "settings_digest": "d", "mixed_versions": False}
@@ -97,6 +97,13 @@ def test_an_evaluation_of_a_resumed_run_alone_is_left_out(folder: Folder) -> Non
 def test_only_starts_whose_end_is_known_have_a_cost(folder: Folder) -> None:
     cost = folder.summarise()["cost"]
     assert (cost["seconds"], cost["starts"], cost["starts_without_end"]) == (150.0, 2, 1)
+
+
+def test_the_cost_is_what_the_clock_of_the_run_says() -> None:
+    """Its dates lie five hours apart, in the wrong order: the machine's clock was set back."""
+    dates = {"started": "2026-03-29T12:00:00+00:00", "ended": "2026-03-29T07:01:00+00:00"}
+    assert _seconds({**dates, "seconds": 60.0}) == 60.0
+    assert _seconds(dates) == 60.0 - 5 * 3600  # of a record that has no more
 
 
 def test_the_policy_is_described(folder: Folder, tmp_path: Path) -> None:
