@@ -24,6 +24,8 @@ from typing import Final
 import psutil
 import ray
 
+from actfocus_verl.launch.memory import log_size, memory_kill
+
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
@@ -71,11 +73,15 @@ _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True)
 class Death:
-    """A part that died: its name, its process id where it was seen to end, and the last lines of its log."""
+    """A part that died: its name, its process id where it was seen to end, and the last lines of its log.
+
+    memory: a sentence, if Ray killed workers because the machine's memory was full.
+    """
 
     part: str
     pid: int | None = None
     log_tail: str = ""
+    memory: str = ""
 
     @property
     def may_follow_an_error(self) -> bool:
@@ -85,7 +91,8 @@ class Death:
     def __str__(self) -> str:
         what = f"{self.part} stopped answering" if self.pid is None else f"{self.part} (process {self.pid}) died"
         tail = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
-        return f"{what}, so the run was ended.{tail}"
+        memory = self.memory and f" {self.memory}"
+        return f"{what}, so the run was ended.{memory}{tail}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,8 @@ class Watchdog:
         """Servers that have answered once."""
         self._troubles: set[str] = set()
         """Errors of the watchdog itself that are already logged."""
+        self._begun = {folder: log_size(folder) for folder in self._log_folders}
+        """Of each folder: how long Ray's log was when the watch began. What stands before was not this run's."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
         self.death: Death | None = None
@@ -164,7 +173,8 @@ class Watchdog:
         if not dead:
             return None
         cause = min(dead, key=lambda watched: _BY_CAUSE.index(watched.part))
-        return Death(cause.part, cause.process.pid, self._log_tail(cause))
+        memory = next(filter(None, (memory_kill(folder, begun) for folder, begun in self._begun.items())), "")
+        return Death(cause.part, cause.process.pid, self._log_tail(cause), memory)
 
     def _remember(self, process: psutil.Process) -> None:
         try:
@@ -270,8 +280,8 @@ def _last_lines(folder: Path, pattern: str) -> list[str]:
 
 
 def ray_log_folder() -> Path:
-    """Return the log folder of this machine's latest Ray session."""
-    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs"
+    """Return the log folder of this machine's latest Ray session, by its own name: the next session takes the link."""
+    return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs").resolve()
 
 
 _SERVER_NAME: Final = re.compile(r"vllm(_omni)?_server_.+")

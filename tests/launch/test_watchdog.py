@@ -179,6 +179,35 @@ def test_the_log_tail_is_the_process_own(start_child: StartChild, tmp_path: Path
     assert str(death).endswith("died, so the run was ended.\nlast lines of its log:\n" + death.log_tail)
 
 
+MEMORY_LOG = """\
+[2026-11-27 12:08:20,863 I 16294 16294] (raylet) Killing 1 worker(s)
+OOM kill reason: Memory usage 24038633472B exceeded threshold of 24012677120B (95.0% of 25276502016B limit)
+Total non-selected idle workers: 0
+Top 10 memory users: PID\tMEM(GB)\tCOMMAND
+16609\t16.04\tray::WorkerDict.actor_rollout_ref_update_actor
+16859\t2.86\tVLLM::EngineCore
+"""
+
+
+def test_a_machine_without_memory_is_named_with_its_largest_process(start_child: StartChild, tmp_path: Path) -> None:
+    """As Ray wrote it when SmolLM2's logits filled 24 GB, and vLLM's engine was the first to be seen dead."""
+    log = tmp_path / "raylet.out"
+    log.write_text("an earlier run's\n" + MEMORY_LOG.replace("24038633472", "1"))
+    child = start_child("VLLM::EngineCore")
+    watchdog = Watchdog(lambda: None, log_folders=[tmp_path, tmp_path / "none"])
+    assert watchdog.look() is None
+    with log.open("a") as file:
+        file.write(MEMORY_LOG)
+    child.kill()
+    death = watchdog.look()
+    assert death.part == "the vLLM engine"
+    assert death.memory.startswith(
+        "The machine's memory was full (24.0 GB used, Ray allows 24.0), so Ray killed workers; the largest process was "
+        "ray::WorkerDict.actor_rollout_ref_update_actor with 16.04 GB. Lower actor_rollout_ref.actor.ppo_max_token_len"
+    )
+    assert death.memory in str(death)
+
+
 def test_a_long_log_is_cut_to_its_last_lines(start_child: StartChild, tmp_path: Path) -> None:
     worker = start_child("ray::WorkerDict")
     lines = [f"line {number}" for number in range(100_000)]
