@@ -338,7 +338,7 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
         console.print("interrupted; start the same command again to resume from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)
     if reason != "finished":
-        logs = f"{Path(config.run.dir) / LOG_FILE}, and Ray's in {ray_log_folder()}"
+        logs = f"{Path(config.run.dir) / LOG_FILE}, and Ray's in {watchdog.log_folders[0]}"
         again = "\nstart the same command again to resume from the last checkpoint" if status == EXIT_LOST_NODE else ""
         _fail(console, f"{reason}\nlogs: {logs}{again}", status)
 

@@ -134,7 +134,7 @@ class Watchdog:
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self._end_run = end_run
-        self._log_folders = list(log_folders)
+        self.log_folders = list(log_folders)
         self._servers = servers
         self._node_at = node_at
         self._poll_seconds = poll_seconds
@@ -145,7 +145,7 @@ class Watchdog:
         """Servers that have answered once."""
         self._troubles: set[str] = set()
         """Errors of the watchdog itself that are already logged."""
-        self._begun = {folder: log_size(folder) for folder in self._log_folders}
+        self._begun: dict[Path, int] = {}
         """Of each folder: how long Ray's log was when the watch began. What stands before was not this run's."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
@@ -157,6 +157,9 @@ class Watchdog:
         return [watched.process for watched in list(self._watched.values())]
 
     def __enter__(self) -> Watchdog:
+        # by their own names: the next Ray session on this machine takes the link to the latest
+        self.log_folders = [folder.resolve() for folder in self.log_folders]
+        self._begun = {folder: log_size(folder) for folder in self.log_folders}
         self._thread.start()
         return self
 
@@ -234,7 +237,7 @@ class Watchdog:
 
     def _log_tail(self, watched: _Watched) -> str:
         for pattern in watched.logs:
-            lines = [line for folder in self._log_folders for line in _last_lines(folder, pattern)]
+            lines = [line for folder in self.log_folders for line in _last_lines(folder, pattern)]
             if lines:
                 return "\n".join(lines[-LOG_LINES:])
         return ""
@@ -280,8 +283,8 @@ def _last_lines(folder: Path, pattern: str) -> list[str]:
 
 
 def ray_log_folder() -> Path:
-    """Return the log folder of this machine's latest Ray session, by its own name: the next session takes the link."""
-    return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs").resolve()
+    """Return the log folder of this machine's latest Ray session."""
+    return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs"
 
 
 _SERVER_NAME: Final = re.compile(r"vllm(_omni)?_server_.+")

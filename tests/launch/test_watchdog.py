@@ -194,12 +194,15 @@ def test_a_machine_without_memory_is_named_with_its_largest_process(start_child:
     log = tmp_path / "raylet.out"
     log.write_text("an earlier run's\n" + MEMORY_LOG.replace("24038633472", "1"))
     child = start_child("VLLM::EngineCore")
-    watchdog = Watchdog(lambda: None, log_folders=[tmp_path, tmp_path / "none"])
-    assert watchdog.look() is None
-    with log.open("a") as file:
-        file.write(MEMORY_LOG)
-    child.kill()
-    death = watchdog.look()
+    latest = tmp_path / "session_latest"
+    latest.symlink_to(tmp_path)
+    with Watchdog(lambda: None, log_folders=[latest, tmp_path / "none"], poll_seconds=600) as watchdog:
+        assert watchdog.look() is None
+        latest.unlink()  # another run's session is now the latest
+        with log.open("a") as file:
+            file.write(MEMORY_LOG)
+        child.kill()
+        death = watchdog.look()
     assert death.part == "the vLLM engine"
     assert death.memory.startswith(
         "The machine's memory was full (24.0 GB used, Ray allows 24.0), so Ray killed workers; the largest process was "
