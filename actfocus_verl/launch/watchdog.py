@@ -146,7 +146,7 @@ class Watchdog:
         self._troubles: set[str] = set()
         """Errors of the watchdog itself that are already logged."""
         self._begun: dict[Path, int] = {}
-        """Of each folder: how long Ray's log was when the watch began. What stands before was not this run's."""
+        """Of each folder: how long Ray's log was when its first part was seen. What stands before was not this run's."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
         self.death: Death | None = None
@@ -157,9 +157,6 @@ class Watchdog:
         return [watched.process for watched in list(self._watched.values())]
 
     def __enter__(self) -> Watchdog:
-        # by their own names: the next Ray session on this machine takes the link to the latest
-        self.log_folders = [folder.resolve() for folder in self.log_folders]
-        self._begun = {folder: log_size(folder) for folder in self.log_folders}
         self._thread.start()
         return self
 
@@ -190,9 +187,16 @@ class Watchdog:
                 return  # a fork carries its parent's title until it gets its own: a data loader, a helper about to exec
             # vLLM's processes write into the log of the server that started them; Ray's own have logs by name.
             logs = (*(f"*-{each.pid}" for each in (process, *parents)), _program(title))
+            if not self._watched:
+                self._find_logs()
             self._watched[process.pid] = _Watched(part, process, logs)
         except psutil.Error:  # ended between two calls
             return
+
+    def _find_logs(self) -> None:
+        """Keep to this run's session, which is the latest while its first part starts: the next one takes the link."""
+        self.log_folders = [folder.resolve() for folder in self.log_folders]
+        self._begun = {folder: log_size(folder) for folder in self.log_folders}
 
     def _run(self) -> None:
         while not self._stopping.wait(self._poll_seconds):

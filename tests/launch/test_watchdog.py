@@ -196,13 +196,13 @@ def test_a_machine_without_memory_is_named_with_its_largest_process(start_child:
     child = start_child("VLLM::EngineCore")
     latest = tmp_path / "session_latest"
     latest.symlink_to(tmp_path)
-    with Watchdog(lambda: None, log_folders=[latest, tmp_path / "none"], poll_seconds=600) as watchdog:
-        assert watchdog.look() is None
-        latest.unlink()  # another run's session is now the latest
-        with log.open("a") as file:
-            file.write(MEMORY_LOG)
-        child.kill()
-        death = watchdog.look()
+    watchdog = Watchdog(EndRun(), log_folders=[latest, tmp_path / "none"])
+    assert watchdog.look() is None
+    latest.unlink()  # another run's session is now the latest
+    with log.open("a") as file:
+        file.write(MEMORY_LOG)
+    child.kill()
+    death = watchdog.look()
     assert death.part == "the vLLM engine"
     assert death.memory.startswith(
         "The machine's memory was full (24.0 GB used, Ray allows 24.0), so Ray killed workers; the largest process was "
