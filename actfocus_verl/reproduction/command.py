@@ -142,7 +142,23 @@ def _show(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _require_its_options(given: argparse.Namespace) -> None:
+    """Refuse options of the other way of running, which would be passed over."""
+    if given.dry_run and not given.submit:
+        remedy = "Add --submit=recipes/cluster/slurm.sh, or use `plan` to see the runs"
+        raise ConfigurationError("--dry-run", True, "nothing is submitted, so the runs would start here", remedy)
+    if given.submit and given.minutes is not None:
+        remedy = "Leave it out, and set the time of a job in the recipe"
+        raise ConfigurationError(
+            "--minutes", given.minutes, "submitted runs start when the cluster starts them", remedy
+        )
+    if given.submit and given.training != shlex.join(TRAINING):
+        remedy = "Leave it out, and set the command in the recipe"
+        raise ConfigurationError("--training", given.training, "submitted runs use the recipe's command", remedy)
+
+
 def _run(given: argparse.Namespace, console: Console) -> int:
+    _require_its_options(given)
     workspace = _workspace(given.matrix, given)
     runs = workspace.matrix.runs(given.only)
     if given.submit:

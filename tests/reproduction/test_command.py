@@ -118,6 +118,26 @@ def test_a_mistake_is_one_line(typed: Typed) -> None:
     assert shown.startswith("error: --only='nothing': matches no run")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dry-run"], "--dry-run=True: nothing is submitted, so the runs would start here. Add --submit="),
+        (
+            ["--submit=here.sh", "--minutes=5"],
+            "--minutes=5.0: submitted runs start when the cluster starts them. Leave",
+        ),
+        (
+            ["--submit=here.sh", "--training=mine"],
+            "--training='mine': submitted runs use the recipe's command. Leave it",
+        ),
+    ],
+)
+def test_an_option_of_the_other_way_of_running_is_refused(typed: Typed, options: list[str], message: str) -> None:
+    status, shown = typed("run", *options)
+    assert status == 2
+    assert message in shown.replace("\n", " ")
+
+
 def test_several_reports_have_no_folder_in_common(
     typed: Typed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,7 +70,7 @@ PLAYER = ScriptedPlayer(
     plan,
     describe,
     skill={"loose": 0.6, "coupled": 0.5},
-    episodes=2000,
+    episodes=7000,
     batch_size=1,
     learning_rate=2e-3,
     copied=r"(?<![a-z\d])\d+ |(?<= )[a-z]+(?=[ ,.;:\n])",
