@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from actfocus_verl.environments import split_size
 from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.files import json_text
 from actfocus_verl.reproduction.matrix import Experiment
@@ -60,8 +61,12 @@ class Composition:
     @property
     def evaluation_episodes(self) -> int:
         """Episodes of one evaluation."""
-        rollout = self.config["actor_rollout_ref"]["rollout"]
-        return int(self.config["env"]["evaluation_size"] * rollout["val_kwargs"]["n"])
+        env, rollout = self.config["env"], self.config["actor_rollout_ref"]["rollout"]
+        boards = env["evaluation_size"] or split_size(env["name"], preset=env["preset"], split="evaluation")
+        if boards is None:
+            problem = f"{env['name']}/{env['preset']} has an unbounded number of boards"
+            raise ConfigurationError("env.evaluation_size", None, problem, "Set it in the experiment")
+        return int(boards * rollout["val_kwargs"]["n"])
 
 
 @cache

