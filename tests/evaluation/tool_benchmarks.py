@@ -71,8 +71,9 @@ def script(benchmark: Benchmark, kind: str, board: int) -> list[str]:
         if rng.random() < 0.5:
             return ["I have nothing to call."] * len(turns)
     if kind == "nonsense":
-        most = rng.choice([6, 30])  # as many as the package bears, or more
-        return [rng.choice(NONSENSE) for _ in range(rng.randint(1, most))] + [benchmark.closing] * len(turns)
+        choices = PERFORMED if rng.random() < 0.5 else (*PERFORMED, *UNREADABLE)
+        most = rng.choice([6, 30])  # as many as the packages bear, or more
+        return [rng.choice(choices) for _ in range(rng.randint(1, most))] + [benchmark.closing] * len(turns)
     if kind == "damaged":
         turns = damaged(turns, rng)
     replies = []
@@ -84,18 +85,15 @@ def script(benchmark: Benchmark, kind: str, board: int) -> list[str]:
     return replies
 
 
-NONSENSE = (
+PERFORMED = (
     written(("no_such_function", {"x": 1})),
     written(("cd", {"folder": 7})),
     written(("pwd", {"x": []})),
     written(("toggle_airplane_mode", {"x": 1})),
     written(("get_details_by_id", {"id": "?"})),
     written(("pwd", {}), ("no_such_function", {})),
-    "<tool_call>\n{'name': \n</tool_call>",
-    "<tool_call>",
-    "Certainly! " * 5,
-    "",
 )
+UNREADABLE = ("<tool_call>\n{'name': \n</tool_call>", "<tool_call>", "Certainly! " * 5, "")
 
 
 def damaged(turns: list[list[Call]], rng: random.Random) -> list[list[Call]]:
