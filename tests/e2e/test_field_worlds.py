@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_it_trains(start: Callable[..., Run], tiny_policy: Path, case: PackageWo
     ],
 )
 def test_a_tool_world_trains(
-    start: Callable[..., Run], tmp_path: Path, env: str, package: str, settings: dict[str, object]
+    start: Callable[..., Run], tmp_path: Path, env: str, package: str, settings: dict[str, Any]
 ) -> None:
     if find_spec(package) is None:
         pytest.skip("pip install --no-deps -r requirements/tool_worlds.txt")
@@ -59,7 +60,7 @@ def test_a_tool_world_trains(
         assert line["response_tokens/environment"] > 0  # and is answered
 
 
-def two_steps(run: Run) -> list[dict[str, float]]:
+def two_steps(run: Run) -> Sequence[dict[str, Any]]:
     """What the first steps say of themselves; the run is killed behind them."""
     run.wait_until(lambda: run.steps() >= STEPS, f"step {STEPS}")
     run.send(signal.SIGKILL)

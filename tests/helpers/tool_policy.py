@@ -67,18 +67,19 @@ def write_tool_run(folder: Path, *, rows: int = 16, examples: int = 400) -> None
         _write_model(folder / "model", [_question(rng) for _ in range(examples)], folder)
 
 
-def write_world_policy(folder: Path, env: str, *, boards: int = 16, **settings: Any) -> None:
+def write_world_policy(folder: Path, env: str, *, boards: int = 64, **settings: Any) -> None:
     """Write the model of a policy that was shown the oracle of a tool world on its first training boards."""
-    worlds = [make_world(env, index=index, **settings) for index in range(boards)]
+    worlds: list[Any] = [make_world(env, index=index, **settings) for index in range(boards)]
     schemas = sorted({json.dumps(schema, ensure_ascii=False) for world in worlds for schema in world.tools()})
     texts = [text for world in worlds for text in [world.system_prompt(), *_conversation(world)]]
-    tokenizer = train_tokenizer([*texts, *schemas], 1500, copied="|".join(map(re.escape, schemas)))
+    # ten times: what is rare gets no token of its own
+    tokenizer = train_tokenizer([*texts, *schemas * 10], 1500, copied="|".join(map(re.escape, schemas)))
     tokenizer.chat_template = TOOL_TEMPLATE
-    codec, size = ChatCodec(tokenizer), replace(_SIZE, epochs=10)
+    codec, size = ChatCodec(tokenizer), replace(_SIZE, epochs=3)
     with reproducible(0):
         model = new_model(size, tokenizer)
         played = [play_oracle(make_world(env, index=index, **settings), codec) for index in range(boards)]
-        train(model, tokenizer, list(map(_shown, played)), size, folder, _unshown)
+        train(model, tokenizer, list(map(_played_example, played)), size, folder, _unshown)
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
 
@@ -95,7 +96,7 @@ def _conversation(world: ToolWorld) -> list[str]:
     return texts
 
 
-def _shown(played: Trajectory) -> dict[str, list[int]]:
+def _played_example(played: Trajectory) -> dict[str, list[int]]:
     """The ids of an episode, and labels on what the policy says."""
     said = [i if mask else -100 for i, mask in zip(played.response_ids, played.response_mask, strict=True)]
     return {
