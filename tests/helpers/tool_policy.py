@@ -1,17 +1,27 @@
-"""A policy of sixty thousand weights that calls a tool, its dataset, its tool and its reward: a run without a world."""
+"""A policy of sixty thousand weights that calls a tool, its dataset, its tool and its reward: a run without a world.
+
+And one that has seen the oracle of a tool world, whose functions are a token each for it: their schemas are thousands
+of tokens for any other tokenizer, and on a CPU the length of a prompt is the price of a step.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from actfocus_verl.environments import ToolCall, ToolWorld, make_world
+from actfocus_verl.environments.tools import PlayedCalls
 from actfocus_verl.policies.config import TinyPolicyConfig
 from actfocus_verl.policies.reproducible import reproducible
 from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import new_model, train
-from actfocus_verl.rollout import ChatCodec
+from actfocus_verl.rollout import ChatCodec, Trajectory
+from actfocus_verl.worlds import play_oracle
+from tests.helpers.tokenizer import TOOL_TEMPLATE
 
 ADDED = (
     "hydra.searchpath=[pkg://actfocus_verl_configs]",
@@ -55,6 +65,44 @@ def write_tool_run(folder: Path, *, rows: int = 16, examples: int = 400) -> None
     (folder / "rows.jsonl").write_text("".join(json.dumps(_row(a, b)) + "\n" for a, b in questions))
     with reproducible(0):
         _write_model(folder / "model", [_question(rng) for _ in range(examples)], folder)
+
+
+def write_world_policy(folder: Path, env: str, *, boards: int = 64, **settings: Any) -> None:
+    """Write the model of a policy that was shown the oracle of a tool world on its first training boards."""
+    worlds: list[Any] = [make_world(env, index=index, **settings) for index in range(boards)]
+    schemas = sorted({json.dumps(schema, ensure_ascii=False) for world in worlds for schema in world.tools()})
+    texts = [text for world in worlds for text in [world.system_prompt(), *_conversation(world)]]
+    # ten times: what is rare gets no token of its own
+    tokenizer = train_tokenizer([*texts, *schemas * 10], 1500, copied="|".join(map(re.escape, schemas)))
+    tokenizer.chat_template = TOOL_TEMPLATE
+    codec, size = ChatCodec(tokenizer), replace(_SIZE, epochs=3)
+    with reproducible(0):
+        model = new_model(size, tokenizer)
+        played = [play_oracle(make_world(env, index=index, **settings), codec) for index in range(boards)]
+        train(model, tokenizer, list(map(_played_example, played)), size, folder, _unshown)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+
+
+def _conversation(world: ToolWorld) -> list[str]:
+    """What is said in the oracle's episode."""
+    played = PlayedCalls(world)
+    texts = [message["content"] for message in played.messages()]
+    while not played.over:
+        calls = [json.loads(call) for call in world.oracle()]
+        texts.append(world.oracle_reply())
+        played.act([ToolCall(call["name"], call["arguments"]) for call in calls])
+        texts += [message["content"] for message in played.messages()]
+    return texts
+
+
+def _played_example(played: Trajectory) -> dict[str, list[int]]:
+    """The ids of an episode, and labels on what the policy says."""
+    said = [i if mask else -100 for i, mask in zip(played.response_ids, played.response_mask, strict=True)]
+    return {
+        "input_ids": [*played.prompt_ids, *played.response_ids],
+        "labels": [-100] * len(played.prompt_ids) + said,
+    }
 
 
 def _question(rng: random.Random) -> tuple[int, int]:

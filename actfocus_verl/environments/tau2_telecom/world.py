@@ -106,9 +106,10 @@ class Tau2Telecom(ToolWorld):
         return None
 
     def unknown(self, name: str) -> str:
-        self._ticket.errors += 1
+        """The package's own words, which it compares when it judges a conversation; counted among the errors."""
+        said = self._ticket.call(name, {})
         self._done = self._ticket.errors >= _MOST_ERRORS
-        return super().unknown(name)
+        return said
 
     @property
     def done(self) -> bool:

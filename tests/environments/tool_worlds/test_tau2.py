@@ -130,6 +130,17 @@ def test_a_reply_without_a_call_is_the_end_and_done_performs_nothing_else() -> N
     assert (world.done, world.success, played.actions, world.answers()) == (True, False, 0, [])
 
 
+def test_an_unknown_function_is_answered_in_the_packages_words_and_counted() -> None:
+    world = make_world(NAME, index=0)
+    played = PlayedCalls(world)
+    assert not played.act([ToolCall("no_such_function", {"x": 1})]).valid
+    assert [each["content"] for each in world.answers()] == ["Error: Tool 'no_such_function' not found."]
+    for _ in range(9):
+        assert not world.done
+        played.act([ToolCall("no_such_function", {"x": 1})])
+    assert world.done
+
+
 def test_the_short_policy_fits_a_small_context() -> None:
     whole, short = (make_world(NAME, index=0, policy=policy).system_prompt() for policy in ("full", "short"))
     assert "<main_policy>" in whole
