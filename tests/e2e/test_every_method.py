@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from actfocus_verl.reporting.run_folder import RunFolder
 from tests.config.conftest import composed
 from tests.e2e.runs import ROOT, Run
-from tests.helpers.every_method import FILE_VARIABLE, MODE, MODULES, SECTIONS, STEPS_EACH
+from tests.helpers.every_method import FILE_VARIABLE, MODE, MODULES, SECTIONS, STEPS_VARIABLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -49,7 +49,11 @@ def test_every_name_is_tried() -> None:
     assert tried >= {f"{group}={name}" for group, choices in groups.items() for name in choices}
 
 
-def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps_each", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_each_trains(
+    start: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps_each: int
+) -> None:
+    """Each step also shows whether the weights of the one before, of this method or another, reached vLLM."""
     methods = combinations()
     sections = []
     for overrides in methods:
@@ -59,6 +63,7 @@ def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "methods.yaml"
     OmegaConf.save(OmegaConf.create(sections), path)
     monkeypatch.setenv(FILE_VARIABLE, str(path))
+    monkeypatch.setenv(STEPS_VARIABLE, str(steps_each))
     monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", MODULES)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
@@ -71,19 +76,19 @@ def test_each_trains(start: Callable[..., Run], tmp_path: Path, monkeypatch: pyt
         "actor_rollout_ref.actor.use_kl_loss=true",
         "actor_rollout_ref.actor.kl_loss_coef=0",
         f"trainer.v1.trainer_mode={MODE}",
-        f"trainer.total_training_steps={STEPS_EACH * len(methods) + 50}",
+        f"trainer.total_training_steps={steps_each * len(methods) + 50}",
         "actor_rollout_ref.actor.ppo_mini_batch_size=null",
     )
-    run.wait_until(lambda: run.steps() >= STEPS_EACH * len(methods), "the last method's step", seconds=1200)
+    run.wait_until(lambda: run.steps() >= steps_each * len(methods), "the last method's step", seconds=1200)
     run.send(signal.SIGKILL)
     run.wait()
     assert run.left_by_a_kill() == []
-    metrics = RunFolder.open(run.folder).metrics[: STEPS_EACH * len(methods)]
-    assert [line["method"] for line in metrics] == [method for method in range(len(methods)) for _ in range(STEPS_EACH)]
+    metrics = RunFolder.open(run.folder).metrics[: steps_each * len(methods)]
+    assert [line["method"] for line in metrics] == [method for method in range(len(methods)) for _ in range(steps_each)]
     for line in metrics:
         check(line, " ".join(methods[line["method"]]))
-    for name in ("algorithm=igpo", "algorithm=a2tgpo"):
-        # a step may have none: where all episodes of the groups that are left have one turn
+    for name in ("algorithm=igpo", "algorithm=a2tgpo") if steps_each > 1 else ():
+        # one step may have none: where all episodes of the groups that are left have one turn
         steps = [line for line in metrics if name in methods[line["method"]]]
         assert sum(line["estimator/information_gains"] for line in steps) > 0, name
 

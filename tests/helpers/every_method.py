@@ -1,4 +1,4 @@
-"""A trainer that takes another estimator, weighting and filter every STEPS_EACH steps: one start of Ray for all.
+"""A trainer that takes another estimator, weighting and filter every step or every few: one start of Ray for all.
 
 verl imports it in every process when VERL_USE_EXTERNAL_MODULES is MODULES.
 """
@@ -25,8 +25,8 @@ FILE_VARIABLE = "ACTFOCUS_TEST_METHODS"
 SECTIONS = ("algorithm", "estimator", "credit", "filter")
 ACTOR_KEYS = ("policy_loss.loss_mode", "clip_ratio_low", "clip_ratio_high", "loss_agg_mode")
 """Further keys of a method, in the section `actor_rollout_ref.actor`."""
-STEPS_EACH = 2
-"""The second one shows whether the weights of the one before reached vLLM."""
+STEPS_VARIABLE = "ACTFOCUS_TEST_STEPS_EACH"
+"""Steps of each method."""
 
 
 @register_trainer(MODE)
@@ -36,11 +36,12 @@ class EveryMethodTrainer(TokenCreditTrainerSync):
     def _setup(self) -> None:
         super()._setup()
         self._methods = OmegaConf.load(os.environ[FILE_VARIABLE])
+        self._steps_each = int(os.environ[STEPS_VARIABLE])
 
     @property
     def _method(self) -> int:
         """The last one goes on to the end of the run."""
-        return min((self.global_steps - 1) // STEPS_EACH, len(self._methods) - 1)
+        return min((self.global_steps - 1) // self._steps_each, len(self._methods) - 1)
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
