@@ -23,7 +23,8 @@ from actfocus_verl.evaluation.sampling import EvaluationError
 from actfocus_verl.run_files import CHECKPOINTS_FOLDER, CONFIG_FILE, STEP_FOLDER, saved_steps, tracked_step
 
 _FSDP_CONFIG = "fsdp_config.json"
-_MERGED_FROM = ".merged_from"
+MERGED_FROM = ".merged_from"
+"""File of a merged model: `Checkpoint.written` of what it was merged from."""
 _MERGER = "actfocus_verl.integration.merger"
 _REFUSED = 2
 """The merger's exit status when it prints a one-line reason."""
@@ -57,7 +58,7 @@ class Checkpoint:
         """Whether `merged` is of this checkpoint: not of an earlier one, nor a LoRA run's base beside its adapter."""
         if not self.merged.is_dir() or (self.merged / "lora_adapter").exists():
             return False
-        note = self.merged / _MERGED_FROM
+        note = self.merged / MERGED_FROM
         return note.is_file() and note.read_text() == self.written
 
     @property
@@ -102,7 +103,7 @@ def merge(checkpoint: Checkpoint, environment: Mapping[str, str]) -> Path:
     with FileLock(target.parent / ".lock"):
         if not checkpoint.is_merged:  # another evaluation may have merged it while this one waited
             with appears_whole(target) as unfinished:
-                (unfinished / _MERGED_FROM).write_text(checkpoint.written)
+                (unfinished / MERGED_FROM).write_text(checkpoint.written)
                 write_model(checkpoint, unfinished, "bf16", environment)
     return target
 

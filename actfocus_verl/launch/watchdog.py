@@ -146,7 +146,7 @@ class Watchdog:
         self._troubles: set[str] = set()
         """Errors of the watchdog itself that are already logged."""
         self._begun: dict[Path, int] = {}
-        """Of each folder: how long Ray's log was when its first part was seen. What stands before was not this run's."""
+        """Of each folder: Ray's log in bytes when the first part was seen. What stands before was not this run's."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
         self.death: Death | None = None

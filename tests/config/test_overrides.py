@@ -47,7 +47,7 @@ def test_what_is_known_passes(argv: list[str]) -> None:
         ("model=qwen", "model", "qwen", "qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, smollm2-135m, tiny"),
         ("platform=tpu", "platform", "tpu", "cpu, gpu"),
         ("experiment=frozen_lake_3b", "experiment", "frozen_lake_3b", "paper/frozen_lake_3b, "),
-        ("+experiment=paper/none", "experiment", "paper/none", "quickstart, small/frozen_lake, "),
+        ("+experiment=paper/none", "experiment", "paper/none", "quickstart, small/babyai, small/frozen_lake, "),
         ("++credit=carl", "credit", "carl", "entropy_quantile, hindsight, influence, uniform"),
     ],
 )

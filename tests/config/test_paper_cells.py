@@ -66,7 +66,8 @@ def test_the_matrix_has_every_cell_of_the_paper_and_no_other() -> None:
 
 def test_there_is_an_experiment_a_world_and_scale() -> None:
     paper = {f"paper/{world}_{scale}" for world, scales in SCALES.items() for scale in scales}
-    assert set(known_names("experiment")) == paper | {f"small/{world}" for world in SCALES} | {"quickstart", "smollm2"}
+    small = {f"small/{world}" for world in (*SCALES, "babyai", "textcraft")}
+    assert set(known_names("experiment")) == paper | small | {"quickstart", "smollm2"}
 
 
 @pytest.mark.parametrize("cell", CELLS, ids="_".join)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from actfocus_verl.evaluation.checkpoints import MERGED_FROM, find_checkpoint
 from actfocus_verl.files import json_text
 from actfocus_verl.reporting import statistics
 
@@ -106,6 +107,7 @@ def checkpoint(run: Path) -> Path:
     model = tiny_model()
     model.config.save_pretrained(actor / "huggingface")
     model.save_pretrained(merged)
+    (merged / MERGED_FROM).write_text(find_checkpoint(run, 4).written)
     return merged
 
 

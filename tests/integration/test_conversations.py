@@ -159,11 +159,12 @@ def test_the_last_output_is_that_of_the_highest_number() -> None:
 def test_lost_episodes_are_not_hidden_by_outputs() -> None:
     trainer = object.__new__(TokenCreditTrainerSync)
     trainer.parameter_sync_step, trainer.global_steps = 1, 7
+    trainer.run_log = SimpleNamespace(last_failure=lambda: "a tool did not answer")
     trainer.config = SimpleNamespace(
         data=SimpleNamespace(train_batch_size=2), actor_rollout_ref=SimpleNamespace(rollout=SimpleNamespace(n=2))
     )
     trainer._require_all_episodes(SimpleNamespace(keys=["a_0_0", "a_0_1", "a_1_0", "b_0_0", "b_1_0"]))
-    with pytest.raises(RuntimeError, match="2 of 4 episodes of step 7"):
+    with pytest.raises(RuntimeError, match=r"2 of 4 episodes of step 7.*a tool did not answer"):
         trainer._require_all_episodes(SimpleNamespace(keys=["a_0_0", "a_0_1", "a_1_0", "a_1_1"]))
 
 
