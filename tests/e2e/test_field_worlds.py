@@ -1,4 +1,4 @@
-"""Two real steps of training in each world that a package plays: Ray, vLLM, a policy that knows nothing.
+"""Two real steps of training in each world that a package plays: Ray, vLLM, a policy that knows little.
 
 One start each: the boards of a run, its chat format and its lengths are those of one world from the first process on.
 """

@@ -97,15 +97,17 @@ UNREADABLE = ("<tool_call>\n{'name': \n</tool_call>", "<tool_call>", "Certainly!
 
 
 def damaged(turns: list[list[Call]], rng: random.Random) -> list[list[Call]]:
-    """One call left out, an argument of one changed, or two neighbours swapped."""
+    """One call left out or repeated, an argument of one changed, or two neighbours swapped."""
     turns = [list(calls) for calls in turns]
     calls = rng.choice([calls for calls in turns if calls])
     place = rng.randrange(len(calls))
     name, arguments = calls[place]
-    way = rng.choice(["drop", "change", "swap"])
+    way = rng.choice(["drop", "change", "swap", "repeat"])
     if way == "swap" and len(calls) > 1:
         place = min(place, len(calls) - 2)
         calls[place : place + 2] = calls[place + 1], calls[place]
+    elif way == "repeat":
+        calls.insert(place, calls[place])
     elif way == "change" and arguments:
         key = rng.choice(sorted(arguments))
         calls[place] = name, {**arguments, key: _other(arguments[key])}

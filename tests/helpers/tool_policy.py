@@ -75,7 +75,7 @@ def write_world_policy(folder: Path, env: str, *, boards: int = 64, **settings: 
     # ten times: what is rare gets no token of its own
     tokenizer = train_tokenizer([*texts, *schemas * 10], 1500, copied="|".join(map(re.escape, schemas)))
     tokenizer.chat_template = TOOL_TEMPLATE
-    codec, size = ChatCodec(tokenizer), replace(_SIZE, epochs=3)
+    codec, size = ChatCodec(tokenizer), replace(_SIZE, epochs=12)
     with reproducible(0):
         model = new_model(size, tokenizer)
         played = [play_oracle(make_world(env, index=index, **settings), codec) for index in range(boards)]
