@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from transformers import AutoConfig, AutoTokenizer
 
 from actfocus_verl.config import has_world, template_options, world_overrides
@@ -36,11 +36,7 @@ _PARTS: Final = {
 _SAMPLED_BOARDS: Final = 256
 """Boards of each split whose first prompt is measured."""
 _UNBOUNDED: Final = 1 << 30
-_BUCKETS: Final = "actor_rollout_ref.rollout.checkpoint_engine"
-_SMALLEST_BUCKET: Final = 64
-"""In MB; each transfer allocates one."""
-_VERLS_BUCKET: Final = 2048
-"""verl's own default, for models that cannot be looked into."""
+_BUCKET: Final = "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 
 
 def check_model(config: DictConfig) -> None:
@@ -48,13 +44,11 @@ def check_model(config: DictConfig) -> None:
 
     Reads the tokenizer and the model's config.json, not its weights; a Hugging Face id is looked up, or taken from the
     cache. Logs a warning where the rollout's log-probs may differ from the actor's. A remote path (`hdfs://...`), which
-    verl copies itself, is not looked into. Fills in the size of the buckets of weights, where it is null.
+    verl copies itself, is not looked into.
     """
     model = config.actor_rollout_ref.model
     _require_folder_or_id(model)
     if _REMOTE.match(model.path):
-        engine = config.actor_rollout_ref.rollout.checkpoint_engine
-        engine.update_weights_bucket_megabytes = engine.update_weights_bucket_megabytes or _VERLS_BUCKET
         return
     network, tokenizer = _load(AutoConfig, "config.json", model), _load(AutoTokenizer, "tokenizer", model)
     if model.custom_chat_template is not None:
@@ -63,7 +57,7 @@ def check_model(config: DictConfig) -> None:
     _compare_vocabulary(model.path, _text_part(network).vocab_size, len(tokenizer))
     warn_of_logits(config, _text_part(network).vocab_size)
     _require_positions(config, _text_part(network).max_position_embeddings)
-    _fit_bucket(config, _text_part(network))
+    _require_bucket(config, _text_part(network))
     if has_world(config):
         env = config.env
         opening = world_config(env.name, preset=env.preset, **world_overrides(env)).limits().opening
@@ -164,23 +158,18 @@ def _require_positions(config: DictConfig, positions: int) -> None:
         )
 
 
-def _fit_bucket(config: DictConfig, network: Any) -> None:
-    """Fill in or check the size of the buckets in which verl sends vLLM the weights: the embedding must fit one.
-
-    verl itself looks at it when all models are loaded.
-    """
+def _require_bucket(config: DictConfig, network: Any) -> None:
+    """verl sends vLLM each weight whole, in one bucket, and looks at its size when all models are loaded."""
     processes = config.trainer.n_gpus_per_node * config.trainer.nnodes
     whole = config.actor_rollout_ref.actor.fsdp_config.model_dtype in ("fp32", "float32")
     # what several processes hold is gathered as bfloat16, what one holds is sent as it is
     width = 4 if whole and processes == 1 else 2
     needed = -(-network.vocab_size * network.hidden_size * width >> 20)
-    engine = config.actor_rollout_ref.rollout.checkpoint_engine
-    if engine.update_weights_bucket_megabytes is None:
-        engine.update_weights_bucket_megabytes = max(_SMALLEST_BUCKET, needed)
-    elif engine.update_weights_bucket_megabytes < needed:
+    bucket = OmegaConf.select(config, _BUCKET)
+    if bucket < needed:
         raise ConfigurationError(
-            f"{_BUCKETS}.update_weights_bucket_megabytes",
-            engine.update_weights_bucket_megabytes,
+            _BUCKET,
+            bucket,
             f"a weight must fit, and the embedding ({network.vocab_size} x {network.hidden_size}) takes {needed} MB",
             f"Raise it to at least {needed}",
         )

@@ -201,16 +201,6 @@ class TestRoom:
         with pytest.raises(ConfigurationError):
             check(folder, **{key: 39, "trainer.nnodes": 2})
 
-    @pytest.mark.parametrize(("rows", "megabytes"), [(40_000, 79), (1_000, 64)])
-    def test_a_bucket_without_a_size_gets_one(
-        self, default_config: DictConfig, model_folder: ModelFolder, rows: int, megabytes: int
-    ) -> None:
-        folder = model_folder(vocab_size=rows, hidden_size=512)
-        config = changed(default_config, **ROOMY, **{PATH: str(folder)})
-        fill_derived(config)
-        check_model(config)
-        assert config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes == megabytes
-
 
 class TestVocabulary:
     def test_more_rows_than_tokens_is_a_warning(
