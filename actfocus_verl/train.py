@@ -69,6 +69,7 @@ def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) 
     Raises:
         ConfigurationError: every problem that is detectable before Ray starts.
     """
+    from actfocus_verl.launch.compiled import compile_cache, remove_cut_short
     from actfocus_verl.preflight.derived import fill_derived  # not above: --help and Tab need not wait for torch
     from actfocus_verl.preflight.machine import check_machine
     from actfocus_verl.preflight.output import check_output
@@ -94,6 +95,7 @@ def prepare(config: DictConfig, console: Console, claims: contextlib.ExitStack) 
 
     check_model(config)
     check_registered(config)
+    remove_cut_short(compile_cache())  # a kill may have left some, which vLLM would die of
     return config
 
 
