@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _ELF: Final = b"\x7fELF"
 _HEADER: Final = struct.Struct("<40xQ10xHH2x")
-"""Of ELF for 64 bits: where the table of sections begins, the size of an entry, their number. The table is written last."""
+"""Of 64-bit ELF: where the table of sections begins, an entry's size, their number. The table is written last."""
 
 
 def compile_cache() -> Path:
