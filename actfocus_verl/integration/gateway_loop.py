@@ -10,21 +10,19 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Mapping
-from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from omegaconf import OmegaConf
 from verl.experimental.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, register
 
 from actfocus_verl.config import section
-from actfocus_verl.files import append_json, timestamp
 from actfocus_verl.gateway import Chain, Gateway, Limits, Outcome, Sampled, Sampling, Session, build_agent
 from actfocus_verl.gateway.agents import FINISHED
 from actfocus_verl.gateway.settings import AgentSettings
 from actfocus_verl.integration.columns import OUTCOME_PREFIX, TURN_CALLS
 from actfocus_verl.integration.dataset import GATEWAY_AGENT_NAME, TASK
+from actfocus_verl.integration.episode_notes import note_episode
 from actfocus_verl.integration.gateway_tokens import VerlTokens
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
 
@@ -99,19 +97,9 @@ class GatewayAgentLoop(AgentLoopBase):
         """Note in the run's folder what went wrong, or what was printed."""
         if outcome.how != FINISHED:
             _LOGGER.warning("an agent did not finish (%s): %s", outcome.how, outcome.details)
-        folder = OmegaConf.select(self.config, "run.dir")
-        if folder is None or not outcome.details or not Path(folder).is_dir():
-            return
-        entry = {
-            "time": timestamp(),
-            "step": int(row.get("global_steps", 0)),
-            "group": str(row.get("uid", "")),
-            "session": int(row.get("session_id", 0)),
-            "how": outcome.how,
-            "turns": session.turns,
-            "details": outcome.details,
-        }
-        append_json(Path(folder) / LOG_FILE, entry)
+        if outcome.details:
+            fields = {"how": outcome.how, "turns": session.turns, "details": outcome.details}
+            note_episode(self.config, LOG_FILE, row, **fields)
 
 
 def task_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from omegaconf import OmegaConf
 
 from actfocus_verl.errors import one_line
-from actfocus_verl.files import append_json, timestamp
 from actfocus_verl.integration.dataset import GATEWAY_AGENT_NAME
+from actfocus_verl.integration.episode_notes import note_episode
 from actfocus_verl.rollout import StandstillWatch, waiting_elsewhere
 from actfocus_verl.run_files import FAILED_EPISODES_FILE
 
@@ -69,18 +68,8 @@ def watch_of(worker: Any) -> StandstillWatch | None:
 
 def note_failure(config: Any, error: Exception, row: Mapping[str, Any]) -> None:
     """Append why an episode failed to the run's folder, where the trainer finds it; elsewhere it is in the log only."""
-    folder = OmegaConf.select(config, "run.dir")
-    if folder is None or not Path(folder).is_dir():
-        return
-    entry = {
-        "time": timestamp(),
-        "step": int(row.get("global_steps", 0)),
-        "group": str(row.get("uid", "")),
-        "session": int(row.get("session_id", 0)),
-        "error": f"{type(error).__name__}: {one_line(error, 2000)}",
-    }
     with contextlib.suppress(OSError):  # the error itself is in the worker's log
-        append_json(Path(folder) / FAILED_EPISODES_FILE, entry)
+        note_episode(config, FAILED_EPISODES_FILE, row, error=f"{type(error).__name__}: {one_line(error, 2000)}")
 
 
 def _name(agent_name: str, row: Mapping[str, Any]) -> str:
