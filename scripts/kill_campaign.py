@@ -3,22 +3,25 @@
     .venv/bin/python scripts/kill_campaign.py --kills 30 --out results/reliability/kills.jsonl
     .venv/bin/python scripts/kill_campaign.py --table results/reliability/kills.jsonl
 
-The schedules take turns; kill k is drawn from the seed and k alone, and kills that the file has are not repeated. After
-SIGKILL to one process the run must end within 60 seconds, name the part that died (the driver's own end needs no name),
-and leave no process behind; the same command must then go on from the last checkpoint to the last step, every step
-recorded once. With `schedule=sync`, the boards of every step must be those of a run that nobody disturbed.
+The schedules take turns. What kill k strikes, and when (so many seconds after so many steps were recorded), is drawn
+from the seed and k; where the run or its victim has ended by then, it is drawn anew. Kills that the file has are not
+repeated. After SIGKILL to one process the run must end within 60 seconds, name the part that died (the driver's own end
+needs no name), and leave no process behind; the same command must then go on from the last checkpoint to the last step,
+every step recorded once. With `schedule=sync`, the boards of every step must be those of a run that nobody disturbed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,8 +45,10 @@ VICTIMS: Final = (
     *(DRIVER, "gcs_server", "raylet", "TaskRunner", "WorkerDict", "vLLMHttpServer", "VLLM::EngineCore"),
     *("AgentLoopWorker", "TransferQueueController"),
 )
-WINDOW: Final = 60.0
-"""Seconds after its victim is first seen in which a kill falls: start-up, generation, updates, checkpoints."""
+START_SECONDS: Final = 30.0
+"""A kill before the first step falls so long after its victim is first seen: the start-up and the first step."""
+STEP_SECONDS: Final = 8.0
+"""A later kill falls so long after a step was recorded: a checkpoint, the weights' way to the server, the next step."""
 WORDS: Final = (
     *("credit=actfocus", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1"),
     *("run.rollouts_every=1", "run.rollouts_a_step=64"),
@@ -59,64 +64,85 @@ def boards(folder: Path) -> dict[int, list[str]]:
     return found
 
 
-def strike(run: Run, victim: str, delay: float) -> bool:
-    """Kill the victim `delay` seconds after it is first seen; False if the run has ended by then."""
+@dataclass(frozen=True)
+class Moment:
+    """What is killed, and when: `delay` seconds after `step` steps were recorded and the victim is there."""
 
-    def find() -> psutil.Process | None:
-        return psutil.Process(run.process.pid) if victim == DRIVER else run.find(victim)
+    victim: str
+    step: int
+    delay: float
 
-    # the driver is there at once: it is struck from the moment Ray is
-    run.wait_until(lambda: run.find("raylet") if victim == DRIVER else find(), victim)
-    until = time.monotonic() + delay
-    while time.monotonic() < until and run.process.poll() is None:
-        run.look()
-        time.sleep(0.2)
-    process = find() if run.process.poll() is None else None
-    if process is None:
-        return False
-    process.send_signal(signal.SIGKILL)
-    return True
+    @classmethod
+    def drawn(cls, seed: str) -> Moment:
+        rng = random.Random(seed)
+        step = rng.randrange(STEPS)
+        return cls(rng.choice(VICTIMS), step, round(rng.uniform(0, STEP_SECONDS if step else START_SECONDS), 1))
+
+    def strike(self, run: Run) -> bool:
+        """Kill the victim; False if the run or the victim has ended by then."""
+
+        def find() -> psutil.Process | None:
+            return psutil.Process(run.process.pid) if self.victim == DRIVER else run.find(self.victim)
+
+        # the driver is there at once: it is struck from the moment Ray is
+        run.wait_until(lambda: run.find("raylet") if self.victim == DRIVER else find(), self.victim)
+        while run.steps() < self.step and run.process.poll() is None:
+            run.look()
+            time.sleep(0.2)
+        until = time.monotonic() + self.delay
+        while time.monotonic() < until and run.process.poll() is None:
+            run.look()
+            time.sleep(0.2)
+        process = find() if run.process.poll() is None else None
+        if process is None:
+            return False
+        process.send_signal(signal.SIGKILL)
+        return True
 
 
-def kill_once(folder: Path, schedule: str, victim: str, delay: float, undisturbed: Callable[[], Any]) -> dict[str, Any]:
-    """One kill and what followed; `problems` is empty when all is as it should be."""
+def kill_once(folder: Path, schedule: str, moment: Moment, undisturbed: Callable[[], Any]) -> dict[str, Any] | None:
+    """One kill and what followed, None if it came too late; `problems` is empty when all is as it should be."""
     words = (*WORDS, f"schedule={schedule}", *SCHEDULES[schedule])
-    line: dict[str, Any] = {"schedule": schedule, "victim": victim, "delay": round(delay, 1)}
-    problems = []
+    line: dict[str, Any] = {"schedule": schedule, **asdict(moment)}
     run = Run(folder, *words)
     try:
-        if not strike(run, victim, delay):
-            return line | {"problems": [], "too_late": True}
+        if not moment.strike(run):
+            return None
         seconds = run.ended(END_SECONDS)
-        line |= {"seconds": seconds and round(seconds, 1), "status": run.process.returncode, "step": run.steps()}
-        if seconds is None:
-            problems.append(f"had not ended after {END_SECONDS} s")
-        elif victim != DRIVER and ESSENTIAL[victim] not in run.terminal:
-            problems.append("the part that died was not named")
-        left = run.left_by_a_kill() if seconds is not None else []
-        problems += [f"left behind: {title[:80]}" for title in left]
+        line |= {"seconds": seconds and round(seconds, 1), "status": run.process.returncode, "recorded": run.steps()}
+        problems = [] if seconds is None else [f"left behind: {title[:80]}" for title in run.left_by_a_kill()]
     finally:
         run.close()
-    again = Run(folder, *words)
-    try:
-        if again.ended(900) is None or again.process.returncode != 0:
-            problems.append(f"the resumed run ended with status {again.process.returncode}: {again.terminal[-300:]}")
-        else:
-            steps = [metrics["step"] for metrics in RunFolder.open(folder).metrics]
-            if steps != list(range(1, STEPS + 1)):
-                problems.append(f"recorded steps {steps}")
-            if schedule == "sync" and boards(folder) != undisturbed():
-                problems.append("the boards are not those of an undisturbed run")
-    finally:
-        again.close()
+    if seconds is None:
+        problems.append(f"had not ended after {END_SECONDS} s")
+    elif moment.victim != DRIVER and ESSENTIAL[moment.victim] not in run.terminal:
+        problems.append(f"the part that died was not named: {run.terminal[-500:]}")
+    problems += resume(folder, words, undisturbed if schedule == "sync" else None)
     return line | {"problems": problems}
+
+
+def resume(folder: Path, words: Sequence[str], undisturbed: Callable[[], Any] | None) -> list[str]:
+    """Start the same command again, and return what is wrong with the end that it comes to."""
+    run = Run(folder, *words)
+    try:
+        if run.ended(900) is None or run.process.returncode != 0:
+            return [f"the resumed run ended with status {run.process.returncode}: {run.terminal[-500:]}"]
+    finally:
+        run.close()
+    problems = []
+    steps = [metrics["step"] for metrics in RunFolder.open(folder).metrics]
+    if steps != list(range(1, STEPS + 1)):
+        problems.append(f"recorded steps {steps}")
+    if undisturbed is not None and boards(folder) != undisturbed():
+        problems.append("the boards are not those of an undisturbed run")
+    return problems
 
 
 def table(lines: list[dict[str, Any]]) -> str:
     """Markdown: by schedule, the kills, the slowest end, and the problems."""
     rows = ["| schedule | kills | parts | slowest end, seconds | problems |", "|---|---|---|---|---|"]
     for schedule in SCHEDULES:
-        struck = [line for line in lines if line["schedule"] == schedule and not line.get("too_late")]
+        struck = [line for line in lines if line["schedule"] == schedule]
         if struck:
             slowest = max((line["seconds"] or float("inf") for line in struck), default=0.0)
             parts = len({line["victim"] for line in struck})
@@ -151,9 +177,14 @@ def main() -> None:
             return known
 
         for kill in sorted(set(range(given.kills)) - done):
-            rng = random.Random(f"{given.seed}/{kill}")
-            schedule, victim, delay = list(SCHEDULES)[kill % 3], rng.choice(VICTIMS), rng.uniform(0, WINDOW)
-            line = {"kill": kill} | kill_once(Path(temporary) / str(kill), schedule, victim, delay, undisturbed)
+            schedule = list(SCHEDULES)[kill % len(SCHEDULES)]
+            line: dict[str, Any] | None = None
+            attempts = itertools.count()
+            while line is None:
+                attempt = next(attempts)
+                moment = Moment.drawn(f"{given.seed}/{kill}/{attempt}")
+                line = kill_once(Path(temporary) / f"{kill}.{attempt}", schedule, moment, undisturbed)
+            line = {"kill": kill, "attempt": attempt, **line}
             with given.out.open("a") as out:
                 out.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)

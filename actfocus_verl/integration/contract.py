@@ -104,7 +104,7 @@ _TRAINERS: Final = (
         ("data_sources", "sample_uids", "reward_extra_infos_dict"),
         keywords=("sample_turns",),
     ),
-    Symbol("verl.trainer.ppo.v1.replay_buffer:ReplayBuffer", attributes=("poll_interval",)),
+    Symbol("verl.trainer.ppo.v1.replay_buffer:ReplayBuffer", attributes=("poll_interval", "sample")),
     Symbol("verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn", ("loss_fn",)),
     Symbol("verl.single_controller.base.worker_group:WorkerGroup", attributes=("_dispatch_info",)),
     Symbol("verl.trainer.distillation:is_distillation_enabled", ("config",)),
@@ -127,7 +127,7 @@ _SCHEDULES: Final = (
     _overridden(f"{_SEPARATE}.step", "metrics", "timing_raw"),
     _overridden(f"{_SEPARATE}._step_once", "metrics", "timing_raw", "sample_batch_size"),
     Symbol("verl.trainer.ppo.utils:Role", attributes=("Actor", "ActorRolloutRef", "ActorRollout", "RefPolicy")),
-    Symbol("verl.trainer.ppo.v1.replay_buffer:ReplayBufferAsync", attributes=("poll_interval",)),
+    Symbol("verl.trainer.ppo.v1.replay_buffer:ReplayBufferAsync", attributes=("poll_interval", "sample")),
     _overridden(
         "verl.trainer.ppo.v1.replay_buffer:ReplayBufferAsync._evict_terminal_groups",
         *("global_steps", "partition_id", "eviction_reasons"),

@@ -174,18 +174,6 @@ def _place(key: str) -> tuple[str, int]:
     return group, int(session)
 
 
-def failed_episodes(present: int, expected: int, where: str, cause: str | None = None) -> str:
-    """Return the error text for episodes that failed: a rate or a group without them would be biased.
-
-    cause: of one of them (`RunLog.last_failure`).
-    """
-    why = f" ({cause})" if cause else ""
-    return (
-        f"{expected - present} of {expected} episodes of {where} ended in an error{why}; see the logs of the "
-        "agent-loop workers (run.verbose=true prints them)"
-    )
-
-
 def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) -> dict[str, Any]:
     uid, session = group_and_session(key)
     extra = data["extra_fields"][row]

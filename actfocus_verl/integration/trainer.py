@@ -72,6 +72,7 @@ from actfocus_verl.integration.group_filter import apply_filter, filter_metrics,
 from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
 from actfocus_verl.integration.hindsight import add_hindsight
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
+from actfocus_verl.integration.lost_episodes import failed_episodes, naming_the_cause
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.relevance import add_relevance
 from actfocus_verl.integration.requirements import (
@@ -81,7 +82,7 @@ from actfocus_verl.integration.requirements import (
     require_weights_in_effect,
 )
 from actfocus_verl.integration.rewards import CheckedRewards, RewardCheck, Validation
-from actfocus_verl.integration.run_log import RunLog, failed_episodes
+from actfocus_verl.integration.run_log import RunLog
 from actfocus_verl.integration.span_columns import SpanColumns
 from actfocus_verl.integration.update_set import keep_only
 
@@ -149,6 +150,7 @@ class TokenCreditMixin:
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()  # type: ignore[misc]
         buffer.poll_interval = POLL_SECONDS
+        buffer.sample = naming_the_cause(buffer.sample, self.run_log.last_failure)
         return buffer
 
     def _setup(self) -> None:

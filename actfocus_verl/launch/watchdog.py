@@ -76,12 +76,14 @@ class Death:
     """A part that died: its name, its process id where it was seen to end, and the last lines of its log.
 
     memory: a sentence, if Ray killed workers because the machine's memory was full.
+    others: parts that were gone as well. One may be the cause: vLLM's engine ends within milliseconds of its server.
     """
 
     part: str
     pid: int | None = None
     log_tail: str = ""
     memory: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def may_follow_an_error(self) -> bool:
@@ -92,7 +94,8 @@ class Death:
         what = f"{self.part} stopped answering" if self.pid is None else f"{self.part} (process {self.pid}) died"
         tail = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
         memory = self.memory and f" {self.memory}"
-        return f"{what}, so the run was ended.{memory}{tail}"
+        others = f" Gone as well: {', '.join(self.others)}." if self.others else ""
+        return f"{what}, so the run was ended.{others}{memory}{tail}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,8 @@ class Watchdog:
             return None
         cause = min(dead, key=lambda watched: _BY_CAUSE.index(watched.part))
         memory = next(filter(None, (memory_kill(folder, begun) for folder, begun in self._begun.items())), "")
-        return Death(cause.part, cause.process.pid, self._log_tail(cause), memory)
+        others = sorted({watched.part for watched in dead} - {cause.part}, key=_BY_CAUSE.index)
+        return Death(cause.part, cause.process.pid, self._log_tail(cause), memory, tuple(others))
 
     def _remember(self, process: psutil.Process) -> None:
         try:

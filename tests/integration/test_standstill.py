@@ -19,7 +19,8 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.integration import standstill as limits
 from actfocus_verl.integration.dataset import GATEWAY_AGENT_NAME
-from actfocus_verl.integration.run_log import RunLog, failed_episodes
+from actfocus_verl.integration.lost_episodes import failed_episodes
+from actfocus_verl.integration.run_log import RunLog
 from actfocus_verl.preflight.settings import check_config
 from actfocus_verl.rollout import standstill
 from tests.config.conftest import composed

@@ -64,6 +64,24 @@ def test_verl_sees_its_own_mode_and_its_own_synchronous_buffer(make_trainer: Mak
     assert trainer.replay_buffer.poll_interval == POLL_SECONDS
 
 
+def test_a_step_without_any_episode_says_why_one_failed(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """verl's buffer ends such a step before the trainer sees a batch."""
+    trainer = make_trainer()
+    buffer = trainer.replay_buffer
+    groups = ["a", "b"]
+    monkeypatch.setattr(buffer, "_sync_metadata_from_transfer_queue", lambda: None)
+    monkeypatch.setattr(buffer, "_sampleable_terminal_keys", lambda *_: set(groups))
+    monkeypatch.setattr(buffer, "_select_prompt_uids", lambda *_: (groups, {}, {}))
+    with pytest.raises(RuntimeError, match=r"no materializable trajectories.*groups\.$"):
+        buffer.sample(global_steps=1, partition_id="train", batch_size=2)
+    trainer.run_log.folder = tmp_path
+    (tmp_path / "failed_episodes.jsonl").write_text('{"error": "ActorDiedError: vLLMHttpServer"}\n')
+    with pytest.raises(RuntimeError, match=r"no materializable.*The last episode that failed: ActorDiedError: vLLM"):
+        buffer.sample(global_steps=1, partition_id="train", batch_size=2)
+
+
 def test_a_step_weights_the_real_rows_by_the_energy_of_the_reference(
     make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any], model_folder: Path
 ) -> None:

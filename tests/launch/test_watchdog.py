@@ -118,7 +118,9 @@ def test_of_several_deaths_the_cause_is_named(start_child: StartChild, cause: st
     assert watchdog.look() is None
     first.kill()
     second.kill()
-    assert watchdog.look() == Death(ESSENTIAL[cause], second.pid, "")
+    death = watchdog.look()
+    assert death == Death(ESSENTIAL[cause], second.pid, "", others=(ESSENTIAL[consequence],))
+    assert str(death).endswith(f"died, so the run was ended. Gone as well: {ESSENTIAL[consequence]}.")
 
 
 def test_a_part_that_nobody_has_waited_for_is_dead_too(start_child: StartChild) -> None:
