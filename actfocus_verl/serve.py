@@ -61,6 +61,9 @@ def main(words: Sequence[str]) -> None:
         words = command_line(words)
     from vllm.entrypoints.cli.main import main as vllm
 
+    from actfocus_verl.launch.compiled import compile_cache, remove_cut_short
+
+    remove_cut_short(compile_cache())
     sys.argv = ["vllm", "serve", *words]
     vllm()
 

@@ -148,6 +148,9 @@ def _start(platform: str, arguments: dict[str, Any]) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from actfocus_verl.launch.compiled import compile_cache, remove_cut_short
+
+    remove_cut_short(compile_cache())
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except Exception as error:  # whatever vLLM raises for a model, an argument or a machine it cannot use

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from actfocus_verl import serve
+from actfocus_verl.evaluation import engine
+from actfocus_verl.launch import compiled
 from actfocus_verl.launch.compiled import compile_cache, remove_cut_short
 
 
@@ -59,3 +64,24 @@ def test_the_cache_is_where_torch_has_it(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert str(compile_cache()) == default_cache_dir()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     assert compile_cache() == tmp_path
+
+
+class ReachedError(Exception):
+    """Raised in place of vLLM's start."""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [lambda: engine._start("cpu", {"model": "none"}), lambda: serve.main(["none"])],
+    ids=["evaluate, truth, diagnose", "serve"],
+)
+def test_whatever_starts_vllm_removes_them_first(start: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def removed(cache: Path) -> None:
+        assert cache == compile_cache()
+        raise ReachedError
+
+    monkeypatch.setattr(compiled, "remove_cut_short", removed)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(serve, "command_line", list)
+    with pytest.raises(ReachedError):
+        start()
