@@ -100,8 +100,13 @@ class Moment:
         return True
 
 
-def kill_once(folder: Path, schedule: str, moment: Moment, undisturbed: Callable[[], Any]) -> dict[str, Any] | None:
-    """One kill and what followed, None if it came too late; `problems` is empty when all is as it should be."""
+def kill_once(
+    folder: Path, schedule: str, moment: Moment, undisturbed: Callable[[], Any] | None = None
+) -> dict[str, Any] | None:
+    """One kill and what followed, None if it came too late; `problems` is empty when all is as it should be.
+
+    undisturbed: the boards of a run that nobody disturbs, if these are to be compared.
+    """
     words = (*WORDS, f"schedule={schedule}", *SCHEDULES[schedule])
     line: dict[str, Any] = {"schedule": schedule, **asdict(moment)}
     run = Run(folder, *words)
@@ -117,7 +122,7 @@ def kill_once(folder: Path, schedule: str, moment: Moment, undisturbed: Callable
         problems.append(f"had not ended after {END_SECONDS} s")
     elif moment.victim != DRIVER and ESSENTIAL[moment.victim] not in run.terminal:
         problems.append(f"the part that died was not named: {run.terminal[-500:]}")
-    problems += resume(folder, words, undisturbed if schedule == "sync" else None)
+    problems += resume(folder, words, undisturbed)
     return line | {"problems": problems}
 
 
@@ -183,7 +188,8 @@ def main() -> None:
             while line is None:
                 attempt = next(attempts)
                 moment = Moment.drawn(f"{given.seed}/{kill}/{attempt}")
-                line = kill_once(Path(temporary) / f"{kill}.{attempt}", schedule, moment, undisturbed)
+                folder, compared = Path(temporary) / f"{kill}.{attempt}", undisturbed if schedule == "sync" else None
+                line = kill_once(folder, schedule, moment, compared)
             line = {"kill": kill, "attempt": attempt, **line}
             with given.out.open("a") as out:
                 out.write(json.dumps(line) + "\n")

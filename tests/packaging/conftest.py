@@ -137,7 +137,8 @@ def write_program(path: Path, text: str) -> None:
 @pytest.fixture
 def scripts(tmp_path: Path) -> ScriptTree:
     root = tmp_path / "tree"
-    for name in ("scripts/bootstrap.sh", "scripts/install_chromium.sh", "scripts/test.sh", ".ci/run", "setup.py"):
+    names = [f"scripts/{name}.sh" for name in ("bootstrap", "debian", "install_chromium", "install_java", "test")]
+    for name in (*names, ".ci/run", "setup.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "requirements", root / "requirements")

