@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, mkdtemp
+from threading import Lock
 from typing import Any, ClassVar
 from weakref import finalize
 
@@ -28,6 +29,9 @@ _SHOWN_ANYWAY = ("examine ", "inventory", "look")
 
 _GAME = "game.z8"
 _FOLDER = "actfocus-textworld-"
+
+_starting = Lock()
+"""Held while a game is made or loaded: textworld's generator, and the filters of warnings, are the process's."""
 
 _ATTEMPTS = 20
 """Seeds tried for one board: the generator finds no quest of the wanted length on some maps."""
@@ -50,6 +54,7 @@ class TextWorldGame(AdaptedWorld):
     """One play of a textworld game. Reward: the points an action scores; success: textworld says it is won."""
 
     name = "textworld_game"
+    slow = True  # compiling a game takes seconds
     configs: ClassVar = {
         PRESET: TextWorldConfig(
             task="tw-treasure_hunter",
@@ -63,7 +68,8 @@ class TextWorldGame(AdaptedWorld):
 
     def __init__(self, config: TextWorldConfig, board: Board, episode_seed: int) -> None:
         super().__init__(config, board, episode_seed)
-        self._env = self._start(_compiled_game(board, config.level))
+        with _starting:
+            self._env = self._start(_compiled_game(board, config.level))
         self._state = self._env.reset()
         self._objective = " ".join(self._state.objective.split())
         self._begin(f"{self._objective}\n{self.render()}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from actfocus_verl.environments.adapters.textworld_game import TextWorldGame, _compiled_game
 from actfocus_verl.errors import ConfigurationError
 from tests.environments.adapters.cases import TEXTWORLD, commands
 
@@ -89,3 +91,22 @@ def test_levels_are_bounded():
             TEXTWORLD.world(task=task, level=level)
     with pytest.raises(ConfigurationError, match=r"env\.level=170: textworld refuses it"):
         TEXTWORLD.world(task="tw-coin_collector", level=170)  # 140 rooms
+
+
+def test_games_made_in_several_threads_are_those_made_one_after_another():
+    """A rollout makes and plays a slow world in threads beside its event loop."""
+    assert TextWorldGame.slow
+
+    def played(index):
+        world = TEXTWORLD.world(index=index, **COINS)
+        seen = [world.system_prompt(), world.render()]
+        for _ in range(3):
+            if not world.done:
+                world.step(world._commands()[0])
+                seen.append(world.render())
+        return seen
+
+    alone = [played(index) for index in range(3)]
+    _compiled_game.cache_clear()
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(played, range(3))) == alone
