@@ -51,8 +51,6 @@ class ScriptedPlayer:
     copied: a pattern, without capturing groups, of what a good reply repeats to the letter: each is one token of the
     tiny policy. learn_pages: whether it learns to predict the world's messages as well as the replies, which teaches it
     to look things up where they repeat each other. rope_theta: of its network; higher where it looks further back.
-    renamed: the words of names that three of four demonstrations exchange for one another at random, all through: a
-    network then has to read a name where it stands, and what it learns holds for names that it was not shown.
     """
 
     plan: Callable[[Any, np.random.Generator, float], Sequence[str]]
@@ -64,7 +62,6 @@ class ScriptedPlayer:
     copied: str | None = None
     learn_pages: bool = False
     rope_theta: float = 10_000.0
-    renamed: Callable[[], Sequence[str]] | None = None
 
     def taught_skill(self, coupling: str) -> float:
         """What the tiny policy is taught with. Raises ConfigurationError for an unknown coupling."""

@@ -5,11 +5,7 @@ A conversation holds exactly the messages that `rollout.Episode` would show to a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Protocol
-
-import numpy as np
 
 from actfocus_verl.environments import PlayedTurns, make_world, scripted_player, split_size
 from actfocus_verl.environments.splits import seeded_generator
@@ -36,8 +32,7 @@ class DemonstrationConfig(Protocol):
 def conversation(config: DemonstrationConfig, episode: int) -> list[Message]:
     """Episode number `episode` on a training board: system, user, assistant, user, assistant, ..., assistant.
 
-    Boards are taken in order, starting over after the last one with other slips and other moves. Three of four have
-    their names exchanged, where the world's player says which words are names.
+    Boards are taken in order, starting over after the last one with other slips and other moves.
     """
     boards = split_size(config.env, preset=config.preset, split="train")
     world = make_world(
@@ -56,19 +51,7 @@ def conversation(config: DemonstrationConfig, episode: int) -> list[Message]:
         text = player.reply(world, rng, coupling=config.coupling, skill=config.skill)
         messages.append(_message("assistant", text))
         turns.act(parse_reply(text).actions)
-    if player.renamed is not None and episode % 4:
-        return _renamed(messages, player.renamed(), rng)
     return messages
-
-
-def _renamed(messages: list[Message], words: Sequence[str], rng: np.random.Generator) -> list[Message]:
-    """The same conversation, with the words in each other's places."""
-    others = dict(zip(words, rng.permutation(words).tolist(), strict=True))
-    pattern = re.compile(rf"\b({'|'.join(map(re.escape, words))})\b")
-    return [
-        _message(message["role"], pattern.sub(lambda found: others[found[0]], message["content"]))
-        for message in messages
-    ]
 
 
 def _message(role: str, content: str) -> Message:

