@@ -47,7 +47,7 @@ VICTIMS: Final = (
 )
 START_SECONDS: Final = 30.0
 """A kill before the first step falls so long after its victim is first seen: the start-up and the first step."""
-STEP_SECONDS: Final = 8.0
+STEP_SECONDS: Final = 5.0
 """A later kill falls so long after a step was recorded: a checkpoint, the weights' way to the server, the next step."""
 WORDS: Final = (
     *("credit=actfocus", f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1"),
@@ -114,6 +114,8 @@ def kill_once(
         if not moment.strike(run):
             return None
         seconds = run.ended(END_SECONDS)
+        if run.process.returncode == 0:  # it had done its last step
+            return None
         line |= {"seconds": seconds and round(seconds, 1), "status": run.process.returncode, "recorded": run.steps()}
         problems = [] if seconds is None else [f"left behind: {title[:80]}" for title in run.left_by_a_kill()]
     finally:
