@@ -4,6 +4,7 @@
 ``config.yaml``                       the resolved configuration (launch/record.py)
 ``run.json``                          versions, commit, machine, start, end, exit reason (launch/record.py)
 ``metrics.jsonl``                     a flat object per step, with ``step`` (integration/run_log.py)
+``played_step.json``                  the newest step's object until ``metrics.jsonl`` has it (integration/run_log.py)
 ``local_updates.jsonl``               a flat object per local update of ``schedule=separate_async``, with ``step``
                                       (integration/run_log.py)
 ``evaluations.jsonl``                 an object per evaluation and data source (integration/run_log.py)
@@ -24,6 +25,7 @@ from typing import Final
 CONFIG_FILE: Final = "config.yaml"
 RUN_FILE: Final = "run.json"
 METRICS_FILE: Final = "metrics.jsonl"
+PLAYED_STEP_FILE: Final = "played_step.json"
 LOCAL_UPDATES_FILE: Final = "local_updates.jsonl"
 EVALUATIONS_FILE: Final = "evaluations.jsonl"
 FAILED_EPISODES_FILE: Final = "failed_episodes.jsonl"

@@ -136,13 +136,12 @@ def resume(folder: Path, words: Sequence[str], undisturbed: Callable[[], Any] | 
             return [f"the resumed run ended with status {run.process.returncode}: {run.terminal[-500:]}"]
     finally:
         run.close()
-    problems = []
     steps = [metrics["step"] for metrics in RunFolder.open(folder).metrics]
     if steps != list(range(1, STEPS + 1)):
-        problems.append(f"recorded steps {steps}")
+        return [f"recorded steps {steps}"]
     if undisturbed is not None and boards(folder) != undisturbed():
-        problems.append("the boards are not those of an undisturbed run")
-    return problems
+        return ["the boards are not those of an undisturbed run"]
+    return []
 
 
 def table(lines: list[dict[str, Any]]) -> str:

@@ -128,13 +128,11 @@ class TokenCreditTrainerSeparateAsync(AsyncScheduleMixin, PPOTrainerSeparateAsyn
         self._local_updates = LocalUpdates()
         batch = super().step(metrics, timing_raw)
         metrics.update(self._local_updates.joined())
+        self.run_log.played(metrics, self.global_steps)
+        self.run_log.local_updates(self._local_updates.lines(), self.global_steps)
         return batch
 
     def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, Any], sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         self._local_updates.add(metrics, int(valid_rows_of(batch).sum()))
         return batch
-
-    def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
-        super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
-        self.run_log.local_updates(self._local_updates.lines(), int(metrics["training/global_step"]))

@@ -90,6 +90,7 @@ _TRAINERS: Final = (
     # called by verl's agent loops: handle.compute_score.remote(data)
     Symbol("verl.experimental.reward_loop.reward_loop:RewardLoopWorker.compute_score", ("data",)),
     _overridden(f"{_TRAINER}.on_init_end"),
+    _overridden(f"{_TRAINER}.step", "metrics", "timing_raw"),
     _overridden(f"{_TRAINER}.on_step_begin"),
     _overridden(f"{_TRAINER}.on_step_end"),
     Symbol(f"{_TRAINER}._balance_batch", ("batch", "metrics")),

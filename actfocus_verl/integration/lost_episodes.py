@@ -6,6 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from transfer_queue import KVBatchMeta
+
+from actfocus_verl.integration.columns import conversation_rows
+from actfocus_verl.integration.run_log import RunLog
+
 
 def failed_episodes(present: int, expected: int, where: str, cause: str | None = None) -> str:
     """Return the error text for episodes that failed: a rate or a group without them would be biased.
@@ -17,6 +22,14 @@ def failed_episodes(present: int, expected: int, where: str, cause: str | None =
         f"{expected - present} of {expected} episodes of {where} ended in an error{why}; see the logs of the "
         "agent-loop workers (run.verbose=true prints them)"
     )
+
+
+def require_all(batch: KVBatchMeta, expected: int, step: int, run_log: RunLog) -> None:
+    """Raises RuntimeError where the batch has fewer conversations than expected."""
+    played = len(conversation_rows(batch.keys))
+    if played < expected:
+        error = failed_episodes(played, expected, f"step {step}", run_log.last_failure())
+        raise RuntimeError(f"{error}; trainer.v1.sampler.sync_refill_failed_groups=true replaces failed groups instead")
 
 
 def naming_the_cause(sample: Callable[..., Any], cause: Callable[[], str | None]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from actfocus_verl.columns import RECORDED
 from actfocus_verl.config import has_world, section
 from actfocus_verl.credit.early_stop import History
 from actfocus_verl.credit.influence import MovingInfluence
-from actfocus_verl.files import append_json, json_text, naming, write_text
+from actfocus_verl.files import append_json, json_text, naming, write_json, write_text
 from actfocus_verl.integration.columns import (
     FORK,
     OUTCOME_PREFIX,
@@ -31,6 +31,7 @@ from actfocus_verl.run_files import (
     FAILED_EPISODES_FILE,
     LOCAL_UPDATES_FILE,
     METRICS_FILE,
+    PLAYED_STEP_FILE,
     complete_lines,
     rollouts_file,
 )
@@ -56,6 +57,24 @@ class RunLog:
         failures = None if self.folder is None else self.folder / FAILED_EPISODES_FILE
         self._failures_before = failures.stat().st_size if failures is not None and failures.exists() else 0
 
+    def recover(self, step: int) -> bool:
+        """Record the step of the checkpoint if an earlier start was killed before it could; return whether it was.
+
+        Between a step's checkpoint and its record verl evaluates. What is lost is what follows the update in it: the
+        evaluation, and the times.
+        """
+        path = None if self.folder is None else self.folder / PLAYED_STEP_FILE
+        if path is None or not path.exists():
+            return False
+        line = json.loads(path.read_text(encoding="utf-8"))
+        metrics = path.with_name(METRICS_FILE)
+        recorded = complete_lines(metrics.read_bytes()) if metrics.exists() else []
+        missing = line["step"] == step and step not in [json.loads(text)["step"] for text in recorded]
+        if missing:
+            append_json(metrics, line)
+        path.unlink()
+        return missing
+
     def continue_from(self, step: int) -> None:
         """Drop what an earlier, interrupted start recorded after the checkpoint of `step`: those steps run again.
 
@@ -79,12 +98,16 @@ class RunLog:
         lines = complete_lines(path.read_bytes()[self._failures_before :])
         return str(json.loads(lines[-1])["error"]) if lines else None
 
+    def played(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Keep what a step has measured until `metrics` records it, for `recover`."""
+        if self.folder is not None:
+            write_json(self.folder / PLAYED_STEP_FILE, _scalars(metrics, step))
+
     def metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Append one flat object: `step` and every scalar of the step."""
-        if self.folder is None:
-            return
-        scalars = {key: _number(value) for key, value in metrics.items() if np.isscalar(value) or np.ndim(value) == 0}
-        append_json(self.folder / METRICS_FILE, {"step": step} | scalars)
+        if self.folder is not None:
+            append_json(self.folder / METRICS_FILE, _scalars(metrics, step))
+            (self.folder / PLAYED_STEP_FILE).unlink(missing_ok=True)
 
     def local_updates(self, lines: Sequence[Mapping[str, float]], step: int) -> None:
         """Append one object per local update of a step (`LocalUpdates.lines`)."""
@@ -217,6 +240,11 @@ def _number(value: Any) -> float | int | str | None:
         return value
     number: float | int | None = value.item() if hasattr(value, "item") else value
     return number
+
+
+def _scalars(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
+    scalars = {key: _number(value) for key, value in metrics.items() if np.isscalar(value) or np.ndim(value) == 0}
+    return {"step": step} | scalars
 
 
 def _keep_lines(path: Path, keep: Any) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ from actfocus_verl.integration.group_filter import apply_filter, filter_metrics,
 from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
 from actfocus_verl.integration.hindsight import add_hindsight
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
-from actfocus_verl.integration.lost_episodes import failed_episodes, naming_the_cause
+from actfocus_verl.integration.lost_episodes import failed_episodes, naming_the_cause, require_all
 from actfocus_verl.integration.mini_batches import mini_batch_ids
 from actfocus_verl.integration.relevance import add_relevance
 from actfocus_verl.integration.requirements import (
@@ -167,10 +167,28 @@ class TokenCreditMixin:
         self.actor_rollout_wg.set_loss_fn(partial(token_weighted_ppo_loss, config=actor_config))  # type: ignore[attr-defined]
 
     def on_init_end(self) -> None:
-        self.run_log.continue_from(self.global_steps)  # type: ignore[attr-defined]
+        step = int(self.global_steps)  # type: ignore[attr-defined]
+        if self.run_log.recover(step) and self._evaluates_after(step):
+            self.config.trainer.val_before_train = self.run_log.evaluates_first = True
+        self.run_log.continue_from(step)
         if self.early_stop.reason(self.run_log.history):  # an earlier start had come to its end
             self.total_training_steps = self.global_steps  # type: ignore[attr-defined]
         super().on_init_end()  # type: ignore[misc]
+
+    def _evaluates_after(self, step: int) -> bool:
+        frequency = self.config.trainer.test_freq
+        return bool(frequency > 0 and (step % frequency == 0 or step >= self.total_training_steps))  # type: ignore[has-type]
+
+    def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
+        """verl's step; its record is on the disk before its checkpoint is: verl logs after saving and evaluating."""
+        batch: KVBatchMeta = super().step(metrics, timing_raw)  # type: ignore[misc]
+        self._note_played(batch, metrics)
+        return batch
+
+    def _note_played(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
+        keys = [key for key, valid in zip(batch.keys, valid_rows_of(batch).tolist(), strict=True) if valid]
+        self.run_log.rollouts(batch, keys, self.global_steps, self.tokenizer)  # type: ignore[attr-defined]
+        self.run_log.played(metrics, self.global_steps)  # type: ignore[attr-defined]
 
     def get_reward_handles(self) -> list[CheckedRewards] | None:
         """verl's reward workers for the agent loops, with their results checked."""
@@ -216,18 +234,7 @@ class TokenCreditMixin:
 
     def _require_all_episodes(self, batch: KVBatchMeta) -> None:
         groups = self.config.data.train_batch_size // self.parameter_sync_step  # type: ignore[attr-defined]
-        expected = groups * self.config.actor_rollout_ref.rollout.n
-        played = len(conversation_rows(batch.keys))
-        if played < expected:
-            raise RuntimeError(
-                failed_episodes(
-                    played,
-                    expected,
-                    f"step {self.global_steps}",  # type: ignore[attr-defined]
-                    self.run_log.last_failure(),
-                )
-                + "; trainer.v1.sampler.sync_refill_failed_groups=true replaces failed groups instead"
-            )
+        require_all(batch, groups * self.config.actor_rollout_ref.rollout.n, self.global_steps, self.run_log)  # type: ignore[attr-defined]
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's log-prob pass of the sampling policy, what is measured on it, and other passes that a method needs."""
@@ -363,9 +370,7 @@ class TokenCreditMixin:
 
     def _compute_metrics(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, **kwargs)  # type: ignore[misc]
-        keys = [key for key, valid in zip(batch.keys, valid_rows_of(batch).tolist(), strict=True) if valid]
         step = int(metrics["training/global_step"])
-        self.run_log.rollouts(batch, keys, step, self.tokenizer)  # type: ignore[attr-defined]
         self.run_log.history.add_step(metrics)
         self.run_log.metrics(metrics | self._end_early(step), step)
 

@@ -163,6 +163,7 @@ class TestAnEpisodeWithoutTokensInAStep:
         assert metrics["filter/group_std/max"] == pytest.approx(deviation)
         assert metrics["stop/aborted"] == pytest.approx(1 / 6)
         metrics = dict(metrics)
+        trainer._note_played(batch, metrics)
         trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
         assert metrics["critic/score/min"] == -0.5
 

@@ -207,6 +207,7 @@ class TestInTheTrainer:
         assert metrics["filter/group_std/max"] == pytest.approx(3**-0.5)
         assert metrics["episode/success_rate"] == pytest.approx(1 / 6)
         assert metrics["diagnose/groups"] == 2.0
+        trainer._note_played(batch, metrics)
         trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
         lines = [json.loads(text) for text in (tmp_path / "rollouts" / "1.jsonl").read_text().splitlines()]
         assert [(line["group"], line["session"], line["output"], line["return"]) for line in lines] == [

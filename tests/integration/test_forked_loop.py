@@ -297,6 +297,7 @@ def test_a_step_with_nothing_to_compare_updates_nothing(
     metrics |= {"training/global_step": 1}
     timing = dict.fromkeys(("gen", "step", "adv", "update_actor"), 1.0)
     trainer._rollout_moe_lb_metrics_accumulator = None
+    trainer._note_played(batch, metrics)
     trainer._compute_metrics(batch, metrics, timing, global_steps=1, epoch=0)  # verl's, over all sampled tokens
     assert metrics["critic/advantages/mean"] == 0.0
     [records] = tmp_path.rglob("rollouts/1.jsonl")

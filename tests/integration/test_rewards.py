@@ -90,6 +90,7 @@ def test_dropping_leaves_the_step_of_the_other_groups(
     # returns 1, 0, 0: (2/3) sqrt(3) = 1.1547 and -1/3 sqrt(3)
     assert float(queue.rows["a_0_0"]["advantages"].max()) == pytest.approx(1.1547, abs=1e-4)
     assert all(bool(torch.isfinite(queue.rows[key]["token_weights"]).all()) for key in batch.keys)
+    trainer._note_played(batch, metrics)
     trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
     line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
     assert line["critic/score/mean"] == pytest.approx(1 / 3)

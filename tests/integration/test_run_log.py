@@ -98,6 +98,34 @@ def test_an_evaluation_that_will_not_be_repeated_is_kept(log: RunLog) -> None:
     assert [line["step"] for line in lines(log, "evaluations.jsonl")] == [0, 2]
 
 
+def test_a_step_that_was_saved_and_not_recorded_is_recorded_on_resuming(log: RunLog) -> None:
+    """verl saves, evaluates, and records then: a kill between them must not lose the step."""
+    log.metrics({"loss": 0.1, "timing_s/step": 3.0}, 1)
+    log.played({"loss": 0.2, "rows": [1, 2]}, 2)
+    assert log.recover(2)
+    log.continue_from(2)
+    assert lines(log, "metrics.jsonl") == [{"step": 1, "loss": 0.1, "timing_s/step": 3.0}, {"step": 2, "loss": 0.2}]
+    assert not log.recover(2)  # once
+    assert len(lines(log, "metrics.jsonl")) == 2
+
+
+def test_a_step_that_will_be_played_again_is_not_recorded(log: RunLog) -> None:
+    log.metrics({"loss": 0.1}, 1)
+    log.played({"loss": 0.2}, 2)
+    assert not log.recover(1)
+    assert not (log.folder / "played_step.json").exists()
+    assert lines(log, "metrics.jsonl") == [{"step": 1, "loss": 0.1}]
+
+
+def test_a_recorded_step_is_not_recorded_twice(log: RunLog) -> None:
+    log.played({"loss": 0.2}, 1)
+    log.metrics({"loss": 0.2, "timing_s/step": 3.0}, 1)
+    assert not (log.folder / "played_step.json").exists()
+    log.played({"loss": 0.2}, 1)  # as if the kill had come before the file was removed
+    assert not log.recover(1)
+    assert lines(log, "metrics.jsonl") == [{"step": 1, "loss": 0.2, "timing_s/step": 3.0}]
+
+
 def test_a_fresh_start_forgets_everything(log: RunLog) -> None:
     interrupted(log, evaluated=(0, 2))
     log.continue_from(0)

@@ -312,6 +312,7 @@ def test_every_weighting_works_on_another_loops_rows(
     trainer = ready(make_trainer(*settings), tokenizer)
     batch, metrics = to_advantages(trainer, queue.fill(foreign_rows))
     assert all(torch.isfinite(queue.rows[key]["token_weights"]).all() for key in batch.keys)
+    trainer._note_played(batch, metrics)
     trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
     rollout = json.loads((tmp_path / "rollouts" / "1.jsonl").read_text().splitlines()[0])
     assert len(rollout["token_roles"]) == len(rollout["responses"])

@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -151,6 +152,7 @@ def test_an_energy_credit_without_a_reference_is_refused(make_trainer: MakeTrain
 def test_a_step_is_recorded(make_trainer: MakeTrainer, queue: LocalQueue, rows: dict[str, Any], tmp_path: Path) -> None:
     trainer = make_trainer("credit=actfocus")
     batch, metrics = to_advantages(trainer, queue.fill(rows))
+    trainer._note_played(batch, metrics)
     trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
 
     assert metrics["episode/success_rate"] == pytest.approx(1 / 6)  # without the padding rows
@@ -182,6 +184,36 @@ def test_a_rule_that_holds_makes_the_next_step_the_last(
     reasons = [json.loads(line).get(REASON) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert reasons == [None, "success was below 0.5 in 1 evaluations in a row", None]
     assert REASON not in metrics
+
+
+@pytest.mark.parametrize(
+    ("frequency", "step", "last", "evaluated"), [(2, 2, 9, True), (2, 3, 9, False), (2, 3, 3, True), (-1, 3, 3, False)]
+)
+def test_a_kill_between_checkpoint_and_record_loses_neither_step_nor_evaluation(
+    make_trainer: MakeTrainer,
+    queue: LocalQueue,
+    rows: dict[str, Any],
+    frequency: int,
+    step: int,
+    last: int,
+    evaluated: bool,
+) -> None:
+    options = (f"trainer.test_freq={frequency}", "trainer.val_before_train=false")
+    killed = make_trainer(*options)
+    killed.global_steps = step
+    batch, metrics = to_advantages(killed, queue.fill(rows))
+    killed._note_played(batch, metrics)  # then verl saves, and evaluates, and is killed
+
+    resumed = make_trainer(*options)
+    resumed.global_steps, resumed.total_training_steps = step, last
+    resumed.checkpoint_manager = MagicMock()
+    resumed.on_init_end()
+    assert resumed.config.trainer.val_before_train is evaluated
+    assert resumed.run_log.evaluates_first is evaluated
+    (line,) = map(json.loads, (resumed.run_log.folder / "metrics.jsonl").read_text().splitlines())
+    assert line["step"] == step
+    assert line["episode/success_rate"] == metrics["episode/success_rate"]
+    assert (resumed.run_log.folder / "rollouts" / f"{step}.jsonl").exists()
 
 
 def test_padded_columns_cut_a_padding_row_to_its_response(rows: dict[str, Any]) -> None:

@@ -85,6 +85,7 @@ def test_what_the_command_reads_is_kept(
 ) -> None:
     trainer = make_trainer(*DIAGNOSED)
     batch, metrics = to_advantages(trainer, queue.fill(pairs))
+    trainer._note_played(batch, metrics)
     trainer._compute_metrics(batch, metrics, SECONDS, global_steps=1, epoch=0)
     for line in (tmp_path / "rollouts" / "1.jsonl").read_text().splitlines():
         kept = json.loads(line)
