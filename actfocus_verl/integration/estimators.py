@@ -31,8 +31,8 @@ from actfocus_verl.integration.columns import (
     require_columns,
     valid_rows_of,
 )
+from actfocus_verl.integration.half_chosen import ESTIMATOR
 
-_ESTIMATOR = "algorithm.adv_estimator"
 _KNOWN_SUM = 1e-3
 """How far turn rewards may sum from the score, for float32 and long episodes."""
 
@@ -68,7 +68,7 @@ def require_single_outputs(name: str, keys: Sequence[str]) -> None:
         return
     if is_ours(name) or name in {each.value for each in AdvantageEstimator}:
         raise ConfigurationError(
-            _ESTIMATOR,
+            ESTIMATOR,
             name,
             "takes each output of the agent loop for an episode of its own, and this loop gives several a conversation",
             "Use algorithm=grpo or algorithm=ppo, or a loop that gives one output",
@@ -96,7 +96,7 @@ def fetch_inputs(spec: EstimatorSpec, batch: KVBatchMeta) -> StepInputs:
     declared = [name for name in spec.required_columns if name != GROUP_IDS]
     names = list(dict.fromkeys([*declared, "response_mask", "rm_scores"]))
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-    require_columns(data, names, _ESTIMATOR, spec.name, otherwise="algorithm=grpo")
+    require_columns(data, names, ESTIMATOR, spec.name, otherwise="algorithm=grpo")
     valid_rows = valid_rows_of(batch)
     columns = method_columns(data, valid_rows)
     turns = None
@@ -135,7 +135,7 @@ def _adapter(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
         inputs = _STEP.get()
         if inputs is None:
             raise ConfigurationError(
-                _ESTIMATOR,
+                ESTIMATOR,
                 name,
                 "reads columns that verl's own trainer does not pass on",
                 "Set trainer.v1.trainer_mode=actfocus_sync",

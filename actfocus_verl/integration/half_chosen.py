@@ -21,6 +21,7 @@ TRAINER_PREFIX: Final = "actfocus_"
 LOSS: Final = "actor_rollout_ref.actor.policy_loss.loss_mode"
 MODE: Final = "trainer.v1.trainer_mode"
 ESTIMATOR: Final = "algorithm.adv_estimator"
+CREDIT: Final = "credit.name"
 _V1: Final = "trainer.use_v1"
 _OURS: Final = {
     "sync": f"{MODE}=actfocus_sync",
@@ -31,7 +32,7 @@ _OURS: Final = {
 _OUR_LOSSES: Final = (TOKEN_WEIGHTED_LOSS, TURN_RATIO_LOSS)
 
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
-    "credit.name": (None, "uniform"),
+    CREDIT: (None, "uniform"),
     "filter.name": (None, "none", *(name for name in FILTERS.known() if FILTERS.get(name).refills)),  # verl's own
     "early_stop.name": (None, "none"),
     "run.diagnose": (None, False),
@@ -65,7 +66,7 @@ def _ignored(config: Any) -> str | None:
 
 
 def _remedy(config: Any, *, is_v1: bool) -> str:
-    if OmegaConf.select(config, "credit.name") is None:
+    if OmegaConf.select(config, CREDIT) is None:
         return "Add +credit=uniform, or another credit, which chooses trainer.v1.trainer_mode=actfocus_sync"
     ours = _OURS.get(str(OmegaConf.select(config, MODE)), _OURS["sync"])
     return f"Set {ours}" + ("" if is_v1 else " trainer.use_v1=true")

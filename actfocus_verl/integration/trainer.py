@@ -19,15 +19,11 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
-from verl.workers.utils.padding import response_from_nested
 
 from actfocus_verl.columns import (
-    ANSWER_SCORES,
     GROUP_IDS,
-    HINDSIGHT_LOG_PROBS,
     INFLUENCE,
     PASSED_ON,
-    RELEVANCE,
     TOKEN_ROLES,
     TOKEN_WEIGHTS,
     TRAINING_STEP,
@@ -44,13 +40,11 @@ from actfocus_verl.config import (
 from actfocus_verl.credit.diagnostics import credit_metrics, group_metrics, prompt_groups
 from actfocus_verl.credit.early_stop import REASON, build_early_stop
 from actfocus_verl.credit.filters import build_filter
-from actfocus_verl.credit.hindsight import has_faded, hindsight_weighting
 from actfocus_verl.credit.influence import UNKNOWN
 from actfocus_verl.credit.registry import build_weighting
 from actfocus_verl.credit.signals import ENERGY
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.errors import ConfigurationError
-from actfocus_verl.integration.answer_probes import score_answers
 from actfocus_verl.integration.columns import (
     conversation_ids,
     conversation_rows,
@@ -64,20 +58,15 @@ from actfocus_verl.integration.columns import (
     valid_rows_of,
     write_columns,
 )
-from actfocus_verl.integration.engine import CALCULATE
 from actfocus_verl.integration.episode_metrics import episode_metrics
 from actfocus_verl.integration.estimators import fetch_inputs, lent, register, require_single_outputs
-from actfocus_verl.integration.first_answers import measure_influence
 from actfocus_verl.integration.group_filter import apply_filter, filter_metrics, row_factors
-from actfocus_verl.integration.half_chosen import ESTIMATOR, TRAINER_PREFIX
-from actfocus_verl.integration.hindsight import add_hindsight
+from actfocus_verl.integration.half_chosen import CREDIT, TRAINER_PREFIX
 from actfocus_verl.integration.loss import token_weighted_ppo_loss
 from actfocus_verl.integration.lost_episodes import failed_episodes, naming_the_cause, require_all
+from actfocus_verl.integration.method_passes import MethodPasses
 from actfocus_verl.integration.mini_batches import mini_batch_ids
-from actfocus_verl.integration.relevance import add_relevance
 from actfocus_verl.integration.requirements import (
-    logit_signals,
-    no_signals,
     rejects_tokens,
     require_weights_in_effect,
 )
@@ -91,10 +80,9 @@ POLL_SECONDS = 0.1
 
 _ADVANTAGES = "advantages"
 _SCORES = "rm_scores"
-_CREDIT = "credit.name"
 
 
-class TokenCreditMixin:
+class TokenCreditMixin(MethodPasses):
     """Give a verl v1 trainer token weights. Mix in before the trainer class."""
 
     config: Any
@@ -131,16 +119,6 @@ class TokenCreditMixin:
     @trainer_mode.setter
     def trainer_mode(self, name: str) -> None:
         """verl sets the configured name, which is one of ours."""
-
-    @property
-    def reference_signals(self) -> list[str]:
-        """Signals of the reference's logits that the methods and the diagnostic need."""
-        return logit_signals(self._columns_read, diagnosed=self.is_diagnosed)
-
-    @property
-    def _columns_read(self) -> set[str]:
-        of_estimator = () if self.estimator is None else self.estimator.required_columns
-        return {*self.weighting.required_columns, *of_estimator}
 
     @cached_property
     def span_columns(self) -> SpanColumns:
@@ -236,67 +214,6 @@ class TokenCreditMixin:
         groups = self.config.data.train_batch_size // self.parameter_sync_step  # type: ignore[attr-defined]
         require_all(batch, groups * self.config.actor_rollout_ref.rollout.n, self.global_steps, self.run_log)  # type: ignore[attr-defined]
 
-    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's log-prob pass of the sampling policy, what is measured on it, and other passes that a method needs."""
-        batch = super()._compute_old_log_prob(batch, metrics)  # type: ignore[misc]
-        self._influence, found = measure_influence(batch, self.run_log.influence)
-        metrics.update(found)
-        if RELEVANCE in self._columns_read:
-            batch = add_relevance(batch, self.config, self.actor_rollout_wg.compute_log_prob)  # type: ignore[attr-defined]
-        if HINDSIGHT_LOG_PROBS in self._columns_read:
-            reader, skip = self._reader(HINDSIGHT_LOG_PROBS), self._hindsight_has_faded
-            batch, found = add_hindsight(batch, *reader, self._log_prob_pass, skip=skip)
-            metrics.update(found)
-        if ANSWER_SCORES in self._columns_read:
-            batch = score_answers(batch, *self._reader(ANSWER_SCORES), self._log_prob_pass)
-        return batch
-
-    def _reader(self, column: str) -> tuple[str, str]:
-        """The setting, key and value, of a method that reads the column."""
-        if self.estimator is not None and column in self.estimator.required_columns:
-            return ESTIMATOR, self.estimator.name
-        return _CREDIT, self.weighting.name
-
-    @property
-    def _hindsight_has_faded(self) -> bool:
-        """Whether nothing would come of the hindsight's pass from this step on."""
-        if self.estimator is not None and HINDSIGHT_LOG_PROBS in self.estimator.required_columns:
-            return False
-        ours = self.weighting.definition.function is hindsight_weighting
-        return ours and has_faded(self.weighting.params, self.global_steps)  # type: ignore[attr-defined]
-
-    def _log_prob_pass(self, batch: KVBatchMeta) -> KVBatchMeta:
-        """Have the actor write `log_probs` to the rows of a batch that is not the step's; returns it with padding."""
-        batch = super()._balance_batch(batch, metrics={})  # type: ignore[misc]
-        batch.extra_info.update(
-            calculate_entropy=False,
-            compute_loss=False,
-            temperature=self.config.actor_rollout_ref.rollout.temperature,
-        )
-        self.actor_rollout_wg.compute_log_prob(batch)  # type: ignore[attr-defined]
-        return batch
-
-    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
-        """verl's reference pass; when energy or another signal is needed, the same pass returns it."""
-        names = self.reference_signals
-        if not names:
-            return super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
-        flags = {CALCULATE[name]: True for name in names}
-        batch.extra_info.update(flags)
-        batch = super()._compute_ref_log_prob(batch, metrics)  # type: ignore[misc]
-        for flag in flags:
-            batch.extra_info.pop(flag)
-        data = tq.kv_batch_get(
-            keys=batch.keys, partition_id=batch.partition_id, select_fields=[*names, "response_mask"]
-        )
-        missing = [name for name in names if name not in data.keys()]  # noqa: SIM118  (a TensorDict iterates over rows)
-        if missing:
-            raise no_signals(self.config, missing)
-        for name in names:
-            data[name] = response_from_nested(data.pop(name), data["response_mask"])
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data.select(*names))
-        return batch
-
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """verl's advantages, and the token weights; EMPG alone adds to the advantages.
 
@@ -341,7 +258,7 @@ class TokenCreditMixin:
         required = [name for name in self.weighting.required_columns if name not in of_trainer]
         names = list(dict.fromkeys([*PASSED_ON, *required, *((_SCORES,) if self.is_diagnosed else ())]))
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
-        require_columns(data, required, _CREDIT, self.weighting.name, otherwise="credit=uniform")
+        require_columns(data, required, CREDIT, self.weighting.name, otherwise="credit=uniform")
         nested_mask = data["response_mask"]
         valid_rows = valid_rows_of(batch)
         columns = method_columns(data, valid_rows) | of_trainer

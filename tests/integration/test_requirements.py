@@ -178,6 +178,6 @@ def test_a_pass_that_returned_no_signal_is_one_line(
 ) -> None:
     """As on a cluster whose nodes have other accelerators than the driver."""
     trainer = make_trainer()
-    monkeypatch.setattr("actfocus_verl.integration.trainer.CALCULATE", {"energy": "unknown_to_the_engine"})
+    monkeypatch.setattr("actfocus_verl.integration.method_passes.CALCULATE", {"energy": "unknown_to_the_engine"})
     with pytest.raises(ConfigurationError, match=rf"{REFERENCE}='fsdp2': this engine returns no energy here"):
         to_advantages(trainer, queue.fill(rows))
