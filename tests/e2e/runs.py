@@ -104,14 +104,25 @@ class Run:
         self.look()
         os.kill(self.process.pid, signum)
 
-    def survivors(self, seconds: float = 20) -> list[str]:
-        """Return the titles of processes of the run that are still alive, after giving them time to end."""
-        psutil.wait_procs(list(self._seen.values()), timeout=seconds)
+    def survivors(self, seconds: float = 20, but: tuple[str, ...] = ()) -> list[str]:
+        """Return the titles of processes of the run that are still alive, after giving them time to end.
+
+        but: beginnings of titles of processes that may live on.
+        """
+        deadline = time.monotonic() + seconds
+        while (titles := self._living(but)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return titles
+
+    def _living(self, but: tuple[str, ...]) -> list[str]:
+        """A zombie has ended: an init that reaps none, as in many containers, keeps those whose parent was killed."""
         titles = []
         for process in self._seen.values():
             try:
                 if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                    titles.append(f"{process.pid} {' '.join(process.cmdline())}")
+                    title = " ".join(process.cmdline())
+                    if not (but and title.startswith(but)):
+                        titles.append(f"{process.pid} {title}")
             except psutil.NoSuchProcess:
                 continue
         return titles
@@ -126,7 +137,7 @@ class Run:
 
         These notice the missing raylet up to two minutes later.
         """
-        return [title for title in self.survivors(seconds=30) if not title.split()[-1].startswith(RAYS_AGENTS)]
+        return self.survivors(seconds=30, but=RAYS_AGENTS)
 
     def close(self) -> None:
         """End whatever is left, so that one failing test does not take the next ones along."""
