@@ -28,6 +28,7 @@ EXCEPTIONS: Final = {
     "gpu_check.py --out": "needs an NVIDIA GPU; tests/test_gpu_check.py runs its checks on a CPU",
     "server=https://api.example.com": "asks a server that is not there; tests/evaluation/test_user_agent.py starts one",
     "agent.command=": "is a fragment, of an agent in another language; tests/gateway/test_agents.py runs commands",
+    "scripts/kill_campaign.py": "takes two hours; test_kill_campaign.py is its short form",
     "scripts/install_slurm.sh": "needs root and installs SLURM",
     "bash scripts/test.sh": "is what runs this test",
     "'.[gpu]'": "needs an NVIDIA GPU",

@@ -14,6 +14,7 @@ from actfocus_verl.reproduction.matrix import read_matrix
 from actfocus_verl.reproduction.report import cells, write_report
 from actfocus_verl.reproduction.runner import finished_summaries
 from actfocus_verl.reproduction.summary import METRICS, to_text
+from tests.helpers.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = sorted((ROOT / "results").glob("*/report"))
@@ -97,6 +98,15 @@ def test_the_numbers_of_the_page_are_the_reports() -> None:
     assert len(quoted) > 10
     assert [number for number in quoted if number not in reports] == []
     assert "4.3 [1.1, 7.5] points above uniform weights, and its placebo 5.1 [2.4, 7.8] points" in text
+
+
+def test_the_table_of_kills_is_that_of_the_committed_ones() -> None:
+    campaign = load_script("kill_campaign")
+    kills = [json.loads(line) for line in (ROOT / "results/reliability/kills.jsonl").read_text().splitlines()]
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert f"\n\n{campaign.table(kills)}\n" in page
+    assert f"the first {len(kills)} of 30 kills" in page
+    assert [kill["kill"] for kill in kills] == list(range(len(kills)))
 
 
 def test_the_readmes_quickstart_figures_are_those_of_the_committed_runs() -> None:
