@@ -68,8 +68,8 @@ class RunLog:
             return False
         line = json.loads(path.read_text(encoding="utf-8"))
         metrics = path.with_name(METRICS_FILE)
-        recorded = complete_lines(metrics.read_bytes()) if metrics.exists() else []
-        missing = line["step"] == step and step not in [json.loads(text)["step"] for text in recorded]
+        recorded = _keep_lines(metrics, lambda line: True)  # less a half-written last one, behind which none may stand
+        missing = line["step"] == step and step not in [each["step"] for each in recorded]
         if missing:
             append_json(metrics, line)
         path.unlink()

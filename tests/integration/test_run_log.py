@@ -109,6 +109,15 @@ def test_a_step_that_was_saved_and_not_recorded_is_recorded_on_resuming(log: Run
     assert len(lines(log, "metrics.jsonl")) == 2
 
 
+def test_a_step_whose_record_was_cut_short_is_recorded_whole(log: RunLog) -> None:
+    log.metrics({"loss": 0.1}, 1)
+    log.played({"loss": 0.2}, 2)
+    with (log.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert log.recover(2)
+    assert lines(log, "metrics.jsonl") == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.2}]
+
+
 def test_a_step_that_will_be_played_again_is_not_recorded(log: RunLog) -> None:
     log.metrics({"loss": 0.1}, 1)
     log.played({"loss": 0.2}, 2)
