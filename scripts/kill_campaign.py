@@ -89,11 +89,7 @@ class Moment:
         while run.steps() < self.step and run.process.poll() is None:
             run.look()
             time.sleep(0.2)
-        until = time.monotonic() + self.delay
-        while time.monotonic() < until and run.process.poll() is None:
-            run.look()
-            time.sleep(0.2)
-        process = find() if run.process.poll() is None else None
+        process = find() if run.ended(self.delay) is None else None
         if process is None:
             return False
         process.send_signal(signal.SIGKILL)
@@ -114,7 +110,7 @@ def kill_once(
         if not moment.strike(run):
             return None
         seconds = run.ended(END_SECONDS)
-        if run.process.returncode == 0:  # it had done its last step
+        if run.process.returncode == 0 and run.steps() == STEPS:  # it had done its last step
             return None
         line |= {"seconds": seconds and round(seconds, 1), "status": run.process.returncode, "recorded": run.steps()}
         problems = [] if seconds is None else [f"left behind: {title[:80]}" for title in run.left_by_a_kill()]

@@ -124,13 +124,15 @@ class TokenCreditTrainerSeparateAsync(AsyncScheduleMixin, PPOTrainerSeparateAsyn
                 self.role_worker_mapping[role] = ray.remote(CPUDetachActorWorker)
 
     def step(self, metrics: dict[str, Any], timing_raw: dict[str, Any]) -> KVBatchMeta:
-        """verl's local updates of a step, and our metrics joined by what they are."""
+        """verl's local updates of a step."""
         self._local_updates = LocalUpdates()
-        batch = super().step(metrics, timing_raw)
+        return super().step(metrics, timing_raw)
+
+    def _note_played(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
+        """As the mixin does, with our metrics of the local updates joined by what they are."""
         metrics.update(self._local_updates.joined())
-        self.run_log.played(metrics, self.global_steps)
+        super()._note_played(batch, metrics)
         self.run_log.local_updates(self._local_updates.lines(), self.global_steps)
-        return batch
 
     def _step_once(self, metrics: dict[str, Any], timing_raw: dict[str, Any], sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)

@@ -92,7 +92,7 @@ class Run:
             self.look()
             if time.monotonic() - begun >= seconds:
                 return None
-            time.sleep(0.5)
+            time.sleep(0.2)
         return time.monotonic() - begun
 
     def wait(self, seconds: float = START_SECONDS) -> int:
