@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A pretrained language model from start to end on a CPU: SmolLM2-135M gets a cold start in FrozenLake, is evaluated, trained a
-# few steps through verl, Ray and vLLM, and reported on. On two cores with 24 GB: 42 minutes to the training, and 3.5 a step
+# few steps through verl, Ray and vLLM, and reported on. On two cores with 24 GB: half an hour of cold start, and 3.5 minutes a step
 # (docs/cold_start.md has the times, the memory, and what came out).
 #
 #   bash recipes/real_model.sh                           ActFocus
