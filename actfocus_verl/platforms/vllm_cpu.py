@@ -16,6 +16,8 @@ from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedW
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 
+from actfocus_verl.platforms.light_actor import light_actor
+
 PREPACK_VARIABLE = "ACTFOCUS_VLLM_PREPACK"
 
 
@@ -91,4 +93,4 @@ class CPUvLLMReplica(vLLMReplica):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.server_class = ray.remote(CPUvLLMHttpServer)
+        self.server_class = ray.remote(light_actor(CPUvLLMHttpServer))

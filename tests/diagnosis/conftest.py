@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from actfocus_verl.evaluation.checkpoints import MERGED_FROM, find_checkpoint
+from actfocus_verl.evaluation.checkpoints import Checkpoint, find_checkpoint, merge
 from actfocus_verl.files import json_text
 from actfocus_verl.reporting import statistics
+from tests.helpers import engines
+from tests.helpers.merging import merger_in_process  # noqa: F401  (a fixture)
+from tests.helpers.tokenizer import build_tokenizer
 
 VOCABULARY = 13
 EPISODES = 3
@@ -96,19 +100,30 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def written_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints of a run whose step 4 verl's engine wrote."""
+    folder, threads = tmp_path_factory.mktemp("written"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    tiny_model().save_pretrained(folder / "model")
+    build_tokenizer().save_pretrained(folder / "model")
+    with engines.process_group(folder):
+        run = engines.save_run(folder / "run", engines.build_engine(folder / "model"), 4, latest=4)
+    torch.set_num_threads(threads)
+    return run / "checkpoints"
+
+
 @pytest.fixture
-def checkpoint(run: Path) -> Path:
-    """The run's checkpoint of step 4, merged before."""
-    actor = run / "checkpoints" / "global_step_4" / "actor"
-    actor.mkdir(parents=True)
-    (actor / "fsdp_config.json").write_text('{"FSDP_version": 2, "world_size": 1}')
-    torch.save({}, actor / "model_world_size_1_rank_0.pt")  # not read: it was merged before
-    merged = run / "merged" / "global_step_4"
-    model = tiny_model()
-    model.config.save_pretrained(actor / "huggingface")
-    model.save_pretrained(merged)
-    (merged / MERGED_FROM).write_text(find_checkpoint(run, 4).written)
-    return merged
+def checkpoint(run: Path, written_checkpoints: Path, merger_in_process: None) -> Checkpoint:  # noqa: F811
+    """The run's checkpoint of step 4, which nobody has merged yet."""
+    shutil.copytree(written_checkpoints, run / "checkpoints")
+    return find_checkpoint(run, 4)
+
+
+@pytest.fixture
+def merged(checkpoint: Checkpoint) -> Path:
+    """It as a model's folder."""
+    return merge(checkpoint, {})
 
 
 @pytest.fixture

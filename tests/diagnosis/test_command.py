@@ -12,6 +12,7 @@ import pytest
 
 from actfocus_verl.diagnose import RESULT_FILE, main
 from actfocus_verl.diagnosis.arguments import Arguments
+from actfocus_verl.evaluation.checkpoints import Checkpoint
 from actfocus_verl.launch.claim import FolderClaim
 from tests.diagnosis.conftest import Record, records, write_rollouts
 
@@ -22,7 +23,7 @@ def result(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "diagnosis.json").read_text()))
 
 
-def test_a_run_with_a_checkpoint(run: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_with_a_checkpoint(run: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"run={run}", "tokens=4"]) == 0
     found = result(run / "diagnose")
     assert (found["steps"], found["episodes"], found["groups"], found["notes"]) == ([2, 4], 24, 8, [])
@@ -42,7 +43,7 @@ def test_a_run_with_a_checkpoint(run: Path, checkpoint: Path, capsys: pytest.Cap
     assert f"{found['tokens']['share']['reasoning']['share']:.3f}" not in shown  # shares are in percent
 
 
-def test_again_gives_the_same(run: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_again_gives_the_same(run: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert main([f"run={run}", "tokens=2", f"out={tmp_path / name}"]) == 0
     one, two = (result(tmp_path / name) for name in ("one", "two"))
@@ -51,10 +52,10 @@ def test_again_gives_the_same(run: Path, checkpoint: Path, tmp_path: Path) -> No
     assert not (run / "diagnose").exists()
 
 
-def test_one_step_and_a_model_that_is_named(run: Path, checkpoint: Path) -> None:
-    assert main([f"run={run}", "step=2", "tokens=2", f"model={checkpoint}"]) == 0
+def test_one_step_and_a_model_that_is_named(run: Path, merged: Path) -> None:
+    assert main([f"run={run}", "step=2", "tokens=2", f"model={merged}"]) == 0
     found = result(run / "diagnose")
-    assert (found["steps"], found["gradient_norms"]["model"]) == ([2], str(checkpoint))
+    assert (found["steps"], found["gradient_norms"]["model"]) == ([2], str(merged))
     assert found["gradient_norms"]["checkpoint"] is None
 
 

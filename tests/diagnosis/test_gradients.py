@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2ForCausalLM
 
 from actfocus_verl.credit.tokens import RESPONSE_ROLES
 from actfocus_verl.diagnosis.gradients import draw_tokens, gradient_norms, require_vocabulary, score_norms
@@ -78,16 +79,16 @@ def slow_norm(model: torch.nn.Module, step: int, row: int, position: int, name: 
     return math.sqrt(sum(float(parameter.grad.square().sum()) for parameter in model.parameters()))
 
 
-def test_means_and_shares_against_a_backward_pass_a_token(run: Path, checkpoint: Path) -> None:
+def test_means_and_shares_against_a_backward_pass_a_token(run: Path, merged: Path) -> None:
     samples = read_samples(RunFolder.open(run))
     tokens = flat_tokens(samples)
     drawn = draw_tokens(tokens.role, 8, seed=1)
-    model = load_policy(str(checkpoint), "cpu")
+    model = load_policy(str(merged), "cpu")
     done: list[None] = []
     found = gradient_norms(model, samples, tokens, drawn, TEMPERATURE, lambda: done.append(None))
 
     assert len(done) == len(drawn) == 24
-    reference = tiny_model()
+    reference = Qwen2ForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()  # rounded to bfloat16
     places = [((2, 4)[tokens.sample[i]], int(tokens.row[i]), int(tokens.position[i])) for i in drawn]
     for name in (AS_TRAINED, "uniform"):
         sums, means = {}, {}
@@ -137,9 +138,9 @@ def test_a_model_of_another_vocabulary(run: Path) -> None:
         require_vocabulary(tiny_model(), "mine", samples)
 
 
-def test_a_model_or_a_device_that_cannot_be_used(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_model_or_a_device_that_cannot_be_used(tmp_path: Path, merged: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigurationError, match=r"model='.*': cannot be loaded"):
         load_policy(str(tmp_path), "cpu")
     with pytest.raises(ConfigurationError, match=r"device='abacus': torch cannot use it here .* Write device=cpu"):
-        load_policy(str(checkpoint), "abacus")
+        load_policy(str(merged), "abacus")

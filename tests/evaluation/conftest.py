@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,9 +15,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2Config
 
-from actfocus_verl.integration import merger
 from actfocus_verl.rollout import ChatCodec
 from tests.helpers import engines
+from tests.helpers.merging import merger_in_process  # noqa: F401  (a fixture)
 from tests.helpers.tokenizer import build_tokenizer
 
 POSITIONS = 4096
@@ -75,22 +71,6 @@ def run(written_runs: dict[str, Path], tmp_path: Path) -> Path:
 def lora_run(written_runs: dict[str, Path], tmp_path: Path) -> Path:
     """A copy of the `lora` run."""
     return Path(shutil.copytree(written_runs["lora"], tmp_path / "run"))
-
-
-@pytest.fixture
-def merger_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real merger, without the seconds that a process of its own takes to import verl."""
-
-    run = subprocess.run
-
-    def run_here(command: list[str], **options: Any) -> Any:
-        if command[:3] != [sys.executable, "-m", merger.__name__]:
-            return run(command, **options)
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            status = merger.main(command[3:])
-        return subprocess.CompletedProcess(command, status, said.getvalue())
-
-    monkeypatch.setattr(subprocess, "run", run_here)
 
 
 @dataclass
