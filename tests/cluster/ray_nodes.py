@@ -24,19 +24,25 @@ def health_checks() -> dict[str, str]:
 
 
 class RayNodes:
-    """A cluster of both nodes; `close` ends it, whatever the link between them does."""
+    """A cluster of both nodes; `close` ends it, whatever the link between them does.
 
-    def __init__(self, nodes: Nodes, folder: Path) -> None:
+    dashboard: start the head's, which `ray job` talks to.
+    """
+
+    def __init__(self, nodes: Nodes, folder: Path, *, dashboard: bool = False) -> None:
         self._nodes = nodes
         self._folder = folder
         self._started: list[subprocess.Popen[bytes]] = []
         self._number = 0
+        self._dashboard = ["--include-dashboard=false"]
+        if dashboard:
+            self._dashboard = ["--include-dashboard=true", f"--dashboard-host={ADDRESSES[0]}"]
         self.variables = {"RAY_AUTH_MODE": "disabled", **health_checks()}
         self.address = f"{ADDRESSES[0]}:{PORT}"
 
     def open(self) -> None:
         self._number += 1
-        head = ["--head", f"--node-ip-address={ADDRESSES[0]}", f"--port={PORT}", "--include-dashboard=false"]
+        head = ["--head", f"--node-ip-address={ADDRESSES[0]}", f"--port={PORT}", *self._dashboard]
         for name, words in zip(NAMES, (head, [f"--address={self.address}"]), strict=True):
             log = self._folder / f"ray-{name}-{self._number}.log"
             self._started.append(self._nodes.start(name, [*_START, *words], log, **self.variables))

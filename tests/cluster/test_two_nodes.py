@@ -57,6 +57,7 @@ def saving(run: Training) -> bool:
     return any("save_checkpoint" in method for method in run.workers_do())
 
 
+@pytest.mark.nightly  # five starts over two nodes
 def test_a_node_that_is_cut_off_is_named_and_the_run_resumes(nodes: Nodes, cluster: RayNodes, folder: Path) -> None:
     phases: dict[str, Callable[[Training], bool]] = {"generation": generating, "update": updating, "save": saving}
     run = folder / "run"
