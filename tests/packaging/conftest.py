@@ -137,7 +137,10 @@ def write_program(path: Path, text: str) -> None:
 @pytest.fixture
 def scripts(tmp_path: Path) -> ScriptTree:
     root = tmp_path / "tree"
-    names = [f"scripts/{name}.sh" for name in ("bootstrap", "debian", "install_chromium", "install_java", "test")]
+    names = [
+        f"scripts/{name}.sh"
+        for name in ("bootstrap", "debian", "install_chromium", "install_java", "install_slurm", "test")
+    ]
     for name in (*names, ".ci/run", "setup.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)

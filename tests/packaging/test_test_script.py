@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ def ready(scripts: ScriptTree) -> ScriptTree:
 
 @pytest.mark.parametrize("script", ["scripts/test.sh", ".ci/run"])
 def test_the_last_line_is_pytests(ready: ScriptTree, script: str) -> None:
-    whole = "(e2e or cluster)" if os.geteuid() == 0 and shutil.which("slurmctld") else "e2e"
     result = ready.run(script)
 
     assert result.returncode == 0, result.stderr
@@ -30,8 +28,15 @@ def test_the_last_line_is_pytests(ready: ScriptTree, script: str) -> None:
         "-m ruff check .",
         "-m mypy",
         "-m pytest -n 2 --dist loadfile -m not e2e and not nightly",
-        f"-m pytest -m {whole} and not nightly",
+        "-m pytest -m e2e and not nightly",
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+def test_clusters_are_among_the_whole_runs_where_slurm_is_installed(ready: ScriptTree) -> None:
+    write_program(ready.root / "bin" / "slurmctld", "#!/usr/bin/env bash\n")
+    ready.run("scripts/test.sh", PATH=f"{ready.root / 'bin'}:{ready.env['PATH']}")
+    assert ready.calls()[-1] == "-m pytest -m (e2e or cluster) and not nightly"
 
 
 def test_arguments_go_to_pytest(ready: ScriptTree) -> None:
