@@ -183,7 +183,13 @@ class _Play:
                 self._folder.append(record)
                 progress.add(record.success)
 
-            await play_episodes(keys, player.play, concurrency=arguments.concurrency, record=keep)
+            await play_episodes(
+                keys,
+                player.play,
+                concurrency=arguments.concurrency,
+                record=keep,
+                tool_timeout=arguments.tool_timeout,
+            )
 
 
 def _evaluate_and_show(words: Sequence[str], console: Console) -> None:

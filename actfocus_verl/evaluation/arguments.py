@@ -26,6 +26,9 @@ SERVER_APIS = ("completions", "chat")
 PAPER_CONTEXT = 3600
 """Default tokens of prompt and response together, without a value on the command line or from a run (App. C.2)."""
 
+TOOL_TIMEOUT_USE = "seconds that an episode may wait for its world between two replies"
+TOOL_TIMEOUT_LIMIT = 1e9
+
 _TAKEN = ("name", "index", "episode_seed")
 """Arguments of `make_world` that cannot be chosen here."""
 
@@ -62,6 +65,7 @@ class Options:
     )
     request: dict[str, Any] = option("field of every request to a server; null leaves a field out", {})
     timeout: float = option("timeout of a reply from a server, in seconds", 600.0, low=1.0, high=86_400.0)
+    tool_timeout: float = option(TOOL_TIMEOUT_USE, 1800.0, low=1.0, high=TOOL_TIMEOUT_LIMIT)
     concurrency: int = option("episodes played concurrently", 128, low=1)
     max_context_tokens: int | None = option(
         f"tokens of prompt and response; default: the run's, or {PAPER_CONTEXT}, capped at the model's",

@@ -7,16 +7,19 @@ pairs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, NamedTuple, TypeVar
+
+import psutil
 
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import World, is_slow, make_world
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
-from actfocus_verl.rollout import ChatCodec, Episode, Trajectory, beside_loop
+from actfocus_verl.rollout import ChatCodec, Episode, StandstillWatch, Trajectory, beside_loop, end_process
 
 Key = TypeVar("Key")
 Played = TypeVar("Played")
@@ -30,6 +33,9 @@ class EpisodeKey(NamedTuple):
 
     board: int
     repeat: int
+
+    def __str__(self) -> str:
+        return f"board {self.board}, repeat {self.repeat}"
 
 
 def plan(boards: int, repeats: int) -> list[EpisodeKey]:
@@ -187,20 +193,25 @@ def rollout_columns(trajectory: Trajectory) -> dict[str, list[int]]:
 
 async def play_episodes(
     keys: Sequence[Key],
-    play: Callable[[Key], Awaitable[Played]],
+    play: Callable[[Key], Coroutine[Any, Any, Played]],
     *,
     concurrency: int,
     record: Callable[[Played], None],
+    tool_timeout: float,
+    name: Callable[[Key], str] = str,
 ) -> None:
     """Play what the keys stand for, at most `concurrency` at a time; `record` is called as each one ends.
 
-    The first error, or a cancellation, ends all of them.
+    The first error, or a cancellation, ends all of them. tool_timeout: seconds that an episode may wait for its world
+    between two replies. Then this process ends, with all that it started, and says where the episode stands; name: of a
+    key, for these words.
     """
     waiting = iter(keys)
+    watch = StandstillWatch(tool_timeout, "tool_timeout", end=_end_with_children, cancels=False)
 
     async def work() -> None:
         for key in waiting:  # shared: each worker takes the next one
-            record(await play(key))
+            record(await watch.play(f"an episode ({name(key)})", play(key)))
 
     workers = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(keys)))]
     try:
@@ -209,6 +220,14 @@ async def play_episodes(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _end_with_children(message: str) -> None:
+    """vLLM's engine is a process of its own, which nothing else would end."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # ended in this moment
+            child.kill()
+    end_process(message)
 
 
 def _finite(value: float) -> float | None:

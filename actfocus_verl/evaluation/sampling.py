@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from actfocus_verl.environments import ToolWorld
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.errors import CommandFailed
-from actfocus_verl.rollout import Episode, Reply
+from actfocus_verl.rollout import Episode, Reply, waiting_elsewhere
 
 
 class EvaluationError(CommandFailed):
@@ -58,7 +58,8 @@ class SeededPolicy:
         request = ReplyRequest(
             prompt_ids, self._episode.messages, max_new_tokens, seed, opening=world.limits.opening, tools=tools
         )
-        reply = await self._sampler.sample(request)
+        with waiting_elsewhere():
+            reply = await self._sampler.sample(request)
         if reply.finish_reason not in ("stop", "length"):
             raise EvaluationError(f"a reply was aborted (finish reason {reply.finish_reason!r})")
         return reply

@@ -11,7 +11,7 @@ from actfocus_verl.rollout.forking import ForkedGroup, ForkPoint, PlayedEpisode,
 from actfocus_verl.rollout.parsing import ParsedReply, parse_reply
 from actfocus_verl.rollout.probes import ForcedAnswer, forced_answer, probe_columns
 from actfocus_verl.rollout.spans import ActionSpan, build_action_span, span_roles
-from actfocus_verl.rollout.standstill import StandstillWatch, waiting_elsewhere
+from actfocus_verl.rollout.standstill import StandstillWatch, end_process, waiting_elsewhere
 from actfocus_verl.rollout.trajectory import Policy, Reply, StopReason, Trajectory, TurnText
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Trajectory",
     "TurnText",
     "beside_loop",
+    "end_process",
     "build_action_span",
     "feedback_columns",
     "forced_answer",

@@ -99,7 +99,8 @@ class StandstillWatch:
     """Watches the episodes of one process.
 
     seconds: that an episode may wait for its tool, world or reward. key: the setting that gives them. end: ends the
-    process where cancelling does not help; called with the error's text.
+    process where cancelling does not help; called with the error's text. cancels: try that first; a process whose event
+    loop is to close had better not, since closing waits for the thread of a world for ever.
     """
 
     def __init__(
@@ -108,10 +109,12 @@ class StandstillWatch:
         key: str,
         *,
         end: Callable[[str], None] | None = None,
+        cancels: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._key, self._clock = seconds, key, clock
-        self._end = end or _end_process
+        self._end = end or end_process
+        self._cancels = cancels
         self._played: set[_Played] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -170,6 +173,9 @@ class StandstillWatch:
 
     def _stop(self, played: _Played) -> None:
         """Cancel an episode, or end the process."""
+        if not self._cancels:
+            self._end(str(self._error(played.name, _stack_of(*(played.threads[:1] or [played.loop_thread])))))
+            return
         reached, task = threading.Event(), played.task
 
         played.settled.clear()
@@ -198,7 +204,7 @@ class StandstillWatch:
             self._key,
             self._seconds,
             f"{name} has waited longer for its tool, world or reward, {_place(frames)}",
-            "Give what it calls there a time limit of its own, or raise this one (null: none)",
+            "Give what it calls there a time limit of its own, or raise this one",
         )
 
 
@@ -217,7 +223,7 @@ def _place(frames: Sequence[traceback.FrameSummary]) -> str:
     return f"at {place.filename}, line {place.lineno}, in {place.name}"
 
 
-def _end_process(message: str) -> None:
+def end_process(message: str) -> None:
     """End at once: a tool that does not return would also not return from an orderly end."""
     logger.critical("error: %s", message)
     logging.shutdown()

@@ -64,6 +64,7 @@ class Options:
     timeout: float | None = option(
         "timeout of a reply from a server, in seconds; default: 600", None, low=1.0, high=86_400.0
     )
+    tool_timeout: float = option(evaluation.TOOL_TIMEOUT_USE, 1800.0, low=1.0, high=evaluation.TOOL_TIMEOUT_LIMIT)
     concurrency: int = option("episodes and continuations played concurrently", 256, low=1)
     max_context_tokens: int | None = option(
         f"tokens of prompt and response; default: the run's, or {evaluation.PAPER_CONTEXT}, capped at the model's",

@@ -248,7 +248,7 @@ class _Measurement:
             self._require_spread()  # before most of the work
             await self._continue("continuations", self._places(), sampler, progress)
             if self._token_file is not None:
-                await self._tokens.sample(sampler, progress, concurrency=self._boundaries_at_once)
+                await self._tokens.sample(sampler, progress, **self._boundary_limits)
             await self._play("plain episodes", self._plain, sampler, progress)
 
     async def _play(self, stage: str, keys: Sequence[EpisodeKey], sampler: Sampler, progress: StageProgress) -> None:
@@ -267,10 +267,7 @@ class _Measurement:
             progress(stage, done, len(keys))
 
         await play_episodes(
-            missing,
-            play,
-            concurrency=self._concurrency,
-            record=count,
+            missing, play, concurrency=self._concurrency, record=count, tool_timeout=self._played.tool_timeout
         )
 
     async def _continue(self, stage: str, places: Sequence[Place], sampler: Sampler, progress: StageProgress) -> None:
@@ -288,12 +285,14 @@ class _Measurement:
             done += 1
             progress(stage, done * self._count, len(places) * self._count)
 
-        await play_episodes(missing, play, concurrency=self._boundaries_at_once, record=count)
+        await play_episodes(
+            missing, play, record=count, name=lambda place: f"continuations of {place[0].key}", **self._boundary_limits
+        )
 
     @property
-    def _boundaries_at_once(self) -> int:
+    def _boundary_limits(self) -> Json:
         """A worker plays all continuations of a boundary at once."""
-        return -(-self._concurrency // self._count)
+        return {"concurrency": -(-self._concurrency // self._count), "tool_timeout": self._played.tool_timeout}
 
     def _places(self) -> list[Place]:
         return [(episode, boundary) for episode in self.replayed() for boundary in range(len(episode.segments))]

@@ -73,8 +73,8 @@ class TokenStage:
         """Those that have no continuations yet."""
         return [(segment, at) for segment, at in self.places if self._key(segment, at) not in self._file.returns]
 
-    async def sample(self, sampler: Sampler, progress: StageProgress, *, concurrency: int) -> None:
-        """Sample what is missing. concurrency: places at a time."""
+    async def sample(self, sampler: Sampler, progress: StageProgress, *, concurrency: int, tool_timeout: float) -> None:
+        """Sample what is missing. concurrency: places at a time. tool_timeout: as `play_episodes` takes it."""
         missing, total = self.missing, len(self.places)
         done = total - len(missing)
 
@@ -88,7 +88,14 @@ class TokenStage:
             done += 1
             progress("tokens", done, total)
 
-        await play_episodes(missing, play, concurrency=concurrency, record=count)
+        await play_episodes(
+            missing,
+            play,
+            concurrency=concurrency,
+            record=count,
+            tool_timeout=tool_timeout,
+            name=lambda place: f"continuations of {place[0].episode.key}",
+        )
 
     def figures(self, codec: ChatCodec) -> Json:
         """What `token_figures` says, the kind, and each drawn segment with its tokens and m before and after them."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import Interrupted
+from actfocus_verl.evaluation import episodes
 from actfocus_verl.evaluation.episodes import (
     EpisodeKey,
     EpisodePlayer,
@@ -22,7 +27,7 @@ from actfocus_verl.evaluation.episodes import (
     play_episodes,
 )
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest, SeededPolicy
-from actfocus_verl.rollout import ChatCodec, Episode, Reply
+from actfocus_verl.rollout import ChatCodec, Episode, Reply, standstill
 from tests.helpers.episodes import dry_lake
 from tests.helpers.tokenizer import build_tokenizer
 
@@ -161,7 +166,9 @@ def test_no_more_episodes_at_a_time_than_allowed() -> None:
         return record_of(key)
 
     keys = plan(20, 2)
-    asyncio.run(play_episodes(keys, play_one, concurrency=3, record=lambda record: done.append(record.key)))
+    asyncio.run(
+        play_episodes(keys, play_one, concurrency=3, record=lambda record: done.append(record.key), tool_timeout=60.0)
+    )
     assert most == 3
     assert sorted(done) == keys
 
@@ -183,8 +190,58 @@ def test_an_error_ends_all_of_them(error: BaseException) -> None:
         return record_of(key)
 
     with pytest.raises(type(error)):
-        asyncio.run(play_episodes(plan(5, 1), play_one, concurrency=5, record=lambda _: None))
+        asyncio.run(play_episodes(plan(5, 1), play_one, concurrency=5, record=lambda _: None, tool_timeout=60.0))
     assert cancelled == 4
+
+
+@pytest.mark.parametrize("where", ["the event loop", "a thread beside it"])
+def test_a_world_that_does_not_return_ends_the_process_and_what_it_started(where: str, tmp_path: Path) -> None:
+    """The episode that had ended is kept; vLLM's engine, for which the child stands, does not live on."""
+    step = "time.sleep(600)" if where == "the event loop" else "await beside_loop(True, time.sleep, 600)"
+    script = f"""
+import asyncio, subprocess, sys, time
+from actfocus_verl.evaluation.episodes import plan, play_episodes
+from actfocus_verl.rollout import beside_loop, standstill
+
+async def play(key):
+    if key.board == 1:
+        {step}
+    return key
+
+standstill.POLL_SECONDS = 0.05
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+asyncio.run(play_episodes(plan(2, 1), play, concurrency=1, record=lambda key: print(key, flush=True), tool_timeout=0.1))
+"""
+    file = tmp_path / "world.py"  # a user's line, which the error names
+    file.write_text(script)
+    ended = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=60)
+    child, *done = ended.stdout.splitlines()
+    assert (ended.returncode, done) == (1, ["board 0, repeat 0"])
+    (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith(
+        "error: tool_timeout=0.1: an episode (board 1, repeat 0) has waited longer for its tool, world"
+    )
+    if where == "the event loop":
+        assert f"at {file}, line {script.splitlines().index('        ' + step) + 1}, in play" in error
+    assert not psutil.pid_exists(int(child)) or psutil.Process(int(child)).status() == psutil.STATUS_ZOMBIE
+
+
+def test_waiting_for_the_policy_is_no_standstill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may be slow: what it takes is not the world's time."""
+    monkeypatch.setattr(standstill, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(episodes, "_end_with_children", lambda message: pytest.fail(message))
+    codec = ChatCodec(build_tokenizer())
+    sampler, done = ListSampler([codec.text_ids(RIGHT)]), []
+
+    class SlowSampler(ListSampler):
+        async def sample(self, request: ReplyRequest) -> Reply:
+            await asyncio.sleep(0.3)
+            return await sampler.sample(request)
+
+    settings = EpisodeSettings("frozen_lake", "clean", "evaluation", {"max_turns": 1}, 7, 4096)
+    player = EpisodePlayer(settings, codec, SlowSampler([]))
+    asyncio.run(play_episodes([FIRST], player.play, concurrency=1, record=done.append, tool_timeout=0.1))
+    assert [record.turns for record in done] == [1]
 
 
 def test_what_the_prompt_opens_is_said_to_the_sampler() -> None:
