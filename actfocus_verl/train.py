@@ -14,6 +14,7 @@ import importlib.util
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
 RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
+_BEGAN = time.monotonic()
 _NOT_JOINED = (
     "Check RAY_ADDRESS and ray_kwargs.ray_init.address. Where Ray was started with a token (ray start does, once its "
     "machine has one), set the environment variable RAY_AUTH_MODE=token and have the same ~/.ray/auth_token here"
@@ -229,10 +231,12 @@ def train(
     watchdog: Watchdog,
     on_ray: Callable[[Cluster], None] = lambda cluster: None,
     nodes: NodeNames | None = None,
+    start_seconds: dict[str, float] | None = None,
 ) -> None:
     """Run verl on a prepared configuration, watched; raises RunFailed naming the dead part, or verl's own error.
 
-    on_ray: called with the run's Ray cluster once connected. nodes: takes the names of its nodes.
+    on_ray: called with the run's Ray cluster once connected. nodes: takes the names of its nodes. start_seconds: takes
+    how long each stage of its start was.
     """
     from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 
@@ -244,9 +248,10 @@ def train(
     _require_registered(plugin.verify())
     folder = Path(config.run.dir)
     nodes = nodes or NodeNames()
+    start_up = StartUp(config, {} if start_seconds is None else start_seconds, began=_BEGAN)
     with driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
-            with ProgressBar(folder, config.trainer.total_training_steps, console, StartUp(config)):
+            with ProgressBar(folder, config.trainer.total_training_steps, console, start_up):
                 run_ppo(config, task_runner_class=_SupervisedRunner(TaskRunnerV1, config, on_ray, nodes))
         except ConnectionError as error:  # Ray's, for a cluster that it was told to join
             raise RunFailed(f"{error}. {_NOT_JOINED}") from error
@@ -318,11 +323,13 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
     nodes = NodeNames()
+    start_seconds: dict[str, float] = {}
     watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses(), node_at=nodes.at)
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason, status = "finished", 1
     try:
-        train(config, console, watchdog, on_ray=functools.partial(_note_ray, console, record), nodes=nodes)
+        on_ray = functools.partial(_note_ray, console, record)
+        train(config, console, watchdog, on_ray=on_ray, nodes=nodes, start_seconds=start_seconds)
     except KeyboardInterrupt:
         reason = "interrupted"
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
@@ -335,7 +342,7 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
         try:
             shut_down(watchdog.processes)
         finally:
-            _end_record(record, reason, console)
+            _end_record(record, reason, start_seconds, console)
     if reason == "interrupted":
         console.print("interrupted; start the same command again to resume from the last checkpoint")
         sys.exit(EXIT_INTERRUPTED)
@@ -345,10 +352,10 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
         _fail(console, f"{reason}\nlogs: {logs}{again}", status)
 
 
-def _end_record(record: RunRecord, reason: str, console: Console) -> None:
+def _end_record(record: RunRecord, reason: str, start_seconds: dict[str, float], console: Console) -> None:
     """Record the end; a disk that is full must not hide what the end was."""
     try:
-        record.end(reason)
+        record.end(reason, start_seconds=start_seconds)
     except OSError as error:
         console.print(f"{RUN_FILE} keeps no end of this run: {error}", highlight=False, markup=False, soft_wrap=True)
 

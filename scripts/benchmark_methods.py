@@ -2,17 +2,20 @@
 
     .venv/bin/python scripts/benchmark_methods.py
     .venv/bin/python scripts/benchmark_methods.py --memory --rows 128 --tokens 3584
+    .venv/bin/python scripts/benchmark_methods.py --growth 1024 16384 --tokens 512
 
 The batch has ROWS episodes of TOKENS tokens in groups of GROUP; the last group is padding where a method says so. A
 method and GRPO take turns; a ratio is that of two neighbours, and their median has a 95 % bootstrap interval over the
 rounds. Memory is what torch holds beyond the inputs at its peak, results included, in columns of ROWS x TOKENS float32
 (16 MiB). `--memory` measures it alone, in MiB: as it is, and with every column in one piece (`credit.blocks`).
+`--growth` compares two numbers of rows in turns: the exponent of the seconds, 1 where they grow as the rows do.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -177,6 +180,19 @@ def measure_time(method: Method, columns: Columns, rounds: int) -> dict[str, flo
     return seconds_each | {"ratio_to_grpo": ratio["median"], "low": ratio["low"], "high": ratio["high"]}
 
 
+def measure_growth(rows: tuple[int, int], tokens: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Seconds of each method at both numbers of rows, and the exponent between them with its interval."""
+    small, large = (make_batch(count, tokens) for count in rows)
+    measured = {}
+    for name, method in {"estimator grpo (verl)": grpo, **METHODS}.items():
+        method(small), method(large)
+        pairs = [(seconds(method, small), seconds(method, large)) for _ in range(rounds)]
+        exponent = median_interval([math.log(after / before) / math.log(rows[1] / rows[0]) for before, after in pairs])
+        both = {f"seconds_{count}": median(each) for count, each in zip(rows, zip(*pairs, strict=True), strict=True)}
+        measured[name] = both | {f"exponent_{key}": exponent[key] for key in ("median", "low", "high")}
+    return measured
+
+
 def compare_memory(columns: Columns) -> dict[str, dict[str, float]]:
     """MiB at the peak of each method, in blocks of rows as it is and in one piece."""
     given = blocks.BLOCK_ELEMENTS
@@ -197,7 +213,12 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--memory", action="store_true", help="measure no time, and compare blocks with whole columns")
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
+    parser.add_argument("--growth", type=int, nargs=2, metavar=("ROWS", "MORE_ROWS"), help="measure nothing else")
     arguments = parser.parse_args()
+    if arguments.growth:
+        growth = measure_growth(tuple(arguments.growth), arguments.tokens, arguments.rounds)
+        write(arguments.folder / "growth.json", growth)
+        return
     columns = make_batch(arguments.rows, arguments.tokens)
     if arguments.memory:
         print(json.dumps(compare_memory(columns), indent=2))
@@ -211,9 +232,13 @@ def main() -> None:
         line["peak_columns"] = round(
             peak_bytes(partial(METHODS.get(name, grpo), columns)) / columns["scores"].nbytes, 2
         )
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    write(arguments.folder / "methods.json", measured)
+
+
+def write(file: Path, measured: dict[str, dict[str, float]] | dict[str, dict[str, float | None]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=2)
-    (arguments.folder / "methods.json").write_text(text + "\n")
+    file.write_text(text + "\n")
     print(text)
 
 

@@ -50,10 +50,10 @@ class RunRecord:
         self._entry |= facts
         self._write()
 
-    def end(self, reason: str) -> None:
-        """Record the end of this start: `finished`, `interrupted`, or `failed: ...`."""
+    def end(self, reason: str, **facts: Any) -> None:
+        """Record the end of this start: `finished`, `interrupted`, or `failed: ...`; and facts under their own keys."""
         seconds = round(time.monotonic() - self._began, 1)  # a clock that was set makes the difference of dates wrong
-        self._entry |= {"ended": timestamp(), "seconds": seconds, "exit_reason": reason}
+        self._entry |= {"ended": timestamp(), "seconds": seconds, "exit_reason": reason, **facts}
         self._write()
 
     def _write(self) -> None:

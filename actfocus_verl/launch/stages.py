@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import ray
@@ -16,9 +18,22 @@ _AGENT_LOOP: Final = "agent_loop_worker_"
 
 
 class StartUp:
-    """Returns the stage that a run's start has reached. config: the whole configuration."""
+    """Returns the stage that a run's start has reached, and notes how long each took.
 
-    def __init__(self, config: Any) -> None:
+    config: the whole configuration. seconds: takes those of each stage that another has followed, by its name; half a
+    second passes between two looks. began: when the command did, in seconds of `clock`.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        seconds: dict[str, float] | None = None,
+        *,
+        began: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds, self._clock = {} if seconds is None else seconds, clock
+        self._stage, self._since = "checking the configuration", began
         engine = str(config.actor_rollout_ref.rollout.name)
         self._engine = _ENGINES.get(engine, engine)
         self._evaluates = bool(config.trainer.get("val_before_train", True))
@@ -26,6 +41,14 @@ class StartUp:
 
     def __call__(self) -> str | None:
         """The current stage, as far as the cluster shows it; None when it does not answer."""
+        stage = self._look()
+        if stage is not None and stage != self._stage:
+            now = self._clock()
+            self._seconds[self._stage] = round(now - self._since, 1)
+            self._stage, self._since = stage, now
+        return stage
+
+    def _look(self) -> str | None:
         if not ray.is_initialized():
             return self._before
         try:

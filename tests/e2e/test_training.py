@@ -42,6 +42,8 @@ def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Ru
     assert [(entry.step, entry.episodes) for entry in folder.evaluations] == [(0, 16), (2, 16), (3, 16)]
     assert "success was below 1 in 2 evaluations in a row" in run.terminal
     assert (folder.info["exit_reason"], folder.info["versions"]["verl"]) == ("finished", "0.9.1")
+    stages = ["checking the configuration", "starting Ray", "loading the models", "starting vLLM"]
+    assert list(folder.info["start_seconds"]) == stages
     for line in folder.metrics:
         # After each weight sync, vLLM's log-probs are the actor's.
         assert abs(line["rollout_corr/kl"]) < LOG_PROB_GAP

@@ -129,7 +129,7 @@ class TestFiles:
 class Record:
     """A record on a full disk."""
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, **facts: object) -> None:
         raise OSError(28, "No space left on device", RUN_FILE)
 
 

@@ -42,6 +42,17 @@ def test_the_stages_follow_each_other(actors: list[str]) -> None:
     assert list(dict.fromkeys(seen)) == ["loading the models", "starting vLLM", "evaluating"]
 
 
+def test_how_long_each_stage_took(actors: list[str]) -> None:
+    now = iter([12.0, 40.5, 60.04])
+    seconds: dict[str, float] = {}
+    start = StartUp(config(), seconds, began=2.0, clock=lambda: next(now))
+    start(), start()
+    for more in (SERVER, LOOP):
+        actors.append(more)
+        start(), start()
+    assert seconds == {"checking the configuration": 10.0, "loading the models": 28.5, "starting vLLM": 19.5}
+
+
 def test_what_a_run_does_first(actors: list[str]) -> None:
     actors += [*EARLY, SERVER, LOOP]
     assert StartUp(config(trainer={"val_before_train": False}))() == "playing the first episodes"
