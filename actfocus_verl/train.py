@@ -14,6 +14,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
 RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
+KILL_SECONDS = 5.0
+"""How long Ray may take to kill the task runner. Without its control store it never does."""
 _BEGAN = time.monotonic()
 _NOT_JOINED = (
     "Check RAY_ADDRESS and ray_kwargs.ray_init.address. Where Ray was started with a token (ray start does, once its "
@@ -53,6 +56,10 @@ class RunFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a ca
 
 class LostNode(RunFailed):
     """A run that lost a node, or a part on another node."""
+
+
+class ExitAtOnce(SystemExit):
+    """The end of a process whose Ray has lost its control store: an orderly one would wait for it, and crash."""
 
 
 def verl_config_folder() -> Path:
@@ -219,6 +226,15 @@ def _require_none(what: str, problems: Sequence[str]) -> None:
 
 
 def _kill_runner() -> None:
+    """End verl's task runner; where Ray does not answer, end the main thread's wait for it, as SIGTERM does."""
+    killer = threading.Thread(target=_kill_runner_by_ray, name="actfocus-kill-runner", daemon=True)
+    killer.start()
+    killer.join(KILL_SECONDS)
+    if killer.is_alive():
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def _kill_runner_by_ray() -> None:
     import ray
 
     with contextlib.suppress(ValueError, ray.exceptions.RayError):
@@ -257,7 +273,8 @@ def train(
             raise RunFailed(f"{error}. {_NOT_JOINED}") from error
         except Exception as error:
             death, own = watchdog.death or watchdog.look(), _raised_by_the_run(error)
-            lost = [] if own else nodes.lost()
+            mute = death is not None and death.leaves_ray_mute
+            lost = [] if own or mute else nodes.lost()
             if lost:
                 raise LostNode(f"the cluster lost node {', '.join(lost)}: {death or _cause(error)}") from error
             if death is None or (death.may_follow_an_error and own):
@@ -330,8 +347,8 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     try:
         on_ray = functools.partial(_note_ray, console, record)
         train(config, console, watchdog, on_ray=on_ray, nodes=nodes, start_seconds=start_seconds)
-    except KeyboardInterrupt:
-        reason = "interrupted"
+    except KeyboardInterrupt:  # the user's, or the watchdog's
+        reason = f"failed: {watchdog.death}" if watchdog.death else "interrupted"
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
         full = no_space(written_folders(config), error)  # before the end of the processes empties shared memory
         reason = f"failed: {_cause(error)}" + (f"\n{full}" if full else "")
@@ -339,8 +356,9 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
             signal.signal(signum, signal.SIG_IGN)
+        mute = watchdog.death is not None and watchdog.death.leaves_ray_mute
         try:
-            shut_down(watchdog.processes)
+            shut_down(watchdog.processes, ray_is_mute=mute)
         finally:
             _end_record(record, reason, start_seconds, console)
     if reason == "interrupted":
@@ -349,7 +367,7 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     if reason != "finished":
         logs = f"{Path(config.run.dir) / LOG_FILE}, and Ray's in {watchdog.log_folders[0]}"
         again = "\nstart the same command again to resume from the last checkpoint" if status == EXIT_LOST_NODE else ""
-        _fail(console, f"{reason}\nlogs: {logs}{again}", status)
+        _fail(console, f"{reason}\nlogs: {logs}{again}", status, ExitAtOnce if mute else SystemExit)
 
 
 def _end_record(record: RunRecord, reason: str, start_seconds: dict[str, float], console: Console) -> None:
@@ -371,9 +389,9 @@ def _cause(error: BaseException) -> str:
     return f"{type(cause).__name__}: {cause}" if cause is not None else str(error) or type(error).__name__
 
 
-def _fail(console: Console, message: str, status: int = 1) -> None:
+def _fail(console: Console, message: str, status: int = 1, end: type[SystemExit] = SystemExit) -> None:
     console.print(f"error: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(status)
+    raise end(status)
 
 
 def main() -> None:
@@ -384,7 +402,12 @@ def main() -> None:
         os.environ.setdefault(VERL_CONFIG_VARIABLE, str(verl_config_folder()))
     except (ConfigurationError, RunFailed) as error:
         _fail(Console(stderr=True), str(error))
-    run()
+    try:
+        run()
+    except ExitAtOnce as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(end.code or 0))
 
 
 if __name__ == "__main__":

@@ -11,19 +11,20 @@ import ray
 TERMINATE_SECONDS = 5.0
 
 
-def shut_down(others: Iterable[psutil.Process] = ()) -> list[str]:
+def shut_down(others: Iterable[psutil.Process] = (), *, ray_is_mute: bool = False) -> list[str]:
     """Disconnect from Ray, stop the local cluster if this process started one, and end every remaining descendant.
 
     vLLM's engine is a child of a Ray worker; killed workers leave it behind, so descendants are noted before Ray goes.
 
     Args:
         others: ended as well: parts of the run seen earlier, no longer descendants once their parent was killed.
+        ray_is_mute: do not ask Ray to end: without its control store it does not answer.
 
     Returns:
         Titles of the processes that had to be killed.
     """
     descendants = psutil.Process().children(recursive=True)
-    if ray.is_initialized():
+    if ray.is_initialized() and not ray_is_mute:
         with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is half dead already
             ray.shutdown()
     return end_processes(list({*descendants, *others}))

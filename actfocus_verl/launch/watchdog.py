@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +40,11 @@ HEALTH_THREADS = 64
 LOG_LINES = 15
 LOG_TAIL_BYTES = 1 << 16
 
+CONTROL_STORE: Final = "Ray's control store (gcs_server)"
+"""Without it most calls of Ray's wait, and after a minute Ray ends the process that made them."""
+
 ESSENTIAL = {
-    "gcs_server": "Ray's control store (gcs_server)",
+    "gcs_server": CONTROL_STORE,
     "raylet": "Ray's node manager (raylet)",
     "TaskRunner": "verl's task runner",
     "VLLM::Worker": "a vLLM worker",
@@ -86,6 +90,11 @@ class Death:
     others: tuple[str, ...] = ()
 
     @property
+    def leaves_ray_mute(self) -> bool:
+        """Whether nothing may be asked of Ray any more."""
+        return CONTROL_STORE in (self.part, *self.others)
+
+    @property
     def may_follow_an_error(self) -> bool:
         """Whether verl ends this part itself, once its own code has raised an error."""
         return self.part in _CLOSED_BY_VERL
@@ -120,7 +129,7 @@ class Watchdog:
     """Watch the descendants of this process and the vLLM servers until stopped.
 
     Args:
-        end_run: called once, from the watchdog's thread, when a death did not end the run by itself.
+        end_run: called once, from a thread of the watchdog's, when a death did not end the run by itself.
         log_folders: where Ray keeps its workers' logs.
         servers: returns the addresses `host:port` of the vLLM servers known by now.
         node_at: returns the name of the node with an IP address, or None.
@@ -151,7 +160,12 @@ class Watchdog:
         self._begun: dict[Path, int] = {}
         """Of each folder: Ray's log in bytes when the first part was seen. What stands before was not this run's."""
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="actfocus-watchdog", daemon=True)
+        # Two threads: finding the servers asks Ray, which may never answer, and the processes are seen all the same.
+        self._threads = [
+            threading.Thread(target=self._run, args=(look,), name=f"actfocus-watchdog-{name}", daemon=True)
+            for name, look in (("processes", self.look), ("servers", self._unhealthy_server))
+        ]
+        self._declaring = threading.Lock()
         self.death: Death | None = None
 
     @property
@@ -160,12 +174,15 @@ class Watchdog:
         return [watched.process for watched in list(self._watched.values())]
 
     def __enter__(self) -> Watchdog:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join(timeout=self._poll_seconds + HEALTH_TIMEOUT_SECONDS)
+        deadline = time.monotonic() + self._poll_seconds + HEALTH_TIMEOUT_SECONDS
+        for thread in self._threads:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def look(self) -> Death | None:
         """Check once: note new essential processes, return one that is gone; of several, the likeliest cause."""
@@ -202,13 +219,21 @@ class Watchdog:
         self.log_folders = [folder.resolve() for folder in self.log_folders]
         self._begun = {folder: log_size(folder) for folder in self.log_folders}
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._poll_seconds):
-            self.death = self._seen_by(self.look) or self._seen_by(self._unhealthy_server)
-            if self.death is not None:
-                if not self._stopping.wait(self._grace_seconds):
+    def _run(self, look: Callable[[], Death | None]) -> None:
+        while self.death is None and not self._stopping.wait(self._poll_seconds):
+            death = self._seen_by(look)
+            if death is not None and self._declare(death):
+                if death.leaves_ray_mute or not self._stopping.wait(self._grace_seconds):
                     self._end_run()
                 return
+
+    def _declare(self, death: Death) -> bool:
+        """Whether it is the first: the run is ended once."""
+        with self._declaring:
+            if self.death is not None:
+                return False
+            self.death = death
+            return True
 
     def _seen_by(self, look: Callable[[], Death | None]) -> Death | None:
         try:

@@ -269,6 +269,35 @@ def test_a_death_ends_the_run_once_after_the_grace_period(start_child: StartChil
     assert watchdog.death.pid == worker.pid
 
 
+def test_without_rays_control_store_there_is_no_grace_period(start_child: StartChild) -> None:
+    """No better error can come, and after a minute Ray would end the process before its record has the reason."""
+    store = start_child("/somewhere/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp")
+    end_run = EndRun()
+    with Watchdog(end_run, poll_seconds=0.01, grace_seconds=FOR_EVER) as watchdog:
+        wait_until(lambda: watchdog.processes, "saw the store")
+        store.kill()
+        assert end_run.called.wait(GUARD_SECONDS)
+    assert watchdog.death is not None
+    assert watchdog.death.leaves_ray_mute
+
+
+def test_a_death_is_seen_while_ray_does_not_say_where_the_servers_are(start_child: StartChild) -> None:
+    worker = start_child("ray::WorkerDict")
+    end_run, asked, answer = EndRun(), threading.Event(), threading.Event()
+
+    def servers() -> list[str]:
+        asked.set()
+        answer.wait(GUARD_SECONDS)
+        return []
+
+    with Watchdog(end_run, servers=servers, poll_seconds=0.01, grace_seconds=0.01) as watchdog:
+        wait_until(lambda: watchdog.processes and asked.is_set(), "saw the worker, and asked")
+        worker.kill()
+        assert end_run.called.wait(GUARD_SECONDS)
+        answer.set()
+    assert end_run.calls == 1
+
+
 def test_a_run_that_ends_in_time_is_left_alone(start_child: StartChild) -> None:
     """verl often raises the better error by itself."""
     worker = start_child("ray::WorkerDict")

@@ -1,0 +1,99 @@
+"""A run whose Ray has lost its control store, of which most calls wait for ever, ends with its cause all the same."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from actfocus_verl import train as command
+from actfocus_verl.launch import shutdown
+from actfocus_verl.launch.record import RunRecord
+from actfocus_verl.launch.watchdog import CONTROL_STORE, Death, Watchdog
+from actfocus_verl.reporting.run_folder import RunFolder
+
+GUARD_SECONDS = 30.0
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Those of a run, which ignores both signals at its end."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, command._interrupt)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def no_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ray kills nobody."""
+    tests_end = threading.Event()
+    monkeypatch.setattr(command, "_kill_runner_by_ray", lambda: tests_end.wait(GUARD_SECONDS))
+    monkeypatch.setattr(command, "KILL_SECONDS", 0.01)
+    yield
+    tests_end.set()
+
+
+@pytest.mark.usefixtures("no_answer")
+def test_the_wait_for_the_runner_is_interrupted() -> None:
+    threading.Timer(0.1, command._kill_runner).start()
+    with pytest.raises(KeyboardInterrupt):
+        threading.Event().wait(GUARD_SECONDS)
+
+
+def test_a_ray_that_kills_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = []
+    monkeypatch.setattr(command, "_kill_runner_by_ray", lambda: killed.append(True))
+    command._kill_runner()  # a signal would end the tests
+    assert killed == [True]
+
+
+@pytest.mark.parametrize("part", [CONTROL_STORE, "the vLLM engine"])
+def test_the_record_says_what_died_and_ray_is_asked_only_if_it_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str
+) -> None:
+    config = OmegaConf.create({"run": {"dir": str(tmp_path)}, "trainer": {"default_local_dir": str(tmp_path)}})
+    asked, terminal = [], io.StringIO()
+
+    def train(config: object, console: object, watchdog: Watchdog, **_: object) -> None:
+        watchdog.death = Death(part, 4711)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: asked.append("shutdown"))
+    monkeypatch.setattr(shutdown, "end_processes", lambda processes: [])
+    with pytest.raises(SystemExit) as ended:
+        command._run(config, RunRecord(tmp_path, config), Console(file=terminal))
+    said = f"failed: {part} (process 4711) died, so the run was ended."
+    assert RunFolder.open(tmp_path).info["exit_reason"] == said
+    assert f"error: {said}" in terminal.getvalue()
+    assert ended.value.code == 1
+    assert isinstance(ended.value, command.ExitAtOnce) is (part == CONTROL_STORE)
+    assert asked == ([] if part == CONTROL_STORE else ["shutdown"])
+
+
+def test_the_process_ends_without_what_python_does_at_its_end(tmp_path: Path) -> None:
+    script = """
+import atexit, sys
+from actfocus_verl import train
+atexit.register(print, "waits for Ray")
+def run():
+    print("the last words")
+    raise train.ExitAtOnce(1)
+train.run = run
+sys.argv = ["train"]
+train.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "the last words\n")
