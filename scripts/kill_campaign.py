@@ -148,7 +148,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         if struck:
             slowest = max((line["seconds"] or float("inf") for line in struck), default=0.0)
             parts = len({line["victim"] for line in struck})
-            problems = "; ".join(problem for line in struck for problem in line["problems"]) or "none"
+            named = [f"kill {line['kill']}: {text.partition(': ')[0]}" for line in struck for text in line["problems"]]
+            problems = "; ".join(named) or "none"
             rows.append(f"| `{schedule}` | {len(struck)} | {parts} | {slowest:.0f} | {problems} |")
     return "\n".join(rows) + "\n"
 
