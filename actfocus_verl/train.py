@@ -225,12 +225,16 @@ def _require_none(what: str, problems: Sequence[str]) -> None:
         raise RunFailed(f"{what}: {'; '.join(problems)}")
 
 
-def _kill_runner() -> None:
-    """End verl's task runner; where Ray does not answer, end the main thread's wait for it, as SIGTERM does."""
+def _kill_runner(ray_is_mute: threading.Event) -> None:
+    """End verl's task runner; where Ray does not answer, end the main thread's wait for it, as SIGTERM does.
+
+    ray_is_mute: set then.
+    """
     killer = threading.Thread(target=_kill_runner_by_ray, name="actfocus-kill-runner", daemon=True)
     killer.start()
     killer.join(KILL_SECONDS)
     if killer.is_alive():
+        ray_is_mute.set()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
@@ -339,16 +343,20 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     from actfocus_verl.launch.shutdown import shut_down
     from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
 
-    nodes = NodeNames()
+    nodes, ray_is_mute = NodeNames(), threading.Event()
     start_seconds: dict[str, float] = {}
-    watchdog = Watchdog(_kill_runner, log_folders=[ray_log_folder()], servers=ServerAddresses(), node_at=nodes.at)
+    end_run = functools.partial(_kill_runner, ray_is_mute)
+    watchdog = Watchdog(end_run, log_folders=[ray_log_folder()], servers=ServerAddresses(), node_at=nodes.at)
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason, status = "finished", 1
     try:
-        on_ray = functools.partial(_note_ray, console, record)
+        on_ray = functools.partial(_note_ray, console, record, watchdog)
         train(config, console, watchdog, on_ray=on_ray, nodes=nodes, start_seconds=start_seconds)
     except KeyboardInterrupt:  # the user's, or the watchdog's
-        reason = f"failed: {watchdog.death}" if watchdog.death else "interrupted"
+        reason = "interrupted"
+        if watchdog.death is not None:
+            reason = f"failed: {watchdog.death}"
+            status = EXIT_LOST_NODE if watchdog.death.pid is None else 1
     except Exception as error:  # noqa: BLE001  (recorded, shown, and turned into the exit status)
         full = no_space(written_folders(config), error)  # before the end of the processes empties shared memory
         reason = f"failed: {_cause(error)}" + (f"\n{full}" if full else "")
@@ -356,7 +364,7 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not leave processes behind
             signal.signal(signum, signal.SIG_IGN)
-        mute = watchdog.death is not None and watchdog.death.leaves_ray_mute
+        mute = ray_is_mute.is_set() or (watchdog.death is not None and watchdog.death.leaves_ray_mute)
         try:
             shut_down(watchdog.processes, ray_is_mute=mute)
         finally:
@@ -378,9 +386,11 @@ def _end_record(record: RunRecord, reason: str, start_seconds: dict[str, float],
         console.print(f"{RUN_FILE} keeps no end of this run: {error}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _note_ray(console: Console, record: RunRecord, cluster: Cluster) -> None:
+def _note_ray(console: Console, record: RunRecord, watchdog: Watchdog, cluster: Cluster) -> None:
     console.print(str(cluster), highlight=False, markup=False, soft_wrap=True)
     record.note(ray=cluster.as_json())
+    if cluster.joined:
+        watchdog.watch_store(cluster.address)
 
 
 def _cause(error: BaseException) -> str:

@@ -13,6 +13,7 @@ import http.client
 import logging
 import os
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -92,7 +93,7 @@ class Death:
     @property
     def leaves_ray_mute(self) -> bool:
         """Whether nothing may be asked of Ray any more."""
-        return CONTROL_STORE in (self.part, *self.others)
+        return any(part.startswith(CONTROL_STORE) for part in (self.part, *self.others))
 
     @property
     def may_follow_an_error(self) -> bool:
@@ -126,7 +127,7 @@ def essential_part(title: str) -> str | None:
 
 
 class Watchdog:
-    """Watch the descendants of this process and the vLLM servers until stopped.
+    """Watch the descendants of this process, the vLLM servers and a joined cluster's control store until stopped.
 
     Args:
         end_run: called once, from a thread of the watchdog's, when a death did not end the run by itself.
@@ -160,10 +161,16 @@ class Watchdog:
         self._begun: dict[Path, int] = {}
         """Of each folder: Ray's log in bytes when the first part was seen. What stands before was not this run's."""
         self._stopping = threading.Event()
-        # Two threads: finding the servers asks Ray, which may never answer, and the processes are seen all the same.
+        self._store: str | None = None
+        self._store_failures = 0
+        # Finding the servers asks Ray, which may never answer, and the rest is to be seen all the same.
         self._threads = [
             threading.Thread(target=self._run, args=(look,), name=f"actfocus-watchdog-{name}", daemon=True)
-            for name, look in (("processes", self.look), ("servers", self._unhealthy_server))
+            for name, look in (
+                ("processes", self.look),
+                ("servers", self._unhealthy_server),
+                ("store", self._unreachable_store),
+            )
         ]
         self._declaring = threading.Lock()
         self.death: Death | None = None
@@ -183,6 +190,13 @@ class Watchdog:
         deadline = time.monotonic() + self._poll_seconds + HEALTH_TIMEOUT_SECONDS
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
+
+    def watch_store(self, address: str) -> None:
+        """Watch the control store of a cluster that was joined, which may be no process of this machine.
+
+        address: `host:port`.
+        """
+        self._store = address
 
     def look(self) -> Death | None:
         """Check once: note new essential processes, return one that is gone; of several, the likeliest cause."""
@@ -258,8 +272,7 @@ class Watchdog:
             if failures < HEALTH_FAILURES:
                 continue
             if address in self._answered:
-                node = self._node_at(address.rpartition(":")[0].strip("[]"))
-                return Death(f"the vLLM server at {address}" + (f" (node {node})" if node else ""))
+                return Death(f"the vLLM server at {address}{self._on_node(address)}")
             if failures == HEALTH_FAILURES:
                 # It may be that this machine cannot reach it: a firewall, or a driver outside the cluster's network.
                 logger.warning(
@@ -267,6 +280,19 @@ class Watchdog:
                     address,
                 )
         return None
+
+    def _unreachable_store(self) -> Death | None:
+        if self._store is None:
+            return None
+        self._store_failures = 0 if _reachable(self._store) else self._store_failures + 1
+        if self._store_failures < HEALTH_FAILURES:
+            return None
+        return Death(f"{CONTROL_STORE} at {self._store}{self._on_node(self._store)}")
+
+    def _on_node(self, address: str) -> str:
+        """` (node <name>)`, where the name is known."""
+        node = self._node_at(address.rpartition(":")[0].strip("[]"))
+        return f" (node {node})" if node else ""
 
     def _log_tail(self, watched: _Watched) -> str:
         for pattern in watched.logs:
@@ -278,6 +304,15 @@ class Watchdog:
 
 def _title(process: psutil.Process) -> str:
     return " ".join(process.cmdline()) or process.name()
+
+
+def _reachable(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=HEALTH_TIMEOUT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _program(title: str) -> str:

@@ -63,13 +63,15 @@ class RayNodes:
 
 
 class Training:
-    """A training run started on the first node; its training workers, wherever they are, are seen by their titles."""
+    """A training run started on a node; its training workers, wherever they are, are seen by their titles."""
 
-    def __init__(self, nodes: Nodes, cluster: RayNodes, folder: Path, log: Path, *overrides: str) -> None:
+    def __init__(
+        self, nodes: Nodes, cluster: RayNodes, folder: Path, log: Path, *overrides: str, node: str = NAMES[0]
+    ) -> None:
         self.folder, self.log = folder, log
         words = [sys.executable, "-m", "actfocus_verl.train", f"run.dir={folder}", *overrides]
         variables = {**cluster.variables, "RAY_ADDRESS": cluster.address, "ACTFOCUS_JOB": "test"}
-        self.process = nodes.start(NAMES[0], words, log, **variables)
+        self.process = nodes.start(node, words, log, **variables)
         self._nodes = nodes
         self._workers: list[int] = []
 

@@ -91,6 +91,28 @@ def test_a_node_that_is_cut_off_is_named_and_the_run_resumes(nodes: Nodes, clust
     assert record["ray"]["nodes"] == 2
 
 
+@pytest.mark.nightly
+def test_a_head_that_is_cut_off_from_the_command_is_named(nodes: Nodes, cluster: RayNodes, folder: Path) -> None:
+    """Nothing that is asked of Ray comes back then, and after a minute Ray would end the command without a word."""
+    run = folder / "headless"
+    cluster.open()
+    training = Training(nodes, cluster, run, folder / "headless.log", *TINY, node=NAMES[1])
+    training.wait_until(training.steps, "step", START_SECONDS)
+    nodes.cut(NAMES[0])
+    cut = time.monotonic()
+    status = training.process.wait(300)
+    seconds = round(time.monotonic() - cut, 1)
+    nodes.join(NAMES[0])
+    text = training.log.read_text()
+    logger.info("headless: ended after %.1f s with %d:\n%s", seconds, status, text[-1500:])
+    assert status == LOST_NODE, text[-4000:]
+    (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert NAMES[0] in error
+    assert json.loads((run / "run.json").read_text())["exit_reason"] in error
+    assert not (run / "claim.json").exists()
+    assert seconds <= END_SECONDS
+
+
 def test_two_nodes_give_the_gradients_of_one_node_with_two_processes(nodes: Nodes, folder: Path) -> None:
     """To the bit: the same two ranks of verl's engine, side by side on one node, and one on each."""
     model = save_tiny_model(folder / "model")

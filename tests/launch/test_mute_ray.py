@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from actfocus_verl import train as command
+from actfocus_verl.command import EXIT_LOST_NODE
 from actfocus_verl.launch import shutdown
 from actfocus_verl.launch.record import RunRecord
 from actfocus_verl.launch.watchdog import CONTROL_STORE, Death, Watchdog
@@ -46,27 +47,40 @@ def no_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_answer")
 def test_the_wait_for_the_runner_is_interrupted() -> None:
-    threading.Timer(0.1, command._kill_runner).start()
+    mute = threading.Event()
+    threading.Timer(0.1, command._kill_runner, [mute]).start()
     with pytest.raises(KeyboardInterrupt):
         threading.Event().wait(GUARD_SECONDS)
+    assert mute.is_set()
 
 
 def test_a_ray_that_kills_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = []
+    killed, mute = [], threading.Event()
     monkeypatch.setattr(command, "_kill_runner_by_ray", lambda: killed.append(True))
-    command._kill_runner()  # a signal would end the tests
-    assert killed == [True]
+    command._kill_runner(mute)  # a signal would end the tests
+    assert (killed, mute.is_set()) == ([True], False)
 
 
-@pytest.mark.parametrize("part", [CONTROL_STORE, "the vLLM engine"])
+STORE_ELSEWHERE = f"{CONTROL_STORE} at 10.0.0.1:6379 (node head)"
+
+
+@pytest.mark.parametrize(
+    ("death", "status", "mute"),
+    [
+        (Death(CONTROL_STORE, 4711), 1, True),
+        (Death(STORE_ELSEWHERE), EXIT_LOST_NODE, True),
+        (Death("the vLLM engine", 4711), 1, False),
+        (Death("the vLLM server at 10.0.0.1:40000 (node head)"), EXIT_LOST_NODE, False),
+    ],
+)
 def test_the_record_says_what_died_and_ray_is_asked_only_if_it_answers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, death: Death, status: int, mute: bool
 ) -> None:
     config = OmegaConf.create({"run": {"dir": str(tmp_path)}, "trainer": {"default_local_dir": str(tmp_path)}})
     asked, terminal = [], io.StringIO()
 
     def train(config: object, console: object, watchdog: Watchdog, **_: object) -> None:
-        watchdog.death = Death(part, 4711)
+        watchdog.death = death
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "train", train)
@@ -75,12 +89,12 @@ def test_the_record_says_what_died_and_ray_is_asked_only_if_it_answers(
     monkeypatch.setattr(shutdown, "end_processes", lambda processes: [])
     with pytest.raises(SystemExit) as ended:
         command._run(config, RunRecord(tmp_path, config), Console(file=terminal))
-    said = f"failed: {part} (process 4711) died, so the run was ended."
+    said = f"failed: {death}"
     assert RunFolder.open(tmp_path).info["exit_reason"] == said
     assert f"error: {said}" in terminal.getvalue()
-    assert ended.value.code == 1
-    assert isinstance(ended.value, command.ExitAtOnce) is (part == CONTROL_STORE)
-    assert asked == ([] if part == CONTROL_STORE else ["shutdown"])
+    assert ended.value.code == status
+    assert isinstance(ended.value, command.ExitAtOnce) is mute
+    assert asked == ([] if mute else ["shutdown"])
 
 
 def test_the_process_ends_without_what_python_does_at_its_end(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from actfocus_verl.launch import watchdog as watchdog_module
 from actfocus_verl.launch.watchdog import (
+    CONTROL_STORE,
     ESSENTIAL,
     HEALTH_FAILURES,
     HEALTH_THREADS,
@@ -296,6 +298,19 @@ def test_a_death_is_seen_while_ray_does_not_say_where_the_servers_are(start_chil
         assert end_run.called.wait(GUARD_SECONDS)
         answer.set()
     assert end_run.calls == 1
+
+
+def test_the_store_of_a_cluster_elsewhere_is_asked_for_its_port() -> None:
+    end_run = EndRun()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        watchdog = Watchdog(end_run, node_at=lambda host: {"127.0.0.1": "head"}[host])
+        assert [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES + 1)] == [None] * (HEALTH_FAILURES + 1)
+        watchdog.watch_store(address)
+        assert watchdog._unreachable_store() is None
+    found = [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES)]
+    assert found == [*[None] * (HEALTH_FAILURES - 1), Death(f"{CONTROL_STORE} at {address} (node head)")]
+    assert found[-1].leaves_ray_mute
 
 
 def test_a_run_that_ends_in_time_is_left_alone(start_child: StartChild) -> None:
