@@ -124,6 +124,14 @@ def median_interval(values: list[float]) -> dict[str, float | None]:
     return {"median": median(values), "low": float(found.low), "high": float(found.high)}
 
 
+def write_result(file: Path, measured: object) -> None:
+    """Write and print what was measured, as JSON."""
+    text = json.dumps(measured, indent=2)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
+    print(text)
+
+
 def measure_rollout(rounds: int, only: str | None = None) -> dict[str, Any]:
     shipped = dict(OmegaConf.load(CPU_PLATFORM).platform.env_vars)
     table: dict[str, list[float]] = {}
@@ -329,10 +337,7 @@ def main() -> None:
         measured = measure_rollout(arguments.rounds, arguments.setting)
     else:
         measured = measure_worlds(arguments.rounds)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(measured, indent=2)
-    (arguments.folder / f"{arguments.what}.json").write_text(text + "\n")
-    print(text)
+    write_result(arguments.folder / f"{arguments.what}.json", measured)
 
 
 if __name__ == "__main__":

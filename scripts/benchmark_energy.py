@@ -11,13 +11,12 @@ interval over the rounds. Memory is what torch holds at its peak beyond the weig
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
-from benchmark import median_interval
+from benchmark import median_interval, write_result
 from engine_bench import SMALL, Bench, energy_flag, import_without_ray, infer, make_batch, peak_bytes
 from gpu_checks import compare_passes
 
@@ -52,10 +51,7 @@ def main() -> None:
         bench = Bench("cpu", tiny=False, folder=Path(folder))
         measured = {vocabulary: measure(bench, vocabulary, arguments.rounds) for vocabulary in TOKENS}
         dist.destroy_process_group()
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(measured, indent=2)
-    (arguments.folder / "energy.json").write_text(text + "\n")
-    print(text)
+    write_result(arguments.folder / "energy.json", measured)
 
 
 if __name__ == "__main__":

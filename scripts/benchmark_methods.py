@@ -24,7 +24,7 @@ from statistics import median
 
 import torch
 import verl.trainer.ppo.core_algos as verl_algos
-from benchmark import median_interval
+from benchmark import median_interval, write_result
 from engine_bench import peak_bytes
 
 from actfocus_verl.credit import blocks
@@ -217,7 +217,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.growth:
         growth = measure_growth(tuple(arguments.growth), arguments.tokens, arguments.rounds)
-        write(arguments.folder / "growth.json", growth)
+        write_result(arguments.folder / "growth.json", growth)
         return
     columns = make_batch(arguments.rows, arguments.tokens)
     if arguments.memory:
@@ -232,14 +232,7 @@ def main() -> None:
         line["peak_columns"] = round(
             peak_bytes(partial(METHODS.get(name, grpo), columns)) / columns["scores"].nbytes, 2
         )
-    write(arguments.folder / "methods.json", measured)
-
-
-def write(file: Path, measured: dict[str, dict[str, float]] | dict[str, dict[str, float | None]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(measured, indent=2)
-    file.write_text(text + "\n")
-    print(text)
+    write_result(arguments.folder / "methods.json", measured)
 
 
 if __name__ == "__main__":

@@ -16,15 +16,14 @@ import json
 import tempfile
 import time
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from benchmark import median_interval
-from engine_bench import SMALL, Bench, import_without_ray, make_batch
+from benchmark import median_interval, write_result
+from engine_bench import SMALL, Bench, import_without_ray, make_batch, token_weighted_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS, TOKENS = 8, 128
@@ -33,23 +32,9 @@ WARM_UP = 2
 PATIENCE = timedelta(minutes=10)
 
 
-def loss_function() -> Any:
-    from verl.workers.config import ActorConfig, PolicyLossConfig
-
-    from actfocus_verl.integration.loss import token_weighted_ppo_loss
-
-    config = ActorConfig(
-        strategy="fsdp2",
-        rollout_n=1,
-        use_dynamic_bsz=True,
-        policy_loss=PolicyLossConfig(loss_mode="token_weighted"),
-    )
-    return partial(token_weighted_ppo_loss, config=config)
-
-
 def updates(bench: Bench, rounds: int, world_size: int, start: dist.Store, processes: int, key: str) -> list[float]:
     """Seconds of each update after the warm-up, which all processes begin at the same time."""
-    lengths, loss, seconds = [TOKENS] * ROWS, loss_function(), []
+    lengths, loss, seconds = [TOKENS] * ROWS, token_weighted_loss(), []
     with bench.engine(SMALL, param_dtype="fp32") as engine, engine.train_mode():
         for number in range(WARM_UP + rounds):
             batch = make_batch(SMALL["vocab_size"], lengths, global_batch_size=ROWS * world_size)
@@ -107,10 +92,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
     arguments = parser.parse_args()
     measured = {count: measure(count, arguments.rounds, arguments.repeats) for count in arguments.processes}
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(measured, indent=2)
-    (arguments.folder / "scaling.json").write_text(text + "\n")
-    print(text)
+    write_result(arguments.folder / "scaling.json", measured)
 
 
 if __name__ == "__main__":

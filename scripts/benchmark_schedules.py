@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import median_interval
+from benchmark import median_interval, write_result
 from benchmark_schedule_trainer import MODE, PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,9 +90,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="overrides of the training's configuration")
     arguments = parser.parse_intermixed_args()
     measured = measure(arguments.folder, arguments.rounds, arguments.overrides)
-    text = json.dumps(measured, indent=2)
-    (arguments.folder / "schedules.json").write_text(text + "\n")
-    print(text)
+    write_result(arguments.folder / "schedules.json", measured)
 
 
 if __name__ == "__main__":

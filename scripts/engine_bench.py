@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
@@ -252,6 +253,22 @@ def make_batch(vocabulary: int, lengths: list[int], *, micro_batch: int | None =
         "global_batch_size": len(lengths),
     }
     return tu.get_tensordict(columns, defaults | settings)
+
+
+def token_weighted_loss(**settings: Any) -> Callable[..., Any]:
+    """Our loss as an update gets it. settings: of verl's actor."""
+    from verl.workers.config import ActorConfig, PolicyLossConfig
+
+    from actfocus_verl.integration.loss import token_weighted_ppo_loss
+
+    config = ActorConfig(
+        strategy="fsdp2",
+        rollout_n=1,
+        use_dynamic_bsz=True,
+        policy_loss=PolicyLossConfig(loss_mode="token_weighted"),
+        **settings,
+    )
+    return partial(token_weighted_ppo_loss, config=config)
 
 
 def infer(engine: Any, batch: Any) -> dict[str, Any]:

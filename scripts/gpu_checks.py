@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from engine_bench import SHAPES, SMALL, Bench, Result, energy_flag, infer, make_batch
+from engine_bench import SHAPES, SMALL, Bench, Result, energy_flag, infer, make_batch, token_weighted_loss
 
 
 @contextmanager
@@ -216,22 +216,11 @@ def compare_passes(
 
 def check_update_memory(bench: Bench) -> Result:
     """Seconds and peak memory of forward and backward with an entropy bonus, with and without entropy in chunks."""
-    from verl.workers.config import ActorConfig, PolicyLossConfig
-
-    from actfocus_verl.integration.loss import token_weighted_ppo_loss
-
     model, lengths = (SMALL, [32] * 4) if bench.tiny else (SHAPES["0.5B"], [2048] * 4)
     found: Result = {}
     for chunked in (False, True):
         settings = {"entropy_from_logits_with_chunking": chunked, "entropy_checkpointing": chunked}
-        config = ActorConfig(
-            strategy="fsdp2",
-            rollout_n=1,
-            use_dynamic_bsz=True,
-            entropy_coeff=0.001,
-            policy_loss=PolicyLossConfig(loss_mode="token_weighted"),
-        )
-        loss = partial(token_weighted_ppo_loss, config=config)
+        loss = token_weighted_loss(entropy_coeff=0.001)
         with bench.engine(model, settings=settings, enable_gradient_checkpointing=True) as engine, engine.train_mode():
             for _ in range(2):
                 engine.optimizer_zero_grad()
