@@ -30,6 +30,7 @@ from actfocus_verl.command import EXIT_INTERRUPTED, EXIT_LOST_NODE
 from actfocus_verl.errors import FREE_SPACE, ConfigurationError, no_space_behind, one_line
 from actfocus_verl.launch.claim import FolderClaim
 from actfocus_verl.launch.quiet import driver_output, quiet_libraries, quiet_vllm
+from actfocus_verl.launch.runner_end import RUNNER_NAME, ExitAtOnce, end_runner
 from actfocus_verl.preflight.overrides import check_overrides, expand_agent
 from actfocus_verl.run_files import RUN_FILE
 
@@ -39,10 +40,7 @@ if TYPE_CHECKING:
     from actfocus_verl.launch.watchdog import Watchdog
 
 VERL_CONFIG_VARIABLE = "ACTFOCUS_VERL_CONFIG"
-RUNNER_NAME = "actfocus_task_runner"
 LOG_FILE = "train.log"
-KILL_SECONDS = 5.0
-"""How long Ray may take to kill the task runner. Without its control store it never does."""
 _BEGAN = time.monotonic()
 _NOT_JOINED = (
     "Check RAY_ADDRESS and ray_kwargs.ray_init.address. Where Ray was started with a token (ray start does, once its "
@@ -56,10 +54,6 @@ class RunFailed(RuntimeError):  # noqa: N818  (an outcome, not a mistake in a ca
 
 class LostNode(RunFailed):
     """A run that lost a node, or a part on another node."""
-
-
-class ExitAtOnce(SystemExit):
-    """The end of a process whose Ray has lost its control store: an orderly one would wait for it, and crash."""
 
 
 def verl_config_folder() -> Path:
@@ -225,26 +219,6 @@ def _require_none(what: str, problems: Sequence[str]) -> None:
         raise RunFailed(f"{what}: {'; '.join(problems)}")
 
 
-def _kill_runner(ray_is_mute: threading.Event) -> None:
-    """End verl's task runner; where Ray does not answer, end the main thread's wait for it, as SIGTERM does.
-
-    ray_is_mute: set then.
-    """
-    killer = threading.Thread(target=_kill_runner_by_ray, name="actfocus-kill-runner", daemon=True)
-    killer.start()
-    killer.join(KILL_SECONDS)
-    if killer.is_alive():
-        ray_is_mute.set()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-
-
-def _kill_runner_by_ray() -> None:
-    import ray
-
-    with contextlib.suppress(ValueError, ray.exceptions.RayError):
-        ray.kill(ray.get_actor(RUNNER_NAME))
-
-
 def train(
     config: DictConfig,
     console: Console,
@@ -268,7 +242,7 @@ def train(
     _require_registered(plugin.verify())
     folder = Path(config.run.dir)
     nodes = nodes or NodeNames()
-    start_up = StartUp(config, {} if start_seconds is None else start_seconds, began=_BEGAN)
+    start_up = StartUp(config, start_seconds, began=_BEGAN)
     with driver_output(folder / LOG_FILE, config.run.verbose), watchdog:
         try:
             with ProgressBar(folder, config.trainer.total_training_steps, console, start_up):
@@ -345,7 +319,7 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
 
     nodes, ray_is_mute = NodeNames(), threading.Event()
     start_seconds: dict[str, float] = {}
-    end_run = functools.partial(_kill_runner, ray_is_mute)
+    end_run = functools.partial(end_runner, ray_is_mute)
     watchdog = Watchdog(end_run, log_folders=[ray_log_folder()], servers=ServerAddresses(), node_at=nodes.at)
     console.print(f"run folder: {config.run.dir}", highlight=False, soft_wrap=True)
     reason, status = "finished", 1

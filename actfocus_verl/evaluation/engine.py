@@ -19,6 +19,7 @@ from actfocus_verl.command import STOP_SIGNALS
 from actfocus_verl.errors import one_line
 from actfocus_verl.evaluation.models import NamedModel
 from actfocus_verl.evaluation.sampling import EvaluationError, ReplyRequest
+from actfocus_verl.launch.shutdown import end_processes
 from actfocus_verl.rollout import Reply
 
 _CPU_KEYS = ("dtype", "enforce_eager", "max_num_seqs")
@@ -72,8 +73,6 @@ def no_processes_left() -> Iterator[None]:
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
         left = [each for each in here.children(recursive=True) if each not in before and not _is_tracker(each)]
         if left:
-            from actfocus_verl.launch.shutdown import end_processes
-
             end_processes(left)
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -7,7 +7,6 @@ pairs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,6 +18,7 @@ from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.environments import World, is_slow, make_world
 from actfocus_verl.environments.splits import stable_hash
 from actfocus_verl.evaluation.sampling import Sampler, SeededPolicy
+from actfocus_verl.launch.shutdown import end_processes
 from actfocus_verl.rollout import ChatCodec, Episode, StandstillWatch, Trajectory, beside_loop, end_process
 
 Key = TypeVar("Key")
@@ -207,7 +207,7 @@ async def play_episodes(
     key, for these words.
     """
     waiting = iter(keys)
-    watch = StandstillWatch(tool_timeout, "tool_timeout", end=_end_with_children, cancels=False)
+    watch = StandstillWatch(tool_timeout, "tool_timeout", end=_end_with_children, cancels=False, without="")
 
     async def work() -> None:
         for key in waiting:  # shared: each worker takes the next one
@@ -224,9 +224,7 @@ async def play_episodes(
 
 def _end_with_children(message: str) -> None:
     """vLLM's engine is a process of its own, which nothing else would end."""
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # ended in this moment
-            child.kill()
+    end_processes(psutil.Process().children(recursive=True))
     end_process(message)
 
 

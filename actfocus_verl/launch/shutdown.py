@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterable
 
 import psutil
-import ray
 
 TERMINATE_SECONDS = 5.0
 
@@ -23,6 +22,8 @@ def shut_down(others: Iterable[psutil.Process] = (), *, ray_is_mute: bool = Fals
     Returns:
         Titles of the processes that had to be killed.
     """
+    import ray  # not above: an evaluation without vLLM has no Ray
+
     descendants = psutil.Process().children(recursive=True)
     if ray.is_initialized() and not ray_is_mute:
         with contextlib.suppress(ray.exceptions.RayError):  # a cluster that is half dead already

@@ -1,12 +1,13 @@
 """An actor class that is imported only where its actor lives.
 
 Ray loads an actor's class in every process that receives a handle of it. verl's vLLM server is handed to a dozen
-processes that only call it, and each would import vLLM for that: 2 to 3 s of a processor.
+processes that only call it, and each would import vLLM for that, which takes seconds.
 """
 
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +23,6 @@ def light_actor(heavy: type) -> type:
     module, name = heavy.__module__, heavy.__qualname__
 
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        import pkgutil
-
         self._actor = pkgutil.resolve_name(f"{module}:{name}")(*args, **kwargs)
 
     methods = {

@@ -100,7 +100,8 @@ class StandstillWatch:
 
     seconds: that an episode may wait for its tool, world or reward. key: the setting that gives them. end: ends the
     process where cancelling does not help; called with the error's text. cancels: try that first; a process whose event
-    loop is to close had better not, since closing waits for the thread of a world for ever.
+    loop is to close had better not, since closing waits for the thread of a world for ever. without: how the setting
+    says that there is no limit, for the error.
     """
 
     def __init__(
@@ -110,11 +111,12 @@ class StandstillWatch:
         *,
         end: Callable[[str], None] | None = None,
         cancels: bool = True,
+        without: str = " (null: none)",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._key, self._clock = seconds, key, clock
         self._end = end or end_process
-        self._cancels = cancels
+        self._cancels, self._without = cancels, without
         self._played: set[_Played] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -204,7 +206,7 @@ class StandstillWatch:
             self._key,
             self._seconds,
             f"{name} has waited longer for its tool, world or reward, {_place(frames)}",
-            "Give what it calls there a time limit of its own, or raise this one",
+            f"Give what it calls there a time limit of its own, or raise this one{self._without}",
         )
 
 

@@ -103,13 +103,11 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def written_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoints of a run whose step 4 verl's engine wrote."""
-    folder, threads = tmp_path_factory.mktemp("written"), torch.get_num_threads()
-    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("written")
     tiny_model().save_pretrained(folder / "model")
     build_tokenizer().save_pretrained(folder / "model")
     with engines.process_group(folder):
         run = engines.save_run(folder / "run", engines.build_engine(folder / "model"), 4, latest=4)
-    torch.set_num_threads(threads)
     return run / "checkpoints"
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoTokenizer, Qwen2Config
 
 from actfocus_verl.rollout import ChatCodec
@@ -48,8 +47,7 @@ def encode(model_folder: Path) -> Callable[[str], list[int]]:
 @pytest.fixture(scope="session")
 def written_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs with checkpoints of steps 2, 10 and 11 that verl's engine wrote, `full` and `lora`; 10 was noted last."""
-    folder, threads = tmp_path_factory.mktemp("runs"), torch.get_num_threads()
-    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
     model = engines.save_tiny_model(folder / "model", vocab_size=400, max_position_embeddings=POSITIONS)
     runs = {}
     with engines.process_group(folder):
@@ -57,7 +55,6 @@ def written_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             engine = engines.build_engine(model, **settings)
             engines.disturb_adapter(engine)
             runs[name] = engines.save_run(folder / name, engine, 2, 10, 11, latest=10)
-    torch.set_num_threads(threads)
     return runs
 
 

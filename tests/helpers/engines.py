@@ -56,7 +56,9 @@ def save_tiny_model(folder: Path, **settings: Any) -> Path:
 
 @contextmanager
 def process_group(folder: Path, *, rank: int = 0, world_size: int = 1) -> Iterator[None]:
-    """gloo over a file store in `folder`, which must be new."""
+    """gloo over a file store in `folder`, which must be new; torch has one thread meanwhile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     dist.init_process_group(
         "cpu:gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=world_size, timeout=None
     )
@@ -64,6 +66,7 @@ def process_group(folder: Path, *, rank: int = 0, world_size: int = 1) -> Iterat
         yield
     finally:
         dist.destroy_process_group()
+        torch.set_num_threads(threads)
 
 
 def build_engine(

@@ -26,11 +26,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with engines.process_group(tmp_path_factory.mktemp("group")):
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -143,7 +143,7 @@ def test_a_tool_that_never_returns_fails_its_episode(worker: AgentLoopWorker) ->
     assert str(hung) == (
         "run.tool_timeout=1800.0: an episode (tools, row 7, session 2) has waited longer for its tool, world or "
         f"reward, at {__file__}, line {lookup.__code__.co_firstlineno + 1}, in lookup. Give what it calls there a "
-        "time limit of its own, or raise this one"
+        "time limit of its own, or raise this one (null: none)"
     )
     (noted,) = failures(worker)
     assert noted["error"] == f"ConfigurationError: {hung}"

@@ -1,4 +1,4 @@
-"""Child processes with the titles that Ray's and vLLM's have, and a small web server."""
+"""Child processes with the titles that Ray's and vLLM's have, a small web server, and how to wait for the watchdog."""
 
 from __future__ import annotations
 
@@ -166,3 +166,25 @@ def start_health_server() -> Iterator[Callable[..., HealthServer]]:
         server.shutdown()
         thread.join(GUARD_SECONDS)
         server.server_close()
+
+
+class EndRun:
+    """Counts its calls; the first one sets an event."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.called = threading.Event()
+
+    def __call__(self) -> None:
+        self.calls += 1
+        self.called.set()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for what the watchdog's thread does at once."""
+    tick = threading.Event()
+    for _ in range(GUARD_SECONDS * 100):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError(f"the watchdog never {what}")

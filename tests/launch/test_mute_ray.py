@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,12 +18,13 @@ from rich.console import Console
 
 from actfocus_verl import train as command
 from actfocus_verl.command import EXIT_LOST_NODE
-from actfocus_verl.launch import shutdown
+from actfocus_verl.launch import runner_end, shutdown
 from actfocus_verl.launch.record import RunRecord
-from actfocus_verl.launch.watchdog import CONTROL_STORE, Death, Watchdog
+from actfocus_verl.launch.watchdog import CONTROL_STORE, HEALTH_FAILURES, Death, Watchdog
 from actfocus_verl.reporting.run_folder import RunFolder
+from tests.launch.conftest import GUARD_SECONDS, EndRun, StartChild, wait_until
 
-GUARD_SECONDS = 30.0
+FOR_EVER = 3600.0
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +41,41 @@ def handlers() -> Iterator[None]:
 def no_answer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ray kills nobody."""
     tests_end = threading.Event()
-    monkeypatch.setattr(command, "_kill_runner_by_ray", lambda: tests_end.wait(GUARD_SECONDS))
-    monkeypatch.setattr(command, "KILL_SECONDS", 0.01)
+    monkeypatch.setattr(runner_end, "_kill_by_ray", lambda: tests_end.wait(GUARD_SECONDS))
+    monkeypatch.setattr(runner_end, "KILL_SECONDS", 0.01)
     yield
     tests_end.set()
+
+
+def test_without_rays_control_store_there_is_no_grace_period(start_child: StartChild) -> None:
+    """No better error can come, and after a minute Ray would end the process before its record has the reason."""
+    store = start_child("/somewhere/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp")
+    end_run = EndRun()
+    with Watchdog(end_run, poll_seconds=0.01, grace_seconds=FOR_EVER) as watchdog:
+        wait_until(lambda: watchdog.processes, "saw the store")
+        store.kill()
+        assert end_run.called.wait(GUARD_SECONDS)
+    assert watchdog.death is not None
+    assert watchdog.death.leaves_ray_mute
+
+
+def test_the_store_of_a_cluster_elsewhere_is_asked_for_its_port() -> None:
+    end_run = EndRun()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        watchdog = Watchdog(end_run, node_at=lambda host: {"127.0.0.1": "head"}[host])
+        assert [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES + 1)] == [None] * (HEALTH_FAILURES + 1)
+        watchdog.watch_store(address)
+        assert watchdog._unreachable_store() is None
+    found = [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES)]
+    assert found == [*[None] * (HEALTH_FAILURES - 1), Death(f"{CONTROL_STORE} at {address} (node head)")]
+    assert found[-1].leaves_ray_mute
 
 
 @pytest.mark.usefixtures("no_answer")
 def test_the_wait_for_the_runner_is_interrupted() -> None:
     mute = threading.Event()
-    threading.Timer(0.1, command._kill_runner, [mute]).start()
+    threading.Timer(0.1, runner_end.end_runner, [mute]).start()
     with pytest.raises(KeyboardInterrupt):
         threading.Event().wait(GUARD_SECONDS)
     assert mute.is_set()
@@ -56,8 +83,8 @@ def test_the_wait_for_the_runner_is_interrupted() -> None:
 
 def test_a_ray_that_kills_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     killed, mute = [], threading.Event()
-    monkeypatch.setattr(command, "_kill_runner_by_ray", lambda: killed.append(True))
-    command._kill_runner(mute)  # a signal would end the tests
+    monkeypatch.setattr(runner_end, "_kill_by_ray", lambda: killed.append(True))
+    runner_end.end_runner(mute)  # a signal would end the tests
     assert (killed, mute.is_set()) == ([True], False)
 
 
@@ -93,7 +120,7 @@ def test_the_record_says_what_died_and_ray_is_asked_only_if_it_answers(
     assert RunFolder.open(tmp_path).info["exit_reason"] == said
     assert f"error: {said}" in terminal.getvalue()
     assert ended.value.code == status
-    assert isinstance(ended.value, command.ExitAtOnce) is mute
+    assert isinstance(ended.value, runner_end.ExitAtOnce) is mute
     assert asked == ([] if mute else ["shutdown"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 
 from actfocus_verl.launch import watchdog as watchdog_module
 from actfocus_verl.launch.watchdog import (
-    CONTROL_STORE,
     ESSENTIAL,
     HEALTH_FAILURES,
     HEALTH_THREADS,
@@ -23,31 +21,9 @@ from actfocus_verl.launch.watchdog import (
     Watchdog,
     essential_part,
 )
-from tests.launch.conftest import ENGINE_BELOW, FORK_BELOW, GUARD_SECONDS, HealthServer, StartChild
+from tests.launch.conftest import ENGINE_BELOW, FORK_BELOW, GUARD_SECONDS, EndRun, HealthServer, StartChild, wait_until
 
 FOR_EVER = 3600.0
-
-
-class EndRun:
-    """Counts its calls; the first one sets an event."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.called = threading.Event()
-
-    def __call__(self) -> None:
-        self.calls += 1
-        self.called.set()
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what the watchdog's thread does at once."""
-    tick = threading.Event()
-    for _ in range(GUARD_SECONDS * 100):
-        if condition():
-            return
-        tick.wait(0.01)
-    raise AssertionError(f"the watchdog never {what}")
 
 
 @pytest.mark.parametrize(
@@ -271,18 +247,6 @@ def test_a_death_ends_the_run_once_after_the_grace_period(start_child: StartChil
     assert watchdog.death.pid == worker.pid
 
 
-def test_without_rays_control_store_there_is_no_grace_period(start_child: StartChild) -> None:
-    """No better error can come, and after a minute Ray would end the process before its record has the reason."""
-    store = start_child("/somewhere/ray/core/src/ray/gcs/gcs_server --log_dir=/tmp")
-    end_run = EndRun()
-    with Watchdog(end_run, poll_seconds=0.01, grace_seconds=FOR_EVER) as watchdog:
-        wait_until(lambda: watchdog.processes, "saw the store")
-        store.kill()
-        assert end_run.called.wait(GUARD_SECONDS)
-    assert watchdog.death is not None
-    assert watchdog.death.leaves_ray_mute
-
-
 def test_a_death_is_seen_while_ray_does_not_say_where_the_servers_are(start_child: StartChild) -> None:
     worker = start_child("ray::WorkerDict")
     end_run, asked, answer = EndRun(), threading.Event(), threading.Event()
@@ -298,19 +262,6 @@ def test_a_death_is_seen_while_ray_does_not_say_where_the_servers_are(start_chil
         assert end_run.called.wait(GUARD_SECONDS)
         answer.set()
     assert end_run.calls == 1
-
-
-def test_the_store_of_a_cluster_elsewhere_is_asked_for_its_port() -> None:
-    end_run = EndRun()
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
-        watchdog = Watchdog(end_run, node_at=lambda host: {"127.0.0.1": "head"}[host])
-        assert [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES + 1)] == [None] * (HEALTH_FAILURES + 1)
-        watchdog.watch_store(address)
-        assert watchdog._unreachable_store() is None
-    found = [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES)]
-    assert found == [*[None] * (HEALTH_FAILURES - 1), Death(f"{CONTROL_STORE} at {address} (node head)")]
-    assert found[-1].leaves_ray_mute
 
 
 def test_a_run_that_ends_in_time_is_left_alone(start_child: StartChild) -> None:

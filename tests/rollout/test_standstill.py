@@ -70,7 +70,7 @@ def test_a_tool_that_never_returns_is_named_by_its_line(clock: Hours) -> None:
     assert said == (
         f"run.tool_timeout=1800.0: an episode has waited longer for its tool, world or reward, at {__file__}, line "
         f"{never.__code__.co_firstlineno + 1}, in never. Give what it calls there a time limit of its own, or raise "
-        "this one"
+        "this one (null: none)"
     )
 
 
