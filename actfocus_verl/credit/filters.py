@@ -81,7 +81,7 @@ class Selection:
     deviations: dict[str, float]
     """Every group -> standard deviation of its returns."""
     nothing_left: bool
-    """The filter would have dropped every group. The one that differs most stays, with the factor 0."""
+    """No group trains: each kept one has the factor 0. Of a filter that drops all, the most different one is kept."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class GroupFilter:
         ranked = sorted(deviations, key=lambda group: (-deviations[group], group))
         factors = self._factors(np.array([deviations[group] for group in ranked]))
         kept = dict(zip(ranked, factors.tolist(), strict=False))
-        return Selection(kept or {ranked[0]: 0.0}, deviations, nothing_left=not kept)
+        return Selection(kept or {ranked[0]: 0.0}, deviations, nothing_left=not any(kept.values()))
 
     def most_kept(self, groups: int) -> int:
         """The largest number of groups out of `groups` that can stay."""

@@ -186,6 +186,14 @@ def test_where_everything_would_go_one_group_stays_without_weight(name: str, los
     assert selection.deviations == {"a": 0.0, "b": 0.0, "c": 0.0}
 
 
+@pytest.mark.parametrize("config", NAMES, ids=str)
+def test_nothing_is_left_where_no_group_has_a_factor_above_0(config: dict[str, Any]) -> None:
+    """Whether the filter dropped them all or kept them all with the factor 0, as soft_reweight does."""
+    selection = build_filter(config)(EQUAL)
+    assert selection.nothing_left == (config["name"] not in ("none", "reward_variance"))
+    assert selection.nothing_left == (sum(selection.factors.values()) == 0)
+
+
 def test_top_p_leaves_nothing_where_eps_exceeds_the_share() -> None:
     """The authors' code does so, too: all deviations together are below eps / p."""
     selection = build_filter({"name": "top_p"})(two(0.004, 0.006))

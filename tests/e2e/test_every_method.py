@@ -100,11 +100,12 @@ def check(line: dict[str, Any], method: str) -> None:
     assert math.isfinite(line["actor/grad_norm"]), method
     assert abs(line["rollout_corr/kl"]) < 1e-3, method
     action, reasoning = line["credit/mean_weight/action"], line["credit/mean_weight/reasoning"]
+    assert trained or action == reasoning == 0, method
     if "credit=uniform" in method:
         assert action == reasoning, method
     elif trained and "credit=action_only" in method:
         assert reasoning == 0 < action, method
-    elif "credit.level=token" in method:
+    elif trained and "credit.level=token" in method:
         assert 0 < reasoning <= action, method
     elif trained and "credit=actfocus" in method:
         assert action > 4 * reasoning, method
