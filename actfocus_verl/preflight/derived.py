@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,9 +36,9 @@ def fill_derived(config: DictConfig) -> None:
     fill_agent(config)
     if has_world(config):
         if env.train_size is None:
-            env.train_size = _boards(env, "train") or _prompts_of_the_run(config)
+            env.train_size = _size(env, "train") or _prompts_of_the_run(config)
         if env.evaluation_size is None:
-            env.evaluation_size = _boards(env, "evaluation") or _require_size("env.evaluation_size", env)
+            env.evaluation_size = boards(env, "evaluation")
     if OmegaConf.select(config, MINI_BATCH) is None:
         OmegaConf.update(config, MINI_BATCH, _sampled_groups(config) if is_separate(config) else kept_groups(config))
     if is_separate(config):
@@ -77,18 +78,23 @@ def kept_groups(config: DictConfig) -> int:
     return group_filter.most_kept(groups)
 
 
-def _boards(env: Any, split: str) -> int | None:
-    return split_size(env.name, preset=env.preset, split=split)
+def boards(env: Mapping[str, Any], split: str) -> int:
+    """Boards in the split of the `env` section's world. Raises ConfigurationError where they have no end."""
+    size, key = _size(env, split), f"env.{split}_size"
+    if size is None:
+        problem = f"{env['name']}/{env['preset']} has an unbounded number of boards"
+        raise ConfigurationError(key, None, problem, f"Set {key}")
+    return size
+
+
+def _size(env: Mapping[str, Any], split: str) -> int | None:
+    return split_size(env["name"], preset=env["preset"], split=split)
 
 
 def _prompts_of_the_run(config: DictConfig) -> int:
     steps = config.trainer.total_training_steps
     if steps is None:
-        return _require_size("env.train_size", config.env)
+        return boards(config.env, "train")
     require_integer("trainer.total_training_steps", steps, low=1)
     require_integer("data.train_batch_size", config.data.train_batch_size, low=1)
     return int(steps * config.data.train_batch_size)
-
-
-def _require_size(key: str, env: Any) -> int:
-    raise ConfigurationError(key, None, f"{env.name}/{env.preset} has an unbounded number of boards", f"Set {key}")

@@ -14,9 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from actfocus_verl.environments import split_size
 from actfocus_verl.errors import ConfigurationError, one_line
 from actfocus_verl.files import json_text
+from actfocus_verl.preflight.derived import boards
 from actfocus_verl.reproduction.matrix import Experiment
 from actfocus_verl.train import VERL_CONFIG_VARIABLE, verl_config_folder
 
@@ -62,11 +62,8 @@ class Composition:
     def evaluation_episodes(self) -> int:
         """Episodes of one evaluation."""
         env, rollout = self.config["env"], self.config["actor_rollout_ref"]["rollout"]
-        boards = env["evaluation_size"] or split_size(env["name"], preset=env["preset"], split="evaluation")
-        if boards is None:
-            problem = f"{env['name']}/{env['preset']} has an unbounded number of boards"
-            raise ConfigurationError("env.evaluation_size", None, problem, "Set it in the experiment")
-        return int(boards * rollout["val_kwargs"]["n"])
+        size = env["evaluation_size"] or boards(env, "evaluation")
+        return int(size * rollout["val_kwargs"]["n"])
 
 
 @cache
