@@ -31,7 +31,7 @@ from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 ARMS: Final = ("uniform", "credit", "no_reference")
 """Uniform weights with the reference pass and its KL; the configured credit with the same; uniform weights without."""
 
-MODE: Final = f"{TRAINER_PREFIX}benchmark"
+MODE: Final = f"{TRAINER_PREFIX}sync_benchmark"
 SAMPLE_SECONDS: Final = 0.02
 
 

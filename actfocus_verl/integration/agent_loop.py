@@ -22,6 +22,7 @@ from actfocus_verl.files import json_text
 from actfocus_verl.integration.columns import NO_NUMBER, OUTCOME_PREFIX
 from actfocus_verl.integration.dataset import AGENT_NAME
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
+from actfocus_verl.integration.sampling import reply_sampling
 from actfocus_verl.rollout import ChatCodec, Episode, Reply, Trajectory, beside_loop, feedback_columns, probe_columns
 
 
@@ -92,8 +93,8 @@ class EpisodeAgentLoop(AgentLoopBase):
 
     def policy(self, sampling_params: dict[str, Any]) -> ServerPolicy:
         """A policy whose replies end where the chat template ends a turn, whatever other end tokens the model has."""
-        stops = sorted({*(sampling_params.get("stop_token_ids") or ()), self.codec.end_of_turn_id})
-        return ServerPolicy(self.server_manager, {**sampling_params, "stop_token_ids": stops})
+        params = reply_sampling(sampling_params, [self.codec.end_of_turn_id], self.config)
+        return ServerPolicy(self.server_manager, params)
 
     def _probes(self, trajectory: Trajectory, max_turn_tokens: int) -> dict[str, list[int]]:
         """Columns of the probes before each turn, where an estimator needs them."""

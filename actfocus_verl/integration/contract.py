@@ -17,7 +17,7 @@ from typing import Final
 
 from packaging.specifiers import SpecifierSet
 
-from actfocus_verl.integration.symbols import Symbol, check_symbol
+from actfocus_verl.symbols import Symbol, check_symbol
 
 SUPPORTED_VERL: Final = ">=0.9.1,<0.10"
 

@@ -25,6 +25,7 @@ from actfocus_verl.integration.dataset import GATEWAY_AGENT_NAME, TASK
 from actfocus_verl.integration.episode_notes import note_episode
 from actfocus_verl.integration.gateway_tokens import VerlTokens
 from actfocus_verl.integration.loop_output import TokenColumnsOutput
+from actfocus_verl.integration.sampling import reply_sampling
 
 LOG_FILE: Final = "agents.jsonl"
 """In the run's folder: what went wrong in agents, and what commands printed."""
@@ -38,10 +39,11 @@ _build_agent = functools.lru_cache(maxsize=8)(build_agent)
 class _Engine:
     """Samples for one session through verl's client, and remembers the versions of the weights."""
 
-    def __init__(self, server_manager: Any, sampling_params: Mapping[str, Any], stop_token_ids: list[int]) -> None:
+    def __init__(
+        self, server_manager: Any, sampling_params: Mapping[str, Any], stop_token_ids: list[int], config: Any
+    ) -> None:
         self._server = server_manager
-        stops = sorted({*(sampling_params.get("stop_token_ids") or ()), *stop_token_ids})
-        self._params = {**sampling_params, "stop_token_ids": stops}
+        self._params, self._ends, self._config = sampling_params, stop_token_ids, config
         self.versions: list[int] = []
 
     async def generate(self, name: str, prompt_ids: list[int], max_tokens: int, stop: tuple[str, ...]) -> Sampled:
@@ -49,6 +51,7 @@ class _Engine:
         params = {**self._params, "max_tokens": max_tokens}
         if stop:
             params["stop"] = list(stop)
+        params = reply_sampling(params, self._ends, self._config)
         output = await self._server.generate(request_id=name, prompt_ids=prompt_ids, sampling_params=params)
         versions = (output.extra_fields.get(key) for key in ("min_global_steps", "max_global_steps"))
         self.versions.extend(version for version in versions if version is not None)
@@ -71,7 +74,7 @@ class GatewayAgentLoop(AgentLoopBase):
         """Play the conversation. Raises what the rollout engine raised; what the agent raised makes it unfinished."""
         settings = AgentSettings.of(section(self.config, "agent"))
         tokens = VerlTokens(self, str(self.rollout_config.multi_turn.format))
-        engine = _Engine(self.server_manager, sampling_params, tokens.stop_token_ids)
+        engine = _Engine(self.server_manager, sampling_params, tokens.stop_token_ids, self.config)
         session = Session(
             tokens,
             engine.generate,

@@ -82,7 +82,16 @@ def _pack_tied_heads_again(model: torch.nn.Module) -> None:
 
 
 class CPUvLLMHttpServer(vLLMHttpServer):
-    """verl's server with the CPU worker extension."""
+    """verl's server with the CPU worker extension, and an engine whose waiting threads sleep.
+
+    The engine shares its cores with the agent loops and all who bring it their requests. OpenMP's threads keep a core
+    busy while they wait for one another, and what they wait for may be a thread that lacks this core. The engine's
+    process inherits the variable; the trainer, which has the cores to itself, is slower with it.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        super().__init__(*args, **kwargs)
 
     def _get_worker_extension_cls(self) -> str:
         return f"{CPUWorkerExtension.__module__}.{CPUWorkerExtension.__name__}"

@@ -14,7 +14,7 @@ import pytest
 
 from actfocus_verl.integration import contract
 from actfocus_verl.integration.contract import check_contract, check_version
-from actfocus_verl.integration.symbols import Symbol, check_symbol
+from actfocus_verl.symbols import Symbol, check_symbol
 
 PACKAGE = Path(contract.__file__).parent.parent
 FOREIGN = ("verl", "transfer_queue", "vllm")

@@ -19,7 +19,7 @@ from actfocus_verl.integration.trainer import TokenCreditTrainerSync
 
 MODULES = f"actfocus_verl.plugin,{__name__}"
 """The plugin first: it registers the platform before anything of verl asks for one."""
-MODE = f"{TRAINER_PREFIX}every_method"
+MODE = f"{TRAINER_PREFIX}sync_every_method"
 FILE_VARIABLE = "ACTFOCUS_TEST_METHODS"
 """A YAML list of configurations, as far as SECTIONS go."""
 SECTIONS = ("algorithm", "estimator", "credit", "filter")
