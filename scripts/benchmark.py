@@ -62,7 +62,8 @@ def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str,
     command = [
         *(sys.executable, "-m", "actfocus_verl.train", "experiment=quickstart", f"run.dir={folder / 'run'}"),
         *("credit=actfocus", f"trainer.v1.trainer_mode={MODE}", f"trainer.total_training_steps={steps}"),
-        *("actor_rollout_ref.actor.kl_loss_coef=0.001", "trainer.test_freq=-1", "trainer.val_before_train=false"),
+        *("actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0.001"),
+        *("trainer.test_freq=-1", "trainer.val_before_train=false"),
         *("trainer.save_freq=-1", "trainer.resume_mode=disable", "run.rollouts_a_step=0", *overrides),
     ]
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -51,6 +51,8 @@ class ScriptedPlayer:
     copied: a pattern, without capturing groups, of what a good reply repeats to the letter: each is one token of the
     tiny policy. learn_pages: whether it learns to predict the world's messages as well as the replies, which teaches it
     to look things up where they repeat each other. rope_theta: of its network; higher where it looks further back.
+    induction: whether its network starts with a pair of heads that repeat what they have read, which takes two layers
+    and a high rope_theta: for worlds that are played with names it was not taught.
     """
 
     plan: Callable[[Any, np.random.Generator, float], Sequence[str]]
@@ -62,6 +64,7 @@ class ScriptedPlayer:
     copied: str | None = None
     learn_pages: bool = False
     rope_theta: float = 10_000.0
+    induction: bool = False
 
     def taught_skill(self, coupling: str) -> float:
         """What the tiny policy is taught with. Raises ConfigurationError for an unknown coupling."""

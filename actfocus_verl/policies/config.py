@@ -103,7 +103,7 @@ def cache_key(config: TinyPolicyConfig) -> str:
     config = config.resolved()
     demonstrations = [conversation(config, episode) for episode in range(_FINGERPRINT_EPISODES)]
     player = scripted_player(config.env)
-    taught = [player.copied, player.learn_pages, player.rope_theta]
+    taught = [player.copied, player.learn_pages, player.rope_theta, *(["induction"] if player.induction else [])]
     content = json_text([FORMAT_VERSION, asdict(config), CHAT_TEMPLATE, taught, demonstrations], sort_keys=True)
     env = config.env.replace(":", ".")  # of a world named by the path of its class
     return f"{env}-{config.preset}-{config.coupling}-{blake2b(content.encode(), digest_size=6).hexdigest()}"

@@ -20,6 +20,7 @@ from transformers import (
 from actfocus_verl.environments import scripted_player
 from actfocus_verl.policies.config import TinyPolicyConfig
 from actfocus_verl.policies.demonstrations import Message
+from actfocus_verl.policies.induction import start_with_induction
 from actfocus_verl.rollout import ChatCodec
 
 MAX_POSITIONS = 4096
@@ -38,6 +39,7 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
 
     verl masks, in vLLM only, every logit beyond the tokenizer's length: further rows would make the two disagree.
     """
+    player = scripted_player(config.env)
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -48,7 +50,7 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=MAX_POSITIONS,
-            rope_parameters={"rope_type": "default", "rope_theta": scripted_player(config.env).rope_theta},
+            rope_parameters={"rope_type": "default", "rope_theta": player.rope_theta},
             initializer_range=_INITIALIZER_RANGE,
             tie_word_embeddings=True,
             dtype="float32",
@@ -56,6 +58,8 @@ def new_model(config: TinyPolicyConfig, tokenizer: Any) -> Qwen2ForCausalLM:
         )
     )
     model.generation_config = GenerationConfig(**ids)
+    if player.induction and config.layers > 1:
+        start_with_induction(model)
     return model
 
 

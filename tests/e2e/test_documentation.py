@@ -58,6 +58,7 @@ CUTS: Final = (
     (r"environments overlap ", "train=64 evaluation=64"),
     (r"build_tiny_policy\.py", "--set episodes=150 --set layers=1 --set evaluation_episodes=0 --cache outputs/cache"),
     (r"benchmark\.py credit", f"--rounds 1 --folder outputs/benchmark {TRAINING.partition(' env.')[0]}"),
+    (r"benchmark_rollout\.py", "--rounds 1 --steps 1"),
     (r"benchmark\.py rollout", "--rounds 1 --folder outputs/benchmark --setting 'as shipped'"),
     (r"agent_curve\.py", "--steps 2 --seeds 0 --out outputs/curve.json"),
     (r"benchmark\w*\.py", "--rounds 1 --folder outputs/benchmark"),

@@ -72,7 +72,13 @@ def test_key_is_the_same_in_another_process():
 
 @pytest.mark.parametrize(
     "change",
-    [{"describe": lambda world: "Hm."}, {"copied": "Left|Right"}, {"learn_pages": True}, {"rope_theta": 1e6}],
+    [
+        {"describe": lambda world: "Hm."},
+        {"copied": "Left|Right"},
+        {"learn_pages": True},
+        {"rope_theta": 1e6},
+        {"induction": True},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_key_changes_with_the_scripted_player(monkeypatch, change):

@@ -71,9 +71,11 @@ PLAYER = ScriptedPlayer(
     describe,
     skill={"loose": 0.6, "coupled": 0.5},
     episodes=7000,
-    batch_size=1,
+    batch_size=8,
     learning_rate=2e-3,
-    copied=r"(?<![a-z\d])\d+ |(?<= )[a-z]+(?=[ ,.;:\n])",
+    # With the space before it, so that the words of a name follow each other.
+    copied=r"(?<![a-z\d]) ?\d+| [a-z]+(?=[ ,.;:\n])",
     learn_pages=True,
     rope_theta=1e8,
+    induction=True,
 )
