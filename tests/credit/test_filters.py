@@ -311,7 +311,7 @@ def test_a_file_has_every_key_and_the_defaults(path: Path) -> None:
         ({"name": "none", "top": 1}, r"filter.top=1: is not a parameter of the filter none. Known keys: name, ratio"),
         (
             {"name": "none", "ratio": 0.5},
-            r"filter.ratio=0.5: filter=none keeps every group. Use filter=reward_variance",
+            r"filter.ratio=0.5: filter=none keeps every group. Set it to 1, or use filter=reward_variance",
         ),
         ({"name": "zero_variance", "p": 0.5}, r"filter.p=0.5: is not a parameter of the filter zero_variance"),
         ({"name": "reward_variance", "ratio": 0}, r"filter.ratio=0: must be a number > 0 and <= 1"),
