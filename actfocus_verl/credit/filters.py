@@ -150,7 +150,8 @@ def _check_fraction(key: str, value: object) -> None:
 def _check_none(*, ratio: object) -> None:
     _check_ratio(ratio=ratio)
     if ratio != 1:
-        raise ConfigurationError("ratio", ratio, "filter=none keeps every group", "Set it to 1, or use filter=reward_variance")
+        remedy = "Set it to 1, or use filter=reward_variance"
+        raise ConfigurationError("ratio", ratio, "filter=none keeps every group", remedy)
 
 
 def _check_ratio(*, ratio: object) -> None:
