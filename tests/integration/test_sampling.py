@@ -21,10 +21,12 @@ import numpy as np
 from omegaconf import OmegaConf
 from actfocus_verl.integration.sampling import reply_sampling
 
-config = OmegaConf.create(
-    {"actor_rollout_ref": {"rollout": {"name": "vllm"}}, "trainer": {"v1": {"trainer_mode": sys.argv[1]}}}
-)
-sent = pickle.dumps(reply_sampling({"temperature": 0.7}, [2], config))
+def sent(mode):
+    rollout = {"actor_rollout_ref": {"rollout": {"name": "vllm"}}}
+    config = OmegaConf.create(rollout | {"trainer": {"v1": {"trainer_mode": mode}}})
+    return pickle.dumps(reply_sampling({"temperature": 0.7}, [2], config))
+
+params = {mode: sent(mode) for mode in ("actfocus_sync", "actfocus_colocate_async")}
 print("imported", "vllm" in sys.modules)
 
 from vllm import SamplingParams
@@ -32,30 +34,31 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
 from vllm.v1.outputs import LogprobsLists
 
-sampling = SamplingParams(max_tokens=8, logprobs=0, **pickle.loads(sent))
-processor = OutputProcessor(None, log_stats=False)
-queues = {}
-for name in ("ended", "aborted"):
-    queues[name] = RequestOutputCollector(sampling.output_kind, request_id=name)
-    request = EngineCoreRequest(name, [5, 6], None, sampling, None, 0.0, None, None, None, external_req_id=name)
-    processor.add_request(request, None, queue=queues[name])
-counts, last = dict.fromkeys(queues, 0), {}
-for token, log_prob in ((10, -0.5), (11, -1.5), (12, -2.5), (2, -0.25)):
-    found = LogprobsLists(np.array([[token]]), np.array([[log_prob]], dtype=np.float32), np.array([0]))
-    end = FinishReason.STOP if token == 2 else None
-    processor.process_outputs(
-        [EngineCoreOutput(name, [token], found, finish_reason=end) for name in processor.request_states]
-    )
-    if token == 12:
-        processor.abort_requests(["aborted"], internal=True)
-    for name, queue in queues.items():
-        output = queue.get_nowait()
-        if output is not None:
-            counts[name] += 1
-            last[name] = output.outputs[0]
-for name, output in last.items():
-    values = [by_id[token].logprob for token, by_id in zip(output.token_ids, output.logprobs, strict=True)]
-    print(name, counts[name], output.finish_reason, list(output.token_ids), values, repr(output.text))
+for mode, asked in params.items():
+    sampling = SamplingParams(max_tokens=8, logprobs=0, **pickle.loads(asked))
+    processor = OutputProcessor(None, log_stats=False)
+    queues = {}
+    for name in ("ended", "aborted"):
+        queues[name] = RequestOutputCollector(sampling.output_kind, request_id=name)
+        request = EngineCoreRequest(name, [5, 6], None, sampling, None, 0.0, None, None, None, external_req_id=name)
+        processor.add_request(request, None, queue=queues[name])
+    counts, last = dict.fromkeys(queues, 0), {}
+    for token, log_prob in ((10, -0.5), (11, -1.5), (12, -2.5), (2, -0.25)):
+        found = LogprobsLists(np.array([[token]]), np.array([[log_prob]], dtype=np.float32), np.array([0]))
+        end = FinishReason.STOP if token == 2 else None
+        processor.process_outputs(
+            [EngineCoreOutput(name, [token], found, finish_reason=end) for name in processor.request_states]
+        )
+        if token == 12:
+            processor.abort_requests(["aborted"], internal=True)
+        for name, queue in queues.items():
+            output = queue.get_nowait()
+            if output is not None:
+                counts[name] += 1
+                last[name] = output.outputs[0]
+    for name, output in last.items():
+        values = [by_id[token].logprob for token, by_id in zip(output.token_ids, output.logprobs, strict=True)]
+        print(mode, name, counts[name], output.finish_reason, list(output.token_ids), values, repr(output.text))
 """
 
 
@@ -65,16 +68,16 @@ def config(mode: str = "actfocus_sync", engine: str = "vllm") -> Any:
     )
 
 
-@pytest.mark.parametrize(("mode", "ended", "aborted"), [("actfocus_sync", 1, 1), ("actfocus_colocate_async", 4, 3)])
-def test_vllm_gives_the_whole_reply_as_ids(mode: str, ended: int, aborted: int) -> None:
+def test_vllm_gives_the_whole_reply_as_ids() -> None:
     """In one output, or in one for each token where verl has to see the first; so too where a request is aborted."""
     environment = os.environ | {"VERL_PLATFORM": "cpu"}
     found = subprocess.run(
-        [sys.executable, "-c", OUTPUTS, mode], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", OUTPUTS], env=environment, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert "imported False" in found  # by the process that asks
-    assert f"ended {ended} stop [10, 11, 12, 2] [-0.5, -1.5, -2.5, -0.25] ''" in found
-    assert f"aborted {aborted} abort [10, 11, 12] [-0.5, -1.5, -2.5] ''" in found
+    for mode, ended, aborted in (("actfocus_sync", 1, 1), ("actfocus_colocate_async", 4, 3)):
+        assert f"{mode} ended {ended} stop [10, 11, 12, 2] [-0.5, -1.5, -2.5, -0.25] ''" in found
+        assert f"{mode} aborted {aborted} abort [10, 11, 12] [-0.5, -1.5, -2.5] ''" in found
 
 
 def test_ends_are_added_to_the_callers() -> None:
