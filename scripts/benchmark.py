@@ -55,21 +55,29 @@ PACKAGE_WORLDS = {"textcraft": 400, "babyai": 150, "textworld_express": 96, "alf
 Line = dict[str, Any]
 
 
+def run_training(trainer: str, folder: Path, *words: str) -> list[Line]:
+    """Metrics of a run in `folder` without evaluations; its processes load the module `trainer` of this folder."""
+    command = [
+        *(sys.executable, "-m", "actfocus_verl.train", f"run.dir={folder}", "trainer.resume_mode=disable"),
+        *("trainer.test_freq=-1", "trainer.val_before_train=false", "trainer.save_freq=-1", *words),
+    ]
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": trainer}
+    subprocess.run(command, cwd=ROOT, check=True, env=environment)
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def measure_credit(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
     from benchmark_trainer import ARMS, MODE
 
     steps = len(ARMS) * (WARM_UP_ROUNDS + rounds)
-    command = [
-        *(sys.executable, "-m", "actfocus_verl.train", "experiment=quickstart", f"run.dir={folder / 'run'}"),
-        *("credit=actfocus", f"trainer.v1.trainer_mode={MODE}", f"trainer.total_training_steps={steps}"),
-        *("actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0.001"),
-        *("trainer.test_freq=-1", "trainer.val_before_train=false"),
-        *("trainer.save_freq=-1", "trainer.resume_mode=disable", "run.rollouts_a_step=0", *overrides),
-    ]
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "benchmark_trainer"}
-    subprocess.run(command, cwd=ROOT, check=True, env=environment)
-    lines = [json.loads(text) for text in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = run_training(
+        "benchmark_trainer",
+        folder / "run",
+        *("experiment=quickstart", "credit=actfocus", f"trainer.v1.trainer_mode={MODE}"),
+        *(f"trainer.total_training_steps={steps}", "run.rollouts_a_step=0"),
+        *("actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.kl_loss_coef=0.001", *overrides),
+    )
     lines = lines[len(ARMS) * WARM_UP_ROUNDS :]
     by_round = [
         {ARMS[line["benchmark/arm"]]: line for line in lines[start : start + len(ARMS)]}
@@ -147,27 +155,36 @@ def measure_rollout(rounds: int, only: str | None = None) -> dict[str, Any]:
     }
 
 
-async def one_rollout(rounds: int, changes: dict[str, Any]) -> list[float]:
-    """Sampled tokens a second of each round: SEQUENCES conversations of TURNS replies, 8 to a prompt."""
-    import torch
+def cpu_engine(model: str, context: int, rollout: Any, changes: dict[str, Any]) -> Any:
+    """vLLM's AsyncLLM as the section `rollout` has verl start it on a CPU, with `changes`."""
     import verl  # noqa: F401  (loads the plugin, which makes vLLM importable on a CPU)
-    from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
-
-    rollout = OmegaConf.load(CPU_PLATFORM).actor_rollout_ref.rollout
     settings: dict[str, Any] = {
-        "model": str(ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")),
+        "model": model,
         "worker_extension_cls": "actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
-        "max_model_len": 1408,
+        "max_model_len": context,
         "disable_log_stats": True,
         **{name: rollout[name] for name in ("dtype", "enforce_eager", "max_num_seqs")},
         **rollout.engine_kwargs.vllm,
         **changes,
     }
-    engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**settings))
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**settings))
+
+
+async def one_rollout(rounds: int, changes: dict[str, Any]) -> list[float]:
+    """Sampled tokens a second of each round: SEQUENCES conversations of TURNS replies, 8 to a prompt."""
+    import torch
+
+    from actfocus_verl.policies import TinyPolicyConfig, ensure_tiny_policy
+
+    rollout = OmegaConf.load(CPU_PLATFORM).actor_rollout_ref.rollout
+    engine = cpu_engine(
+        str(ensure_tiny_policy(TinyPolicyConfig(), ROOT / ".cache" / "tiny_policy")), 1408, rollout, changes
+    )
+    from vllm import SamplingParams
+
     sampling = SamplingParams(temperature=1.0, max_tokens=REPLY_TOKENS, logprobs=0, ignore_eos=True)
 
     async def converse(number: int, label: str) -> int:

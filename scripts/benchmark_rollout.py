@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmark import CPU_PLATFORM, median_interval, write_result
+from benchmark import CPU_PLATFORM, cpu_engine, median_interval, run_training, write_result
 from benchmark_rollout_trainer import MODE
 from omegaconf import OmegaConf
 
@@ -66,16 +66,12 @@ def conversations(file: Path) -> list[Conversation]:
 
 def train(folder: Path, steps: int, overrides: Sequence[str]) -> list[dict[str, float]]:
     """The metrics of a run's steps, whose conversations are all in `folder`."""
-    command = [
-        *(sys.executable, "-m", "actfocus_verl.train", "experiment=quickstart", f"run.dir={folder}", "filter.ratio=1"),
-        *(f"trainer.v1.trainer_mode={MODE}", f"trainer.total_training_steps={steps}", "trainer.resume_mode=disable"),
-        *("trainer.test_freq=-1", "trainer.val_before_train=false", "trainer.save_freq=-1"),
-        *("run.rollouts_every=1", "run.rollouts_a_step=100000", *overrides),
-    ]
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "benchmark_rollout_trainer"}
-    subprocess.run(command, cwd=ROOT, check=True, env=environment, stdout=sys.stderr)
-    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    return run_training(
+        "benchmark_rollout_trainer",
+        folder,
+        *("experiment=quickstart", "filter.ratio=1", f"trainer.v1.trainer_mode={MODE}"),
+        *(f"trainer.total_training_steps={steps}", "run.rollouts_every=1", "run.rollouts_a_step=100000", *overrides),
+    )
 
 
 def alone(folder: Path) -> list[float]:
@@ -88,24 +84,13 @@ def alone(folder: Path) -> list[float]:
 
 async def repeat(folder: Path) -> list[float]:
     """As `alone`, in this process."""
-    import verl  # noqa: F401  (loads the plugin, which makes vLLM importable on a CPU)
-    from vllm import SamplingParams
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.sampling_params import RequestOutputKind
-    from vllm.v1.engine.async_llm import AsyncLLM
-
     config = OmegaConf.load(folder / "config.yaml")
-    rollout = config.actor_rollout_ref.rollout
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(
-            model=config.actor_rollout_ref.model.path,
-            worker_extension_cls="actfocus_verl.platforms.vllm_cpu.CPUWorkerExtension",
-            max_model_len=config.data.max_prompt_length + config.data.max_response_length,
-            disable_log_stats=True,
-            **{name: rollout[name] for name in ("dtype", "enforce_eager", "max_num_seqs")},
-            **rollout.engine_kwargs.vllm,
-        )
+    rollout, data = config.actor_rollout_ref.rollout, config.data
+    engine = cpu_engine(
+        config.actor_rollout_ref.model.path, data.max_prompt_length + data.max_response_length, rollout, {}
     )
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
 
     async def converse(conversation: Conversation, name: str) -> None:
         ids = conversation.prompt

@@ -11,36 +11,29 @@ blocks; their median has a 95 % bootstrap interval over rounds.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark import median_interval, write_result
+from benchmark import Line, median_interval, run_training, write_result
 from benchmark_schedule_trainer import MODE, PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS = 20
 ARMS = ("sync", "colocate_async")
-Line = dict[str, Any]
 
 
 def measure(folder: Path, rounds: int, overrides: list[str]) -> dict[str, Any]:
-    command = [
-        *(sys.executable, "-m", "actfocus_verl.train", "model=tiny", "platform=cpu", "schedule=colocate_async"),
-        *(f"run.dir={folder / 'run'}", f"trainer.v1.trainer_mode={MODE}", "env=frozen_lake", "credit=actfocus"),
+    lines = run_training(
+        "benchmark_schedule_trainer",
+        folder / "run",
+        *("model=tiny", "platform=cpu", "schedule=colocate_async", f"trainer.v1.trainer_mode={MODE}"),
+        *("env=frozen_lake", "credit=actfocus", "env.max_turn_tokens=64", "run.rollouts_a_step=0"),
         *(f"env.max_turns={TURNS}", f"env.max_actions_per_episode={TURNS}", "env.max_actions_per_turn=1"),
-        *("data.train_batch_size=8", "actor_rollout_ref.rollout.n=4", "env.max_turn_tokens=64"),
+        *("data.train_batch_size=8", "actor_rollout_ref.rollout.n=4"),
         *(f"trainer.total_training_steps={rounds * len(PHASES)}", "trainer.v1.colocate_async.num_warmup_batches=0"),
-        *("trainer.test_freq=-1", "trainer.val_before_train=false", "trainer.save_freq=-1"),
-        *("trainer.resume_mode=disable", "run.rollouts_a_step=0", *overrides),
-    ]
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "benchmark_schedule_trainer"}
-    subprocess.run(command, cwd=ROOT, check=True, env=environment)
-    return summary([json.loads(text) for text in (folder / "run" / "metrics.jsonl").read_text().splitlines()])
+        *overrides,
+    )
+    return summary(lines)
 
 
 def summary(lines: list[Line]) -> dict[str, Any]:
