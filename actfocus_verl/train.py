@@ -255,6 +255,8 @@ def train(
             lost = [] if own or mute else nodes.lost()
             if lost:
                 raise LostNode(f"the cluster lost node {', '.join(lost)}: {death or _cause(error)}") from error
+            if not (own or mute):
+                death = death or watchdog.look_elsewhere()
             if death is None or (death.may_follow_an_error and own):
                 raise
             kind = LostNode if death.pid is None else RunFailed  # no process of this machine: another node's
@@ -314,8 +316,9 @@ def _run(config: DictConfig, record: RunRecord, console: Console) -> None:
     """Train, record how it ended, leave no process behind; exits with an error unless it finished."""
     from actfocus_verl.launch.cluster import NodeNames
     from actfocus_verl.launch.disk import no_space, written_folders
+    from actfocus_verl.launch.servers import ServerAddresses
     from actfocus_verl.launch.shutdown import shut_down
-    from actfocus_verl.launch.watchdog import ServerAddresses, Watchdog, ray_log_folder
+    from actfocus_verl.launch.watchdog import Watchdog, ray_log_folder
 
     nodes, ray_is_mute = NodeNames(), threading.Event()
     start_seconds: dict[str, float] = {}
@@ -364,7 +367,7 @@ def _note_ray(console: Console, record: RunRecord, watchdog: Watchdog, cluster: 
     console.print(str(cluster), highlight=False, markup=False, soft_wrap=True)
     record.note(ray=cluster.as_json())
     if cluster.joined:
-        watchdog.watch_store(cluster.address)
+        watchdog.watch_cluster(cluster.address)
 
 
 def _cause(error: BaseException) -> str:

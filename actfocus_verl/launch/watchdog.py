@@ -1,18 +1,16 @@
 """Notice that a part of a run has died, say which, and end the run.
 
 A vLLM engine that dies makes verl wait forever for its rollouts. The watchdog looks at the processes of this machine's
-Ray node every few seconds, and asks every vLLM server in the cluster for its health. If a part dies and the run does
-not end by itself within a grace period, the watchdog ends it. Any other error of the watchdog is logged, and it goes
-on.
+Ray node every few seconds, and asks every vLLM server in the cluster for its health. In a cluster that was joined,
+whose processes are not below this one, it asks Ray which actors have died. If a part dies and the run does not end by
+itself within a grace period, the watchdog ends it. Any other error of the watchdog is logged, and it goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import logging
 import os
-import re
 import socket
 import threading
 import time
@@ -24,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-import ray
 
+from actfocus_verl.launch.actors import DeadActor, dead_actors
 from actfocus_verl.launch.memory import log_size, memory_kill
 
 logger = logging.getLogger(__name__)
@@ -80,14 +78,14 @@ _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class Death:
     """A part that died: its name, its process id where it was seen to end, and the last lines of its log.
 
-    memory: a sentence, if Ray killed workers because the machine's memory was full.
+    cause: a sentence, if Ray knows why: it killed workers because the machine's memory was full.
     others: parts that were gone as well. One may be the cause: vLLM's engine ends within milliseconds of its server.
     """
 
     part: str
     pid: int | None = None
     log_tail: str = ""
-    memory: str = ""
+    cause: str = ""
     others: tuple[str, ...] = ()
 
     @property
@@ -103,9 +101,9 @@ class Death:
     def __str__(self) -> str:
         what = f"{self.part} stopped answering" if self.pid is None else f"{self.part} (process {self.pid}) died"
         tail = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
-        memory = self.memory and f" {self.memory}"
+        cause = self.cause and f" {self.cause}"
         others = f" Gone as well: {', '.join(self.others)}." if self.others else ""
-        return f"{what}, so the run was ended.{others}{memory}{tail}"
+        return f"{what}, so the run was ended.{others}{cause}{tail}"
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,7 @@ class Watchdog:
         end_run: called once, from a thread of the watchdog's, when a death did not end the run by itself.
         log_folders: where Ray keeps its workers' logs.
         servers: returns the addresses `host:port` of the vLLM servers known by now.
+        actors: returns the run's actors that have died.
         node_at: returns the name of the node with an IP address, or None.
     """
 
@@ -142,6 +141,7 @@ class Watchdog:
         *,
         log_folders: Iterable[Path] = (),
         servers: Callable[[], list[str]] = list,
+        actors: Callable[[], list[DeadActor]] = dead_actors,
         node_at: Callable[[str], str | None] = lambda address: None,
         poll_seconds: float = POLL_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
@@ -149,6 +149,7 @@ class Watchdog:
         self._end_run = end_run
         self.log_folders = list(log_folders)
         self._servers = servers
+        self._actors = actors
         self._node_at = node_at
         self._poll_seconds = poll_seconds
         self._grace_seconds = grace_seconds
@@ -163,13 +164,14 @@ class Watchdog:
         self._stopping = threading.Event()
         self._store: str | None = None
         self._store_failures = 0
-        # Finding the servers asks Ray, which may never answer, and the rest is to be seen all the same.
+        # Finding servers and actors asks Ray, which may never answer, and the rest is to be seen all the same.
         self._threads = [
             threading.Thread(target=self._run, args=(look,), name=f"actfocus-watchdog-{name}", daemon=True)
             for name, look in (
                 ("processes", self.look),
                 ("servers", self._unhealthy_server),
                 ("store", self._unreachable_store),
+                ("actors", self.look_elsewhere),
             )
         ]
         self._declaring = threading.Lock()
@@ -191,11 +193,8 @@ class Watchdog:
         for thread in self._threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
-    def watch_store(self, address: str) -> None:
-        """Watch the control store of a cluster that was joined, which may be no process of this machine.
-
-        address: `host:port`.
-        """
+    def watch_cluster(self, address: str) -> None:
+        """Watch a cluster that was joined: its control store at `host:port`, and the actors that it knows."""
         self._store = address
 
     def look(self) -> Death | None:
@@ -210,6 +209,17 @@ class Watchdog:
         memory = next(filter(None, (memory_kill(folder, begun) for folder, begun in self._begun.items())), "")
         others = sorted({watched.part for watched in dead} - {cause.part}, key=_BY_CAUSE.index)
         return Death(cause.part, cause.process.pid, self._log_tail(cause), memory, tuple(others))
+
+    def look_elsewhere(self) -> Death | None:
+        """Check once what Ray knows of the run's actors in a cluster that was joined. It may wait for ever."""
+        if self._store is None:
+            return None
+        dead = [(part, actor) for actor in self._actors() if (part := essential_part(actor.title)) is not None]
+        if not dead:
+            return None
+        part, actor = min(dead, key=lambda each: _BY_CAUSE.index(each[0]))
+        others = sorted({other for other, _ in dead} - {part}, key=_BY_CAUSE.index)
+        return Death(f"{part}{self._on_node(actor.address)}", actor.pid, cause=actor.said, others=tuple(others))
 
     def _remember(self, process: psutil.Process) -> None:
         try:
@@ -272,7 +282,7 @@ class Watchdog:
             if failures < HEALTH_FAILURES:
                 continue
             if address in self._answered:
-                return Death(f"the vLLM server at {address}{self._on_node(address)}")
+                return Death(f"the vLLM server at {address}{self._on_node(_host(address))}")
             if failures == HEALTH_FAILURES:
                 # It may be that this machine cannot reach it: a firewall, or a driver outside the cluster's network.
                 logger.warning(
@@ -287,11 +297,11 @@ class Watchdog:
         self._store_failures = 0 if _reachable(self._store) else self._store_failures + 1
         if self._store_failures < HEALTH_FAILURES:
             return None
-        return Death(f"{CONTROL_STORE} at {self._store}{self._on_node(self._store)}")
+        return Death(f"{CONTROL_STORE} at {self._store}{self._on_node(_host(self._store))}")
 
     def _on_node(self, address: str) -> str:
-        """` (node <name>)`, where the name is known."""
-        node = self._node_at(address.rpartition(":")[0].strip("[]"))
+        """` (node <name>)`, where the name of the node with this IP address is known."""
+        node = self._node_at(address)
         return f" (node {node})" if node else ""
 
     def _log_tail(self, watched: _Watched) -> str:
@@ -306,10 +316,15 @@ def _title(process: psutil.Process) -> str:
     return " ".join(process.cmdline()) or process.name()
 
 
+def _host(address: str) -> str:
+    """Of `host:port`."""
+    return address.rpartition(":")[0].strip("[]")
+
+
 def _reachable(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+    port = int(address.rpartition(":")[2])
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=HEALTH_TIMEOUT_SECONDS).close()
+        socket.create_connection((_host(address), port), timeout=HEALTH_TIMEOUT_SECONDS).close()
     except OSError:
         return False
     return True
@@ -353,45 +368,3 @@ def _last_lines(folder: Path, pattern: str) -> list[str]:
 def ray_log_folder() -> Path:
     """Return the log folder of this machine's latest Ray session."""
     return Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "session_latest" / "logs"
-
-
-_SERVER_NAME: Final = re.compile(r"vllm(_omni)?_server_.+")
-"""Names that verl gives the actors of its vLLM servers, which answer `/health` while they sleep. SGLang's are not
-asked: to answer they generate a token, and a server without its weights cannot."""
-
-
-class ServerAddresses:
-    """Finds the addresses of verl's vLLM servers by their actors' names, asking each once."""
-
-    def __init__(self) -> None:
-        self._pending: dict[str, ray.ObjectRef] = {}
-        self._known: dict[str, str] = {}
-        self._others: set[str] = set()
-        """Actors with such a name that are not verl's servers."""
-
-    def __call__(self) -> list[str]:
-        """Return the addresses known so far. If Ray does not answer, none are added: its processes show its end."""
-        with contextlib.suppress(ray.exceptions.RayError, ValueError):  # ValueError: the actor is gone already
-            self._ask()
-        return list(self._known.values())
-
-    def _ask(self) -> None:
-        if not ray.is_initialized():
-            return
-        for name in ray.util.list_named_actors():
-            if not _SERVER_NAME.fullmatch(name) or name in self._others | self._known.keys() | self._pending.keys():
-                continue
-            try:
-                self._pending[name] = ray.get_actor(name).get_server_address.remote()
-            except AttributeError:
-                self._others.add(name)
-        for name, reference in list(self._pending.items()):
-            ready, _ = ray.wait([reference], timeout=0)
-            if not ready:
-                continue
-            del self._pending[name]
-            try:
-                host, port = ray.get(reference)
-            except (ray.exceptions.RayError, AssertionError):  # not launched yet: ask again at the next look
-                continue
-            self._known[name] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -75,10 +75,14 @@ class Training:
         self._nodes = nodes
         self._workers: list[int] = []
 
+    def processes(self, title: str, *names: str) -> list[int]:
+        """Ids of the processes with this in their title, on the nodes `names`."""
+        return [pid for name in names for pid in self._nodes.pids(name) if title in _title(pid)]
+
     def workers_do(self) -> list[str]:
         """What each training worker is doing: the method's name, or nothing."""
         if len(self._workers) < len(NAMES):
-            self._workers = [pid for name in NAMES for pid in self._nodes.pids(name) if "WorkerDict" in _title(pid)]
+            self._workers = self.processes("WorkerDict", *NAMES)
         return [_title(pid).partition(".")[2] for pid in self._workers]
 
     def steps(self) -> int:

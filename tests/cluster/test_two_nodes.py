@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -110,6 +112,27 @@ def test_a_head_that_is_cut_off_from_the_command_is_named(nodes: Nodes, cluster:
     assert NAMES[0] in error
     assert json.loads((run / "run.json").read_text())["exit_reason"] in error
     assert not (run / "claim.json").exists()
+    assert seconds <= END_SECONDS
+
+
+@pytest.mark.nightly
+def test_a_part_that_dies_on_the_other_node_ends_the_run(nodes: Nodes, cluster: RayNodes, folder: Path) -> None:
+    """An agent-loop worker takes its episodes with it without a word, and the driver's machine sees no process end."""
+    run = folder / "parted"
+    cluster.open()
+    training = Training(nodes, cluster, run, folder / "parted.log", *TINY)
+    training.wait_until(training.steps, "step", START_SECONDS)
+    (killed, *_) = training.processes("AgentLoopWorker", NAMES[1])
+    os.kill(killed, signal.SIGKILL)
+    struck = time.monotonic()
+    status = training.process.wait(300)
+    seconds = round(time.monotonic() - struck, 1)
+    text = training.log.read_text()
+    logger.info("parted: ended after %.1f s with %d:\n%s", seconds, status, text[-1500:])
+    assert status == 1, text[-4000:]
+    (error,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert f"an agent-loop worker (node {NAMES[1]}) (process {killed}) died, so the run was ended." in error
+    assert not training.processes("ray::", *NAMES)
     assert seconds <= END_SECONDS
 
 

@@ -65,7 +65,7 @@ def test_the_store_of_a_cluster_elsewhere_is_asked_for_its_port() -> None:
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         watchdog = Watchdog(end_run, node_at=lambda host: {"127.0.0.1": "head"}[host])
         assert [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES + 1)] == [None] * (HEALTH_FAILURES + 1)
-        watchdog.watch_store(address)
+        watchdog.watch_cluster(address)
         assert watchdog._unreachable_store() is None
     found = [watchdog._unreachable_store() for _ in range(HEALTH_FAILURES)]
     assert found == [*[None] * (HEALTH_FAILURES - 1), Death(f"{CONTROL_STORE} at {address} (node head)")]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from actfocus_verl.launch import watchdog
-from actfocus_verl.launch.watchdog import ServerAddresses
+from actfocus_verl.launch import servers
+from actfocus_verl.launch.servers import ServerAddresses
 
 
 class FakeRay:
@@ -51,7 +51,7 @@ class FakeRay:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     made = FakeRay({"vllm_server_0_0": ("10.0.0.1", 8001), "agent_loop_worker_0_ab": ("10.0.0.1", 1)})
-    monkeypatch.setattr(watchdog, "ray", made)
+    monkeypatch.setattr(servers, "ray", made)
     return made
 
 

@@ -184,11 +184,11 @@ def test_a_machine_without_memory_is_named_with_its_largest_process(start_child:
     child.kill()
     death = watchdog.look()
     assert death.part == "the vLLM engine"
-    assert death.memory.startswith(
+    assert death.cause.startswith(
         "The machine's memory was full (24.0 GB used, Ray allows 24.0), so Ray killed workers; the largest process was "
         "ray::WorkerDict.actor_rollout_ref_update_actor with 16.04 GB. Lower actor_rollout_ref.actor.ppo_max_token_len"
     )
-    assert death.memory in str(death)
+    assert death.cause in str(death)
 
 
 def test_a_long_log_is_cut_to_its_last_lines(start_child: StartChild, tmp_path: Path) -> None:
