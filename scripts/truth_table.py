@@ -3,7 +3,7 @@
 python scripts/truth_table.py run                  # measure what is missing; --only frozen_lake_loose
 python scripts/truth_table.py table                # results/truth/table.md from results/truth/*.json
 
-`run` builds the policies, measures in outputs/truth, and copies each finished truth.json to results/truth/<cell>.json.
+`run` builds the policies or trains them, measures in outputs/truth, and copies each finished truth.json to results/truth/<cell>.json.
 The same command again continues where it stopped.
 """
 
@@ -58,13 +58,20 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) -> int:
-    """Build the policy, measure, and keep the result. Returns the exit status of the first command that failed."""
-    options = [word for key in ("env", "preset", "coupling") for word in (f"--{key}", cell[key])]
-    build = [sys.executable, str(ROOT / "scripts" / "build_tiny_policy.py"), *options]
-    print(f"$ {shlex.join(build)}", file=sys.stderr, flush=True)
-    model = f"<tiny policy of {name}>"
-    if not dry_run:
-        model = subprocess.run(build, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    """Make the policy, measure, and keep the result. Returns the exit status of the first command that failed."""
+    if "train" in cell:
+        model = str(out / f"{name}_run")
+        train = [sys.executable, "-m", "actfocus_verl.train", *cell["train"], f"run.dir={model}"]
+        print(f"$ {shlex.join(train)}", file=sys.stderr, flush=True)
+        if not (dry_run or _is_finished(Path(model))) and (status := subprocess.run(train, check=False).returncode):
+            return status
+    else:
+        options = [word for key in ("env", "preset", "coupling") for word in (f"--{key}", cell[key])]
+        build = [sys.executable, str(ROOT / "scripts" / "build_tiny_policy.py"), *options]
+        print(f"$ {shlex.join(build)}", file=sys.stderr, flush=True)
+        model = f"<tiny policy of {name}>"
+        if not dry_run:
+            model = subprocess.run(build, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     words = [f"{key}={value}" for key, value in settings.items()]
     truth = [sys.executable, "-m", "actfocus_verl.truth", f"model={model}", f"out={out / name}", *words]
     print(f"$ {shlex.join(truth)}", file=sys.stderr, flush=True)
@@ -77,6 +84,11 @@ def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) ->
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(_rounded(found), indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _is_finished(run: Path) -> bool:
+    record = run / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("exit_reason") == "finished"
 
 
 def _rounded(value: Any) -> Any:
