@@ -267,6 +267,7 @@ SYMBOLS: Final = (
 EVALUATION_SYMBOLS: Final = (
     Symbol("vllm:SamplingParams"),
     Symbol("vllm.sampling_params:RequestOutputKind"),
+    Symbol("vllm.sampling_params:RequestOutputKind.FINAL_ONLY"),
     Symbol("vllm.engine.arg_utils:AsyncEngineArgs"),
     Symbol("vllm.v1.engine.async_llm:AsyncLLM.from_engine_args", ("engine_args",)),
     Symbol("vllm.v1.engine.async_llm:AsyncLLM"),

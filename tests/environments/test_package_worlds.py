@@ -74,6 +74,7 @@ def test_the_oracle_solves_every_board_with_the_best_return(case: PackageWorld) 
 
 @every_world
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)  # BabyAI's bot takes a second for a board of its mazes
 def test_the_oracle_solves_them_all(case: PackageWorld) -> None:
     case.require()
     for preset in type(case.world()).presets():

@@ -27,7 +27,9 @@ def test_the_results_give_the_table_again() -> None:
 def test_a_result_is_of_its_cell(name: str) -> None:
     settings = RESULTS[name]["settings"]
     expected = CONTENT["cells"][name] | CONTENT["settings"]
-    made = f"{name}_run" if "train" in expected else "-".join(expected.pop(key) for key in ("env", "preset", "coupling"))
+    made = (
+        f"{name}_run" if "train" in expected else "-".join(expected.pop(key) for key in ("env", "preset", "coupling"))
+    )
     assert Path(settings["model"]).name.startswith(made)
     sampled = {key: value for key, value in expected.items() if key in settings}
     assert {key: settings[key] for key in sampled} == sampled
