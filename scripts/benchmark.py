@@ -24,7 +24,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -49,7 +49,14 @@ SEQUENCES, TURNS, PROMPT_TOKENS, REPLY_TOKENS, WORLD_TOKENS = 64, 4, 230, 25, 30
 
 WORLDS = ("frozen_lake", "sokoban", "sudoku", "webshop")
 WORLD_BOARDS, WORLD_EPISODES = 3000, 300
-PACKAGE_WORLDS = {"textcraft": 400, "babyai": 150, "textworld_express": 96, "alfred_rooms": 12}
+PACKAGE_WORLDS = {
+    "textcraft": 400,
+    "babyai": 150,
+    "textworld_express": 96,
+    "alfred_rooms": 12,
+    "bfcl_multi_turn": 100,
+    "tau2_telecom": 40,
+}
 """World: boards of a round. Their first preset; skipped where the package is missing."""
 
 Line = dict[str, Any]
@@ -261,13 +268,14 @@ def one_world(env: str, preset: str) -> dict[str, float]:
 
 
 def one_package_world(env: str) -> dict[str, float]:
-    """As `one_world`, of a world that a package plays: started means shown, and the commands are drawn or the oracle's.
+    """As `one_world`, of a world that a package plays: started means shown.
 
-    Nothing where the package is missing.
+    Commands are drawn or the oracle's, calls of functions the oracle's. Nothing where the package is missing.
     """
     import numpy as np
 
     from actfocus_verl.environments import make_world, observe
+    from actfocus_verl.environments.tools import ToolWorld
     from actfocus_verl.errors import ConfigurationError
 
     def started(index: int, split: str = "train") -> Any:
@@ -286,10 +294,16 @@ def one_package_world(env: str) -> dict[str, float]:
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return {}
-    first.step(first.parse_action(drawn_command(first, rng)))
+    timed = timed_calls if isinstance(first, ToolWorld) else timed_commands
+    timed([first], rng)
     worlds, made = resets()
     del worlds
     worlds, again = resets()
+    return {"made": made, "reset": again, "steps": timed(worlds, rng)}
+
+
+def timed_commands(worlds: Sequence[Any], rng: Any) -> float:
+    """Commands a second, up to twenty of an episode."""
     steps, seconds = 0, 0.0
     for world in worlds:
         for _ in range(min(20, world.limits.max_turns)):
@@ -300,7 +314,23 @@ def one_package_world(env: str) -> dict[str, float]:
             world.step(action)
             seconds += time.perf_counter() - begun
             steps += 1
-    return {"made": made, "reset": again, "steps": steps / seconds}
+    return steps / seconds
+
+
+def timed_calls(worlds: Sequence[Any], rng: Any) -> float:
+    """Calls of functions a second, in the oracle's episodes; nothing is drawn."""
+    from actfocus_verl.environments.tools import PlayedCalls
+
+    steps, seconds = 0, 0.0
+    for world in worlds:
+        played = PlayedCalls(world)
+        while not world.done:
+            calls = [world.parse_action(call) for call in world.oracle()]
+            begun = time.perf_counter()
+            played.act(calls)
+            seconds += time.perf_counter() - begun
+        steps += played.actions
+    return steps / seconds
 
 
 def drawn_command(world: Any, rng: Any) -> str:

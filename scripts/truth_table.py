@@ -3,8 +3,8 @@
 python scripts/truth_table.py run                  # measure what is missing; --only frozen_lake_loose
 python scripts/truth_table.py table                # results/truth/table.md from results/truth/*.json
 
-`run` builds the policies or trains them, measures in outputs/truth, and copies each finished truth.json to results/truth/<cell>.json.
-The same command again continues where it stopped.
+`run` builds the policies or trains them, measures in outputs/truth, and copies each finished truth.json to
+results/truth/<cell>.json. The same command again continues where it stopped.
 """
 
 from __future__ import annotations
