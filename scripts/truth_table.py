@@ -2,6 +2,7 @@
 
 python scripts/truth_table.py run                  # measure what is missing; --only frozen_lake_loose
 python scripts/truth_table.py table                # results/truth/table.md from results/truth/*.json
+python scripts/truth_table.py training             # what the ruler says of trained arms, beside what training found
 
 `run` builds the policies or trains them, measures in outputs/truth, and copies each finished truth.json to
 results/truth/<cell>.json. The same command again continues where it stopped.
@@ -20,6 +21,12 @@ from typing import Any, Final
 
 import yaml
 
+from actfocus_verl.reproduction.folders import Workspace
+from actfocus_verl.reproduction.matrix import read_matrix
+from actfocus_verl.reproduction.report.cells import cells_of, final_rate
+from actfocus_verl.reproduction.report.numbers import mean_of
+from actfocus_verl.reproduction.runner import finished_summaries
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 CELLS: Final = ROOT / "recipes" / "truth.yaml"
 RESULTS: Final = ROOT / "results" / "truth"
@@ -32,6 +39,9 @@ Json = dict[str, Any]
 def main() -> int:
     arguments = _parse()
     content = yaml.safe_load(CELLS.read_text(encoding="utf-8"))
+    if arguments.command == "training":
+        print("\n".join(training(content["trained"], _results(content["cells"]))))
+        return 0
     if arguments.command == "run":
         unknown = set(arguments.only or ()) - set(content["cells"])
         if unknown:
@@ -50,7 +60,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("run", "table"))
+    parser.add_argument("command", choices=("run", "table", "training"))
     parser.add_argument("--only", action="append", metavar="CELL", help="a cell to run; may be repeated")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "truth", help="default: %(default)s")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
@@ -154,6 +164,27 @@ def summary(found: dict[str, Json]) -> Iterator[str]:
     for method in _SUMMARISED:
         rows.append([f"gain in alignment of {method}", *(_figure(_gradient(each, method, "gain")) for each in judged)])
     yield from _table(["", *found], rows)
+
+
+def training(studies: Sequence[Json], found: dict[str, Json]) -> Iterator[str]:
+    """A row per arm of a trained study: gain in alignment over the study's base, and in final success, in points."""
+    rows = []
+    for study in studies:
+        judged, finals = found[study["cell"]]["judged"], _final_rates(study["matrix"])
+        (base, base_method), *arms = study["arms"].items()
+        for arm, method in arms:
+            both = sorted(finals.get(arm, {}).keys() & finals.get(base, {}).keys())
+            gained = mean_of([finals[arm][seed] - finals[base][seed] for seed in both], scale=100)
+            gains = [_figure(judged["methods"][method][kind]["gain"]) for kind in ("gradient", "adam")]
+            rows.append([study["study"], f"{method} over {base_method}", *gains, gained, str(len(both))])
+    yield from _table(["study", "arm", "gain in alignment", "through Adam", "gain in training", "seeds"], rows)
+
+
+def _final_rates(matrix: str) -> dict[str, dict[int, float]]:
+    """Of each cell with finished runs: success at the last evaluation, by seed."""
+    read = read_matrix(ROOT / "recipes" / "matrices" / f"{matrix}.yaml")
+    cells = cells_of(read, finished_summaries(Workspace(read, ROOT / "results", ROOT / "outputs")))
+    return {name: {seed: final_rate(run) for seed, run in cell.runs.items()} for name, cell in cells.items()}
 
 
 def _turns(judged: Json, method: str) -> Json | None:

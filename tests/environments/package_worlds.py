@@ -25,8 +25,9 @@ class PackageWorld:
     """name: of the world, its folder, configuration, extra. package: skipped without it. java: and without that.
 
     extra: with which it is installed, by default its name. boards: pinned, compared for the leak check (train,
-    evaluation), and played by the oracle. own_code: a pattern of what the package evaluates of its own. settings: of
-    the boards that the tests play. vocabulary: parts that hostile replies are made of.
+    evaluation), and played by the oracle. nightly: played by the oracle then, of each preset and split. own_code: a
+    pattern of what the package evaluates of its own. settings: of the boards that the tests play. vocabulary: parts
+    that hostile replies are made of.
     """
 
     name: str
@@ -37,6 +38,7 @@ class PackageWorld:
     extra: str = ""
     own_code: str = ""
     boards: tuple[int, int, int, int] = (24, 150, 40, 12)
+    nightly: int = 200
 
     def __post_init__(self) -> None:
         if not self.extra:
@@ -64,6 +66,7 @@ BABYAI = PackageWorld(
     "babyai",
     "minigrid",
     "turn left|turn right|go forward|pick up|drop|toggle|done|0|6|-1|left|right|open|the|red ball|||",
+    nightly=42,  # its bot takes seconds for a board of the mazes
 )
 TEXTWORLD_EXPRESS = PackageWorld(
     "textworld_express",
@@ -80,6 +83,7 @@ ALFRED_ROOMS = PackageWorld(
     extra="alfred",
     own_code=r"[rol][a-z\d]*(\.(name|id|indefinite)( or r\.id| \+ ' ' \+ o2?\.name)?)? ?",  # grammar
     boards=(4, 150, 40, 6),
+    nightly=40,  # a plan takes half a second
 )
 PACKAGE_WORLDS = [TEXTCRAFT, BABYAI, TEXTWORLD_EXPRESS, ALFRED_ROOMS]
 

@@ -74,12 +74,12 @@ def test_the_oracle_solves_every_board_with_the_best_return(case: PackageWorld) 
 
 @every_world
 @pytest.mark.nightly
-@pytest.mark.timeout(3600)  # BabyAI's bot takes a second for a board of its mazes
+@pytest.mark.timeout(1800)
 def test_the_oracle_solves_them_all(case: PackageWorld) -> None:
     case.require()
     for preset in type(case.world()).presets():
         for split in ("train", "evaluation", "test"):
-            count = min(type(case.world()).split_size(preset, split) or 200, 200)
+            count = min(type(case.world()).split_size(preset, split) or case.nightly, case.nightly)
             failed = [
                 result
                 for result in oracle_results(case.name, preset=preset, split=split, count=count, overrides={})

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from actfocus_verl.reproduction.composition import compose_experiment
+from actfocus_verl.reproduction.matrix import read_matrix
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "truth_table.py"))
 CONTENT = yaml.safe_load((ROOT / "recipes" / "truth.yaml").read_text(encoding="utf-8"))
@@ -43,6 +46,22 @@ def test_no_result_has_a_path_of_the_machine() -> None:
         assert "/" not in json.dumps(RESULTS[name]["settings"]["model"])
 
 
+@pytest.mark.parametrize("study", CONTENT["trained"], ids=lambda study: f"{study['matrix']}-{study['cell']}")
+def test_trained_arms_are_compared_with_what_the_ruler_compares_with(study: dict[str, Any]) -> None:
+    """Its gains are over one base. That an arm is that method on these boards is what the matrix says."""
+    judged, (base, *methods) = RESULTS[study["cell"]]["judged"], study["arms"].values()
+    assert base == judged["base"]
+    assert set(methods) <= judged["methods"].keys()
+    experiments = read_matrix(ROOT / "recipes" / "matrices" / f"{study['matrix']}.yaml").experiments
+    for arm, method in study["arms"].items():
+        composed = compose_experiment(experiments[arm])
+        credit, taught = composed.config["credit"], CONTENT["cells"][study["cell"]]
+        assert f"{composed.algorithm} + {credit['name']}{' placebo' * credit.get('placebo', False)}" == method
+        assert [composed.config["env"][key] for key in ("name", "preset")] == [taught["env"], taught["preset"]]
+        assert composed.config["tiny_policy"]["coupling"] == taught["coupling"]
+
+
 def test_the_results_page_leads_with_their_summary() -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert "\n".join(SCRIPT["summary"](RESULTS)) in page
+    assert "\n".join(SCRIPT["training"](CONTENT["trained"], RESULTS)) in page
