@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A tiny policy learns in a world that the field cites, on two CPU cores: it is taught to play worse than the oracle, trained with GRPO,
-# and judged before and after on held-out goals (TextCraft) or levels (BabyAI). recipes/matrices/field_worlds.yaml has three seeds
-# of BabyAI, textcraft.yaml those of TextCraft.
+# A tiny policy in a world that the field cites, on two CPU cores: it is taught to play worse than the oracle, trained with GRPO, and
+# judged before and after on held-out goals (TextCraft) or levels (BabyAI). recipes/matrices/field_worlds.yaml has three seeds of
+# BabyAI, textcraft.yaml those of TextCraft; docs/results.md says where it learns.
 #
 #   bash recipes/field_world.sh textcraft                   with ActFocus' weights, in outputs/textcraft
 #   bash recipes/field_world.sh babyai credit=uniform       further arguments override the configuration
