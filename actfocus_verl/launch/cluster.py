@@ -104,7 +104,12 @@ class NodeNames:
         return names.get(address) if len(names) > 1 else None
 
     def lost(self) -> list[str]:
-        """The nodes that Ray no longer counts as alive, as `name (address)`; none if Ray does not answer."""
+        """The nodes that Ray no longer counts as alive, as `name (address)`.
+
+        None if Ray does not answer, or if the run is on one node: what ended there is a process of it, the raylet.
+        """
+        if len(self._nodes) < 2:
+            return []
         try:
             alive = {node["NodeID"] for node in living_nodes()}
         except (ray.exceptions.RayError, RuntimeError, OSError, ValueError):  # the head itself may be gone

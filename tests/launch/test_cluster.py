@@ -114,6 +114,15 @@ def test_a_lost_node_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names.lost() == []
 
 
+def test_the_only_node_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the command started Ray itself, a raylet that is killed is a part that died, and no node to wait for."""
+    cluster, names = Cluster3(monkeypatch), NodeNames()
+    cluster.alive = {1}
+    names.note()
+    cluster.alive = set()
+    assert names.lost() == []
+
+
 def fail() -> None:
     raise RuntimeError("the head is gone")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import ActorDiedError, RayTaskError
 from rich.console import Console
 from verl.trainer import main_ppo
@@ -25,17 +25,31 @@ class Looked:
 
     death = None
 
-    def __init__(self, found: Death | None) -> None:
-        self._found = found
+    def __init__(self, found: Death | None, elsewhere: Death | None = None) -> None:
+        self._found, self._elsewhere = found, elsewhere
 
     def look(self) -> Death | None:
         return self._found
+
+    def look_elsewhere(self) -> Death | None:
+        return self._elsewhere
 
     def __enter__(self) -> Looked:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Nothing runs."""
+
+
+def settings(folder: Path) -> DictConfig:
+    return OmegaConf.create(
+        {
+            "run": {"dir": str(folder), "verbose": False},
+            "trainer": {"total_training_steps": 1},
+            "actor_rollout_ref": {"rollout": {"name": "vllm"}},
+            "ray_kwargs": {"ray_init": {}},
+        }
+    )
 
 
 def test_a_cluster_that_does_not_answer_is_no_riddle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,12 +60,10 @@ def test_a_cluster_that_does_not_answer_is_no_riddle(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
     monkeypatch.setattr(plugin, "verify", list)
-    settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
-    settings |= {"actor_rollout_ref": {"rollout": {"name": "vllm"}}}
     with pytest.raises(
         RunFailed, match=r"Ray cluster at 10\.0\.0\.1:6379\. Check RAY_ADDRESS and .* RAY_AUTH_MODE=token"
     ):
-        train(OmegaConf.create(settings), Console(quiet=True), Looked(None))
+        train(settings(tmp_path), Console(quiet=True), Looked(None))
 
 
 @pytest.mark.parametrize(
@@ -72,19 +84,37 @@ def test_the_cause_is_named(
 
     monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
     monkeypatch.setattr(plugin, "verify", list)
-    settings = {
-        "run": {"dir": str(tmp_path), "verbose": False},
-        "trainer": {"total_training_steps": 1},
-        "actor_rollout_ref": {"rollout": {"name": "vllm"}},
-        "ray_kwargs": {"ray_init": {}},
-    }
     with pytest.raises(Exception) as caught:
-        train(OmegaConf.create(settings), Console(quiet=True), Looked(found))
+        train(settings(tmp_path), Console(quiet=True), Looked(found))
     if named is None:
         assert caught.value is error
     else:
         assert type(caught.value) is RunFailed
         assert str(caught.value) == str(named)
+
+
+ELSEWHERE = Death("a reward worker (node gpu-3)", 7, cause="Worker exit type: SYSTEM_ERROR")
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "named"),
+    [
+        (RAYS, None, ELSEWHERE),
+        (RAYS, KILLED, KILLED),  # with the last lines of its log
+        (OWN, None, None),
+    ],
+)
+def test_a_part_that_ended_on_another_node_is_the_cause(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, found: Death | None, named: Death | None
+) -> None:
+    def run_ppo(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
+    monkeypatch.setattr(plugin, "verify", list)
+    with pytest.raises(RunFailed if named else RayTaskError) as caught:
+        train(settings(tmp_path), Console(quiet=True), Looked(found, ELSEWHERE))
+    assert named is None or (type(caught.value), str(caught.value)) == (RunFailed, str(named))
 
 
 class Lost:
@@ -113,8 +143,6 @@ def test_a_lost_node_is_the_cause(
 
     monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
     monkeypatch.setattr(plugin, "verify", list)
-    settings = {"run": {"dir": str(tmp_path), "verbose": False}, "trainer": {"total_training_steps": 1}}
-    settings |= {"actor_rollout_ref": {"rollout": {"name": "vllm"}}, "ray_kwargs": {"ray_init": {}}}
     with pytest.raises(LostNode if named else RayTaskError) as caught:
-        train(OmegaConf.create(settings), Console(quiet=True), Looked(found), nodes=Lost())
+        train(settings(tmp_path), Console(quiet=True), Looked(found), nodes=Lost())
     assert named is None or str(caught.value).startswith(named)
