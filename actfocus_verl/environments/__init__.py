@@ -4,6 +4,7 @@ from actfocus_verl.environments.answers import ACTION_SEPARATOR, action_rules
 from actfocus_verl.environments.base import Action, Observation, StepResult, World, observe
 from actfocus_verl.environments.protocol import PlayedTurns, TurnOutcome, execute_turn, turn_message
 from actfocus_verl.environments.registry import (
+    acts_by_tools,
     is_slow,
     known_presets,
     known_worlds,
@@ -37,6 +38,7 @@ __all__ = [
     "action_rules",
     "execute_turn",
     "function_schema",
+    "acts_by_tools",
     "is_slow",
     "known_presets",
     "known_worlds",

@@ -9,6 +9,7 @@ from actfocus_verl.environments.base import World
 from actfocus_verl.environments.scripted import ScriptedPlayer
 from actfocus_verl.environments.settings import WorldConfig, configure
 from actfocus_verl.environments.splits import require_index, require_split
+from actfocus_verl.environments.tools import ToolWorld
 from actfocus_verl.errors import ConfigurationError
 
 _SHIPPED = {
@@ -81,6 +82,11 @@ def make_world(
 def is_slow(name: str) -> bool:
     """Whether the world of that name is to be made and played beside the event loop (see `World.slow`)."""
     return _world_class(name).slow
+
+
+def acts_by_tools(name: str) -> bool:
+    """Whether the world of that name is acted in by calls of functions (`ToolWorld`), and not by answers."""
+    return issubclass(_world_class(name), ToolWorld)
 
 
 def world_config(name: str, *, preset: str | None = None, **overrides: object) -> WorldConfig:

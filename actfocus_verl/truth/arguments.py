@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from actfocus_verl.arguments import build_arguments, option, read_options
+from actfocus_verl.environments import acts_by_tools
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation import arguments as evaluation
 from actfocus_verl.evaluation.models import NamedModel
@@ -113,7 +114,7 @@ def complete(
 ) -> Arguments:
     """The arguments; what was not given comes from the run, if any.
 
-    Raises ConfigurationError for an invalid value, and for a world that the model was not trained in.
+    Raises ConfigurationError for an invalid value, for a world that the model was not trained in, and for one of tools.
     """
     trained = run.env if run is not None else _tiny_policy_world(named)
     if options.env and trained is not None and options.env != trained:
@@ -124,6 +125,10 @@ def complete(
     if trained is not None:
         shared["env"] = trained
     played = evaluation.complete({**shared, **world}, run)
+    if acts_by_tools(played.env):
+        # Without this all of a reply would count as reasoning.
+        problem = "is acted in by tool calls, and replies are cut at </think> and </answer> only"
+        raise ConfigurationError("env", played.env, problem, "Choose a world that takes answers")
     arguments = Arguments(options, played)
     if arguments.judges:
         _require_gradients(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import fields
@@ -75,17 +76,23 @@ def test_the_oracle_solves_every_board_with_the_best_return(case: PackageWorld) 
 @every_world
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-def test_the_oracle_solves_them_all(case: PackageWorld) -> None:
+def test_the_oracle_solves_all_that_the_package_solves(case: PackageWorld) -> None:
     case.require()
-    for preset in type(case.world()).presets():
-        for split in ("train", "evaluation", "test"):
-            count = min(type(case.world()).split_size(preset, split) or case.nightly, case.nightly)
-            failed = [
-                result
-                for result in oracle_results(case.name, preset=preset, split=split, count=count, overrides={})
-                if not result.success
-            ]
-            assert failed == []
+    played = [
+        result
+        for preset in type(case.world()).presets()
+        for split in ("train", "evaluation", "test")
+        for result in oracle_results(
+            case.name,
+            preset=preset,
+            split=split,
+            count=min(type(case.world()).split_size(preset, split) or case.nightly, case.nightly),
+            overrides={},
+        )
+    ]
+    failed = [result for result in played if not result.success]
+    assert all(math.isnan(result.optimal_return) for result in failed), failed  # the package solves them no better
+    assert len(failed) <= 0.01 * len(played), failed
 
 
 def oracle_until(world, turns: int) -> PlayedTurns:

@@ -178,6 +178,14 @@ def test_a_run_of_another_world_is_refused() -> None:
     assert str(refused.value).startswith(problem)
 
 
+@pytest.mark.parametrize("env", ["bfcl_multi_turn", "tau2_telecom"])
+def test_a_world_of_tools_is_refused(env: str) -> None:
+    """A call stands behind no tag that is cut at: the whole reply would be reasoning."""
+    options, world = read_options_and_world(["model=model", "out=out", f"env={env}"])
+    with pytest.raises(ConfigurationError, match=f"env='{env}': is acted in by tool calls"):
+        complete(options, world, NamedModel("model", is_folder=True, checkpoint=None), None)
+
+
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out

@@ -106,7 +106,8 @@ class Play:
 def gold_path(board: Board) -> tuple[str, ...]:
     """The package's own solution without its detours, where it goes without them; listed commands only.
 
-    The package searches rooms at random on the way, opens what is open, and goes on after the end.
+    The package searches rooms at random on the way, opens what is open, and goes on after the end. Empty where its
+    commands do not solve the game: of two things with one name, a command takes the first.
     """
     game, _ = new_game(board, gold=True)
     play, seen = Play(board), [""]
@@ -123,7 +124,9 @@ def gold_path(board: Board) -> tuple[str, ...]:
         else:
             path.append(command)
             seen.append(state)
-    return tuple(path if _solves(board, path) else play.taken)
+    if _solves(board, path):
+        return tuple(path)
+    return tuple(play.taken) if play.solved else ()
 
 
 def _state(play: Play) -> str:

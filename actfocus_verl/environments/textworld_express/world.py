@@ -88,9 +88,9 @@ class TextWorldExpress(World):
         return gold[len(taken)] if on_it else None
 
     def optimal_return(self) -> float:
-        """1; NaN where the package's solution, which may not be the shortest, is longer than an episode."""
+        """1; NaN where the package has no solution or one that is longer than an episode, which may be no shortest."""
         most = min(self.limits.max_turns, self.limits.max_actions_per_episode)
-        return 1.0 if len(gold_path(self.board)) <= most else math.nan
+        return 1.0 if 0 < len(gold_path(self.board)) <= most else math.nan
 
     def stratum(self) -> int:
         """The place of the game among the eight, from 1: from the shortest solutions to the longest."""

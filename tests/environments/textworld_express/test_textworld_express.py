@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from actfocus_verl.environments import make_world
@@ -57,6 +59,16 @@ def test_off_the_path_of_the_solution_there_is_no_known_answer() -> None:
     world.step(world.parse_action(other))
     assert world.known_answer() is None
     assert world.parse_action(world.oracle()[0]) is not None
+
+
+def test_a_solution_that_solves_nothing_is_none() -> None:
+    """There are two cucumbers. The book wants the one, and `take cucumber` takes the other."""
+    world = make_world("textworld_express", preset="easy", split="evaluation", index=89)
+    assert world.known_answer() is None
+    assert math.isnan(world.optimal_return())
+    for command in ("read instructions book", "take cucumber"):
+        world.step(world.parse_action(command))
+    assert (world.done, world.success) == (True, False)
 
 
 @pytest.mark.parametrize(
