@@ -21,11 +21,12 @@ from typing import Any, Final
 
 import yaml
 
-from actfocus_verl.reproduction.folders import Workspace
+from actfocus_verl.reproduction.folders import Workspace, read_json
 from actfocus_verl.reproduction.matrix import read_matrix
 from actfocus_verl.reproduction.report.cells import cells_of, final_rate
 from actfocus_verl.reproduction.report.numbers import mean_of
 from actfocus_verl.reproduction.runner import finished_summaries
+from actfocus_verl.run_files import RUN_FILE
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CELLS: Final = ROOT / "recipes" / "truth.yaml"
@@ -73,7 +74,8 @@ def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) ->
         model = str(out / f"{name}_run")
         train = [sys.executable, "-m", "actfocus_verl.train", *cell["train"], f"run.dir={model}"]
         print(f"$ {shlex.join(train)}", file=sys.stderr, flush=True)
-        if not (dry_run or _is_finished(Path(model))) and (status := subprocess.run(train, check=False).returncode):
+        finished = read_json(Path(model) / RUN_FILE).get("exit_reason") == "finished"
+        if not (dry_run or finished) and (status := subprocess.run(train, check=False).returncode):
             return status
     else:
         options = [word for key in ("env", "preset", "coupling") for word in (f"--{key}", cell[key])]
@@ -94,11 +96,6 @@ def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) ->
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(_rounded(found), indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def _is_finished(run: Path) -> bool:
-    record = run / "run.json"
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("exit_reason") == "finished"
 
 
 def _rounded(value: Any) -> Any:

@@ -6,11 +6,11 @@ episodes with it without a word: verl goes on waiting for them. Ray's control st
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import ray
+from ray._private import state
 from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
 
 _OUT_OF_MEMORY: Final = "oom_context"
@@ -39,16 +39,9 @@ def dead_actors() -> list[DeadActor]:
     if not ray.is_initialized():
         return []
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    found = (_dead_actor(entry) for entry in _table()(job_id=job, actor_state_name="DEAD").values())
+    # ray.util.state, which is public, asks the dashboard, and runs have none.
+    found = (_dead_actor(entry) for entry in state.actors(job_id=job, actor_state_name="DEAD").values())
     return [actor for actor in found if actor is not None]
-
-
-def _table() -> Callable[..., dict[str, dict[str, Any]]]:
-    """Ray's table of actors. `ray.util.state`, which is public, asks the dashboard, and runs have none."""
-    from ray._private import state
-
-    table: Callable[..., dict[str, dict[str, Any]]] = state.actors
-    return table
 
 
 def _dead_actor(entry: dict[str, Any]) -> DeadActor | None:

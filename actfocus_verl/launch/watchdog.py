@@ -205,10 +205,10 @@ class Watchdog:
         dead = [watched for watched in list(self._watched.values()) if not _alive(watched.process)]
         if not dead:
             return None
-        cause = min(dead, key=lambda watched: _BY_CAUSE.index(watched.part))
+        part, *others = _causes_first(watched.part for watched in dead)
+        cause = next(watched for watched in dead if watched.part == part)
         memory = next(filter(None, (memory_kill(folder, begun) for folder, begun in self._begun.items())), "")
-        others = sorted({watched.part for watched in dead} - {cause.part}, key=_BY_CAUSE.index)
-        return Death(cause.part, cause.process.pid, self._log_tail(cause), memory, tuple(others))
+        return Death(part, cause.process.pid, self._log_tail(cause), memory, tuple(others))
 
     def look_elsewhere(self) -> Death | None:
         """Check once what Ray knows of the run's actors in a cluster that was joined. It may wait for ever."""
@@ -217,8 +217,8 @@ class Watchdog:
         dead = [(part, actor) for actor in self._actors() if (part := essential_part(actor.title)) is not None]
         if not dead:
             return None
-        part, actor = min(dead, key=lambda each: _BY_CAUSE.index(each[0]))
-        others = sorted({other for other, _ in dead} - {part}, key=_BY_CAUSE.index)
+        part, *others = _causes_first(part for part, _ in dead)
+        actor = next(actor for other, actor in dead if other == part)
         return Death(f"{part}{self._on_node(actor.address)}", actor.pid, cause=actor.said, others=tuple(others))
 
     def _remember(self, process: psutil.Process) -> None:
@@ -310,6 +310,11 @@ class Watchdog:
             if lines:
                 return "\n".join(lines[-LOG_LINES:])
         return ""
+
+
+def _causes_first(parts: Iterable[str]) -> list[str]:
+    """Each part once, the likeliest cause first."""
+    return sorted(set(parts), key=_BY_CAUSE.index)
 
 
 def _title(process: psutil.Process) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import state
 from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext, OomContext
 
-from actfocus_verl.launch import actors
 from actfocus_verl.launch.actors import DeadActor, dead_actors
 from actfocus_verl.launch.watchdog import Death, Watchdog
 from tests.launch.conftest import GUARD_SECONDS, EndRun
@@ -52,7 +52,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
 
         monkeypatch.setattr(ray, "is_initialized", lambda: True)
         monkeypatch.setattr(ray, "get_runtime_context", Context)
-        monkeypatch.setattr(actors, "_table", lambda: actors_of)
+        monkeypatch.setattr(state, "actors", actors_of)
 
     return fill
 

@@ -41,6 +41,16 @@ class Looked:
         """Nothing runs."""
 
 
+def let_it_raise(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have verl's part of a run end with this error."""
+
+    def run_ppo(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
+    monkeypatch.setattr(plugin, "verify", list)
+
+
 def settings(folder: Path) -> DictConfig:
     return OmegaConf.create(
         {
@@ -54,12 +64,7 @@ def settings(folder: Path) -> DictConfig:
 
 def test_a_cluster_that_does_not_answer_is_no_riddle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ray says that it failed to connect; that a token was wanted stands in the log of its C++ part."""
-
-    def run_ppo(*_: object, **__: object) -> None:
-        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
-
-    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
-    monkeypatch.setattr(plugin, "verify", list)
+    let_it_raise(ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379"), monkeypatch)
     with pytest.raises(
         RunFailed, match=r"Ray cluster at 10\.0\.0\.1:6379\. Check RAY_ADDRESS and .* RAY_AUTH_MODE=token"
     ):
@@ -79,11 +84,7 @@ def test_a_cluster_that_does_not_answer_is_no_riddle(monkeypatch: pytest.MonkeyP
 def test_the_cause_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, found: Death | None, named: Death | None
 ) -> None:
-    def run_ppo(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
-    monkeypatch.setattr(plugin, "verify", list)
+    let_it_raise(error, monkeypatch)
     with pytest.raises(Exception) as caught:
         train(settings(tmp_path), Console(quiet=True), Looked(found))
     if named is None:
@@ -107,11 +108,7 @@ ELSEWHERE = Death("a reward worker (node gpu-3)", 7, cause="Worker exit type: SY
 def test_a_part_that_ended_on_another_node_is_the_cause(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, found: Death | None, named: Death | None
 ) -> None:
-    def run_ppo(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
-    monkeypatch.setattr(plugin, "verify", list)
+    let_it_raise(error, monkeypatch)
     with pytest.raises(RunFailed if named else RayTaskError) as caught:
         train(settings(tmp_path), Console(quiet=True), Looked(found, ELSEWHERE))
     assert named is None or (type(caught.value), str(caught.value)) == (RunFailed, str(named))
@@ -138,11 +135,7 @@ class Lost:
 def test_a_lost_node_is_the_cause(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, found: Death | None, named: str | None
 ) -> None:
-    def run_ppo(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(main_ppo, "run_ppo", run_ppo)
-    monkeypatch.setattr(plugin, "verify", list)
+    let_it_raise(error, monkeypatch)
     with pytest.raises(LostNode if named else RayTaskError) as caught:
         train(settings(tmp_path), Console(quiet=True), Looked(found), nodes=Lost())
     assert named is None or str(caught.value).startswith(named)
