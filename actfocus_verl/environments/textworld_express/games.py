@@ -1,4 +1,4 @@
-"""Games of the package `textworld-express`: one JVM a process, in which every world has a game of its own."""
+"""Games of the package `textworld-express`: one JVM a process, in which every world has its own game."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _solves(board: Board, path: Sequence[str]) -> bool:
 
 @cache
 def _game_class() -> type[Any]:
-    """The package's environment, all of whose instances share the JVM that is started here.
+    """The package's environment on the process' JVM, which all instances share.
 
     Raises ConfigurationError where the package or Java is missing.
     """
@@ -157,17 +157,29 @@ def _game_class() -> type[Any]:
             "the command java is not on PATH",
             "Install it: apt-get install default-jre-headless",
         )
-    shared = package.TextWorldExpressEnv()
+
+    protocol = require_package("py4j.protocol", extra="textworld_express")
 
     class Game(package.TextWorldExpressEnv):  # type: ignore[misc, name-defined]
+        _shared: Any = None
+
         def __init__(self) -> None:
             """As the package's, on the JVM that runs; the limit of steps is ours."""
-            self._gateway = shared._gateway
-            self.server = self._gateway.jvm.textworldexpress.runtime.PythonInterface()
+            try:
+                self._on_the_shared_jvm()
+            except protocol.Py4JError:  # it has ended: as a child of this process, with an evaluation's engine, say
+                type(self)._shared = None
+                self._on_the_shared_jvm()
             self.envStepLimit = 2**31
             self.lastStepScore = 0
             self.gameName, self.gameParams, self.gameFold, self.seed = None, "", "train", None
             self.runHistory: list[Any] = []
+
+        def _on_the_shared_jvm(self) -> None:
+            if self._shared is None:
+                type(self)._shared = package.TextWorldExpressEnv()
+            self._gateway = self._shared._gateway
+            self.server = self._gateway.jvm.textworldexpress.runtime.PythonInterface()
 
         def close(self) -> None:
             """Every instance closes when it is deleted; the JVM ends with the process."""

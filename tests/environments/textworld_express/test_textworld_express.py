@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import psutil
 import pytest
 
 from actfocus_verl.environments import make_world
 from actfocus_verl.errors import ConfigurationError
+from actfocus_verl.launch.shutdown import end_processes
 from tests.environments.package_worlds import TEXTWORLD_EXPRESS
 
 
@@ -31,6 +33,19 @@ def test_two_plays_of_a_board_do_not_disturb_each_other() -> None:
             assert first.anchor() == second.anchor()
         assert first.success
         assert second.success
+
+
+def test_a_jvm_that_was_ended_is_started_anew() -> None:
+    """Whatever ends the children of a process ends it: an evaluation's engine, the end of a run, the machine."""
+    protocol = pytest.importorskip("py4j.protocol")
+    before = make_world("textworld_express", split="test", index=0)
+    end_processes([each for each in psutil.Process().children() if each.name() == "java"])
+    after = make_world("textworld_express", split="test", index=0)
+    assert after.render() == before.render()
+    command = after.oracle()[0]
+    after.step(command)
+    with pytest.raises(protocol.Py4JError):
+        before.step(command)
 
 
 def test_splits_are_the_packages_folds() -> None:
