@@ -3,8 +3,9 @@
 python scripts/before_training.py table1 --platform gpu
 python scripts/before_training.py fig2 --platform gpu --episodes 6400
 python scripts/before_training.py fig2 --tiny --episodes 512
+python scripts/before_training.py fig2 --cells recipes/real_model.yaml
 
-Inference only: `actfocus evaluate` on the first boards of the split train, 16 episodes per board, then
+Inference only: `actfocus evaluate` on the first boards of the split train, several episodes per board, then
 `actfocus diagnose`. The same command again continues where it stopped. The table goes to stdout and <out>/<table>.md.
 """
 
@@ -15,35 +16,44 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-CELLS = ROOT / "recipes" / "paper" / "before_training.yaml"
-REPEATS = 16
-"""Episodes per board: the paper's group size."""
+PAPER = ROOT / "recipes" / "paper" / "before_training.yaml"
 
 Json = dict[str, Any]
 
 
 class Cell(NamedTuple):
-    """One model in one world. paper: what the paper reports, of its cell `source`."""
+    """One model in one world, and how it plays there. paper: what the paper reports, of its cell `source`."""
 
     name: str
     env: str
     model: str
     paper: Json
     source: str
+    settings: Json
+
+    @classmethod
+    def read(cls, name: str, entry: Json, paper: Json, settings: Json) -> Cell:
+        """Of an entry of a file of cells. One that is `beside` a row of the paper has no numbers of its own."""
+        source = entry.get("beside", name)
+        own = {key: entry.get(key, value) for key, value in settings.items()}
+        return cls(name, entry["env"], entry["model"], paper[source], source, own)
 
 
 def main() -> int:
     arguments = _parse()
-    content = yaml.safe_load(CELLS.read_text(encoding="utf-8"))
+    paper, content = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (PAPER, arguments.cells))
+    settings = {"world": {}, **content["settings"]}
+    if arguments.episodes:
+        settings["episodes"] = arguments.episodes
     listed = content[arguments.table].items()
-    cells = [Cell(name, cell.pop("env"), cell.pop("model"), cell, source=name) for name, cell in listed]
+    cells = [Cell.read(name, entry, paper[arguments.table], settings) for name, entry in listed]
     if arguments.tiny:
         # one cell per world, beside the paper's larger model
         cells = list({cell.env: cell._replace(name=f"{cell.env}_tiny") for cell in cells}.values())
@@ -56,7 +66,7 @@ def main() -> int:
     found = []
     for cell in chosen:
         folder = arguments.out / cell.name
-        for command in _commands(arguments, cell, folder, content["max_context_tokens"].get(cell.env, 3600)):
+        for command in _commands(arguments, cell, folder):
             print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
             if not arguments.dry_run and (status := subprocess.run(command, check=False).returncode):
                 return status
@@ -74,7 +84,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=sorted(_TABLES))
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "before_training", help="default: %(default)s")
-    parser.add_argument("--episodes", type=int, default=6400, help="per model, 16 per board; default: %(default)s")
+    parser.add_argument("--cells", type=Path, default=PAPER, help="models, worlds, settings; default: %(default)s")
+    parser.add_argument("--episodes", type=int, help="per model; default: that of the cells")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--tiny", action="store_true", help="the tiny policy of each world instead of Qwen2.5")
     parser.add_argument("--server", help="OpenAI-compatible vLLM server of the model, http://host:port/v1")
@@ -83,19 +94,20 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _commands(arguments: argparse.Namespace, cell: Cell, folder: Path, context: int) -> Iterator[list[str]]:
+def _commands(arguments: argparse.Namespace, cell: Cell, folder: Path) -> Iterator[list[str]]:
     """Evaluate, then diagnose. Table 1 needs no energy, and so no second pass."""
-    model = _tiny_policy(cell.env, build=not arguments.dry_run) if arguments.tiny else cell.model
+    model = _tiny_policy(cell, build=not arguments.dry_run) if arguments.tiny else cell.model
     yield [
         *_module("evaluate"),
         f"model={model}",
         f"env={cell.env}",
-        "preset=ragen",
+        f"preset={cell.settings['preset']}",
         "split=train",
-        f"episodes={arguments.episodes}",
-        f"repeats={REPEATS}",
+        f"episodes={cell.settings['episodes']}",
+        f"repeats={cell.settings['repeats']}",
         "temperature=1.0",
-        f"max_context_tokens={context}",
+        f"max_context_tokens={cell.settings['max_context_tokens']}",
+        *(f"{key}={value}" for key, value in cell.settings["world"].items()),
         f"platform={arguments.platform}",
         *([f"server={arguments.server}"] if arguments.server else []),
         "rollouts=true",
@@ -116,11 +128,12 @@ def _module(name: str) -> list[str]:
     return [sys.executable, "-m", f"actfocus_verl.{name}"]
 
 
-def _tiny_policy(env: str, *, build: bool) -> str:
-    """Folder of the policy that was taught the world's preset ragen."""
+def _tiny_policy(cell: Cell, *, build: bool) -> str:
+    """Folder of the policy that was taught the world's preset."""
     if not build:
-        return f"<tiny policy of {env}>"
-    command = [sys.executable, str(ROOT / "scripts" / "build_tiny_policy.py"), "--env", env, "--preset", "ragen"]
+        return f"<tiny policy of {cell.env}>"
+    script = str(ROOT / "scripts" / "build_tiny_policy.py")
+    command = [sys.executable, script, "--env", cell.env, "--preset", cell.settings["preset"]]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
 
 
@@ -131,10 +144,11 @@ def _document(arguments: argparse.Namespace, found: list[tuple[Cell, Json]]) -> 
     yield ""
     yield f"`python {shlex.join(['scripts/before_training.py', *sys.argv[1:]])}`"
     yield ""
-    boards = arguments.episodes // REPEATS
-    yield f"{arguments.episodes} episodes per model, 16 on each of the first {boards} training boards of `ragen`; 95 %"
-    yield "intervals are bootstraps over boards. The paper's numbers are single measurements, without intervals, of"
-    yield f"{', '.join(cell.source for cell, _ in found)}."
+    for played, names in _alike(cell for cell, _ in found).items():
+        yield f"{', '.join(names)}: {played}."
+    yield ""
+    yield "95 % intervals are bootstraps over boards. The paper's are single measurements, without intervals, of"
+    yield f"{', '.join(dict.fromkeys(cell.source for cell, _ in found))}."
     yield ""
     yield f"| {' | '.join(header)} |"
     yield "|" + "---|" * len(header)
@@ -145,6 +159,19 @@ def _document(arguments: argparse.Namespace, found: list[tuple[Cell, Json]]) -> 
         for note in result["notes"]:
             if "gradient mass" not in note or (arguments.table == "fig1" and not note.startswith("no ")):
                 yield f"\n{cell.name}: {note}."
+
+
+def _alike(cells: Iterable[Cell]) -> dict[str, list[str]]:
+    """The cells by what was played."""
+    alike: dict[str, list[str]] = {}
+    for cell in cells:
+        episodes, repeats, preset = (cell.settings[key] for key in ("episodes", "repeats", "preset"))
+        played = (
+            f"{episodes} episodes, {repeats} on each of the first {episodes // repeats} training boards of `{preset}`"
+        )
+        world = ", ".join(f"{key}={value}" for key, value in cell.settings["world"].items())
+        alike.setdefault(f"{played} with {world}" if world else played, []).append(cell.name)
+    return alike
 
 
 def _table1(cell: Cell, result: Json) -> Iterator[list[str]]:

@@ -216,3 +216,22 @@ def test_a_script_before_training_prints_its_commands(script: str, models: int) 
         assert "preset=ragen split=train episodes=6400 repeats=16 temperature=1.0" in line
         assert "server=http://there:8000/v1 rollouts=true" in line
     assert all(("energy=false" in line) == (script == "table1") for line in diagnoses)
+
+
+def test_other_models_stand_beside_the_paper_s() -> None:
+    """A file of cells has its own models, worlds and counts, and takes the paper's numbers from the paper's file."""
+    for table in BEFORE_TRAINING:
+        command = [
+            sys.executable,
+            "scripts/before_training.py",
+            table,
+            "--cells",
+            "recipes/real_model.yaml",
+            "--dry-run",
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert (
+            "model=outputs/real_model/cold_start env=frozen_lake preset=clean split=train episodes=800" in done.stderr
+        )
+        assert "max_context_tokens=1280 max_turns=3 max_turn_tokens=128" in done.stderr
+        assert ("model=smollm2-135m" in done.stderr) == (table == "table1")
