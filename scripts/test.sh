@@ -2,7 +2,8 @@
 # Everything that CI checks: linters, types, import rules, then all tests (unit tests first, whole runs last).
 #   bash scripts/test.sh                    unit tests in two processes, then whole runs, one after another, and clusters where
 #                                           they can be had (root and SLURM: bash scripts/install_slurm.sh)
-#   bash scripts/test.sh -m nightly         the slow tests that rarely break, which the first command skips
+#   bash scripts/test.sh -m nightly         the slow tests that rarely break, which the first command skips,
+#                                           those of clusters among them
 #   bash scripts/test.sh -m "not e2e"       arguments are passed to a single pytest
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."

@@ -31,8 +31,10 @@ E2E = Path(__file__).parent / "e2e"
 
 @pytest.hookimpl(tryfirst=True)  # before -m is applied
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "cluster" not in config.option.markexpr:  # not even without -m: they make network namespaces as root
-        unwanted = [item for item in items if item.get_closest_marker("cluster")]
+    asked = config.option.markexpr
+    if "cluster" not in asked:  # not even without -m: they make network namespaces as root
+        clusters = [item for item in items if item.get_closest_marker("cluster")]
+        unwanted = [item for item in clusters if not ("nightly" in asked and item.get_closest_marker("nightly"))]
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if item not in unwanted]
     for item in items:
