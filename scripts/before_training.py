@@ -196,7 +196,7 @@ def _fig1(cell: Cell, result: Json) -> Iterator[list[str]]:
 
 def _fig2(cell: Cell, result: Json) -> Iterator[list[str]]:
     found = result["correlation"] or {"pooled": {}, "equal_difficulty": None}
-    for title, parts in (("", found["pooled"]), (", boards of equal difficulty", found["equal_difficulty"] or {})):
+    for title, parts in (("", found["pooled"]), (", equal difficulty", found["equal_difficulty"] or {})):
         for part, figures in parts.items():
             ours = [_interval(figures, "rho", 1.0, ".3f"), _p(figures["p"]), str(figures["groups"])]
             paper = {} if title else cell.paper.get(part, {})

@@ -13,7 +13,7 @@ from rich.text import Text
 from actfocus_verl.diagnosis.gradients import SCORE
 from actfocus_verl.diagnosis.tokens import ROLE_NAMES
 
-EQUAL_DIFFICULTY: Final = ", boards of equal difficulty"
+EQUAL_DIFFICULTY: Final = ", equal difficulty"
 
 
 def token_progress(console: Console) -> Progress:
