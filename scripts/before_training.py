@@ -195,10 +195,12 @@ def _fig1(cell: Cell, result: Json) -> Iterator[list[str]]:
 
 
 def _fig2(cell: Cell, result: Json) -> Iterator[list[str]]:
-    for part, figures in (result["correlation"] or {"pooled": {}})["pooled"].items():
-        ours = [_interval(figures, "rho", 1.0, ".3f"), _p(figures["p"]), str(figures["groups"])]
-        paper = cell.paper.get(part, {})
-        yield [cell.name, part, *ours, str(paper.get("rho", "")), _p(paper.get("p"))]
+    found = result["correlation"] or {"pooled": {}, "equal_difficulty": None}
+    for title, parts in (("", found["pooled"]), (", equal difficulty", found["equal_difficulty"] or {})):
+        for part, figures in parts.items():
+            ours = [_interval(figures, "rho", 1.0, ".3f"), _p(figures["p"]), str(figures["groups"])]
+            paper = {} if title else cell.paper.get(part, {})
+            yield [cell.name, part + title, *ours, str(paper.get("rho", "")), _p(paper.get("p"))]
 
 
 def _p(value: float | None) -> str:

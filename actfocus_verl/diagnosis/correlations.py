@@ -12,17 +12,21 @@ import numpy as np
 from actfocus_verl.credit.diagnostics import GROUP_PARTS, LEAST_GROUPS, prompt_groups
 from actfocus_verl.credit.signals import ENERGY
 from actfocus_verl.diagnosis.samples import StepSample
-from actfocus_verl.reporting.statistics import spearman
+from actfocus_verl.reporting.statistics import spearman, spearman_within
 
 
 @dataclass(frozen=True)
 class Group:
-    """One prompt group. energy: its mean over each of `GROUP_PARTS` in nats, None without such a token."""
+    """One prompt group. energy: its mean over each of `GROUP_PARTS` in nats, None without such a token.
+
+    stratum: the difficulty of its board, None where it was not kept.
+    """
 
     step: int
     name: str
     return_std: float
     energy: dict[str, float | None]
+    stratum: int | None = None
 
 
 def whole_groups(samples: Sequence[StepSample], size: int) -> tuple[list[Group], int]:
@@ -45,32 +49,43 @@ def whole_groups(samples: Sequence[StepSample], size: int) -> tuple[list[Group],
                 cut += 1
             elif size > 1:
                 energy = {part: _known(float(means[number])) for part, means in found.means.items()}
-                groups.append(Group(sample.step, name, float(found.return_std[number]), energy))
+                stratum = None if sample.strata is None else sample.strata[sample.groups.index(name)]
+                groups.append(Group(sample.step, name, float(found.return_std[number]), energy, stratum))
     return groups, cut
 
 
 def correlations(groups: Sequence[Group]) -> dict[str, Any]:
     """Per part of `GROUP_PARTS`: rho, p, low, high and groups, over all steps (`pooled`) and `by_step`.
 
+    `equal_difficulty`: the same among the boards of one stratum (`spearman_within`), None where only one stratum was
+    kept, or none. The paper does not have it: without it, boards that are easy to solve from the start on, whose
+    returns differ more and whose states are others, would do for a correlation.
+
     The values are None where undefined: fewer than `LEAST_GROUPS` groups, or one side constant.
     """
     steps = sorted({group.step for group in groups})
+    strata = {group.stratum for group in groups}
     return {
         "pooled": _parts(groups),
+        "equal_difficulty": _parts(groups, within_strata=True) if None not in strata and len(strata) > 1 else None,
         "by_step": {str(step): _parts([group for group in groups if group.step == step]) for step in steps},
     }
 
 
-def _parts(groups: Sequence[Group]) -> dict[str, Any]:
-    return {part: _correlation(groups, part) for part in GROUP_PARTS}
+def _parts(groups: Sequence[Group], *, within_strata: bool = False) -> dict[str, Any]:
+    return {part: _correlation(groups, part, within_strata) for part in GROUP_PARTS}
 
 
-def _correlation(groups: Sequence[Group], part: str) -> dict[str, float | None]:
-    pairs = [(group.energy[part], group.return_std) for group in groups if group.energy[part] is not None]
-    if len(pairs) < LEAST_GROUPS:
-        return {"rho": None, "p": None, "low": None, "high": None, "groups": len(pairs)}
-    energy, spread = np.array(pairs, dtype=np.float64).T
-    found = spearman(energy, spread)
+def _correlation(groups: Sequence[Group], part: str, within_strata: bool) -> dict[str, float | None]:
+    known = [group for group in groups if group.energy[part] is not None]
+    if len(known) < LEAST_GROUPS:
+        return {"rho": None, "p": None, "low": None, "high": None, "groups": len(known)}
+    energy = np.array([group.energy[part] for group in known], dtype=np.float64)
+    spread = np.array([group.return_std for group in known])
+    if within_strata:
+        found = spearman_within(energy, spread, np.array([group.stratum for group in known], dtype=np.float64))
+    else:
+        found = spearman(energy, spread)
     figures = {"rho": found.rho, "p": found.p, "low": found.low, "high": found.high}
     return {name: _known(value) for name, value in figures.items()} | {"groups": found.n}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +12,8 @@ from rich.text import Text
 
 from actfocus_verl.diagnosis.gradients import SCORE
 from actfocus_verl.diagnosis.tokens import ROLE_NAMES
+
+EQUAL_DIFFICULTY: Final = ", equal difficulty"
 
 
 def token_progress(console: Console) -> Progress:
@@ -26,7 +28,7 @@ def diagnosis_tables(diagnosis: Mapping[str, Any]) -> Group:
     if diagnosis["influence"] is not None:
         parts.append(Text(f"\n{diagnosis['influence']['sentence']}"))
     if diagnosis["correlation"] is not None:
-        parts += _correlation(diagnosis["correlation"]["pooled"])
+        parts += _correlation(diagnosis["correlation"])
     if diagnosis["gradient_mass"]:
         parts += _by_role("Gradient mass: share of sum w |A|, %", "weighting", diagnosis["gradient_mass"], _percent)
     if diagnosis["gradient_norms"] is not None:
@@ -41,14 +43,17 @@ def _tokens(diagnosis: Mapping[str, Any]) -> list[RenderableType]:
     return _by_role(f"{kept}; response tokens per episode: {mean}", "tokens", rows, _percent)
 
 
-def _correlation(pooled: Mapping[str, Mapping[str, Any]]) -> list[RenderableType]:
+def _correlation(correlation: Mapping[str, Any]) -> list[RenderableType]:
     table = Table("tokens", "Spearman's rho", "95 % interval", "p", "groups", box=None, pad_edge=False)
-    for part, figures in pooled.items():
-        if figures["rho"] is None:
-            table.add_row(part, "undefined", "", "", str(figures["groups"]))
-        else:
-            interval = f"[{figures['low']:.3f}, {figures['high']:.3f}]"
-            table.add_row(part, f"{figures['rho']:.3f}", interval, f"{figures['p']:.2g}", str(figures["groups"]))
+    for title, parts in (("", correlation["pooled"]), (EQUAL_DIFFICULTY, correlation["equal_difficulty"] or {})):
+        for part, figures in parts.items():
+            if figures["rho"] is None:
+                table.add_row(part + title, "undefined", "", "", str(figures["groups"]))
+            else:
+                interval = f"[{figures['low']:.3f}, {figures['high']:.3f}]"
+                table.add_row(
+                    part + title, f"{figures['rho']:.3f}", interval, f"{figures['p']:.2g}", str(figures["groups"])
+                )
     return [_title("Mean energy of a group against the spread of its returns"), table]
 
 

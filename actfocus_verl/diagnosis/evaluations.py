@@ -70,6 +70,7 @@ def _as_rollout(record: EpisodeRecord, energies: Energies | None) -> Record:
         "group": f"board {record.board:06d}",  # sorted as text in the order of boards
         "session": record.repeat,
         "return": record.episode_return,
+        "stratum": record.stratum,
     }
 
 

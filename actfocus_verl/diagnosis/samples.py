@@ -44,6 +44,8 @@ class StepSample:
     sessions: Sequence[int] | None = None
     """Per row: its episode's number in the group, as an agent loop may give several rows per episode. None: each row is
     one."""
+    strata: Sequence[int] | None = None
+    """Per row: the difficulty of its board, `World.stratum`, where it was kept."""
 
     @property
     def group_ids(self) -> Tensor:
@@ -176,6 +178,9 @@ def step_sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
         prompts=[list(record["prompt_ids"]) for record in records],
         sessions=[int(record["session"]) for record in records]
         if all("session" in record for record in records)
+        else None,
+        strata=[int(record["stratum"]) for record in records]
+        if all("stratum" in record for record in records)
         else None,
     )
 

@@ -6,7 +6,7 @@ And Spearman's rank correlation with its p-value and a bootstrap interval, and t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ Values = Sequence[float] | NDArray[np.float64]
 RESAMPLES = 10_000
 _BATCH_CELLS = 2_000_000
 """Bounds the memory of the bootstrap: resamples times clusters drawn at once."""
+_NO_SPREAD = 1e-9
+"""Above what rounding leaves of equal ranks."""
 
 
 class Interval(NamedTuple):
@@ -141,29 +143,94 @@ def spearman(
         ValueError: no pair, unequal lengths, a value that is not finite, or ``confidence`` outside (0, 1).
     """
     _require_confidence(confidence)
-    pair = _finite("x", x), _finite("y", y)
+    pair = _pairs(x=x, y=y)
     n = len(pair[0])
-    if n != len(pair[1]):
-        raise ValueError(f"{n} values of x, {len(pair[1])} of y: they are pairs")
     if n < 3 or not all(np.ptp(values) > 0 for values in pair):
         return Correlation(math.nan, math.nan, math.nan, math.nan, n)
     found = spearmanr(*pair)
-    rng, rows = np.random.default_rng(seed), max(1, _BATCH_CELLS // n)
-    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    chosen = (rng.integers(n, size=(size, n)) for size in sizes)
-    drawn = np.concatenate([_rank_correlation(*(values[index] for values in pair)) for index in chosen])
+    rng = np.random.default_rng(seed)
+    drawn = [_rank_correlation(*(values[index] for values in pair)) for index in _resamples(rng, n, resamples)]
+    return Correlation(float(found.statistic), float(found.pvalue), *_middle(np.concatenate(drawn), confidence), n)
+
+
+def spearman_within(
+    x: Values, y: Values, strata: Values, confidence: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Correlation:
+    """Spearman's rho among pairs of one stratum: what is left of `spearman` where the stratum explains both sides.
+
+    Ranks are those among all pairs; from each, the mean rank of its stratum is subtracted, and rho is Pearson's
+    correlation of what remains. The p-value is two-sided, from ``resamples`` permutations of ``y`` within strata. The
+    interval is a percentile bootstrap over pairs, which keep their strata. All NaN with fewer than three pairs, or
+    where no stratum has two values of one side.
+
+    Raises:
+        ValueError: as `spearman`.
+    """
+    _require_confidence(confidence)
+    x, y, strata = _pairs(x=x, y=y, strata=strata)
+    n = len(x)
+    rho = float(_rank_correlation(x[None], y[None], strata[None])[0]) if n >= 3 else math.nan
+    if math.isnan(rho):
+        return Correlation(math.nan, math.nan, math.nan, math.nan, n)
+    rng = np.random.default_rng(seed)
+    drawn, by_chance = [], []
+    places = np.argsort(strata)
+    for index in _resamples(rng, n, resamples):
+        drawn.append(_rank_correlation(x[index], y[index], strata[index]))
+        everywhere = np.broadcast_to(strata, index.shape)
+        shuffled = np.lexsort((rng.random(index.shape), everywhere))  # stratum after stratum, in each at random
+        permuted = np.empty(index.shape)
+        permuted[:, places] = y[shuffled]
+        by_chance.append(_rank_correlation(np.broadcast_to(x, index.shape), permuted, everywhere))
+    extreme = np.abs(np.concatenate(by_chance)) >= abs(rho) - _NO_SPREAD
+    p = (1 + int(extreme.sum())) / (1 + resamples)
+    return Correlation(rho, p, *_middle(np.concatenate(drawn), confidence), n)
+
+
+def _pairs(**sides: Values) -> list[NDArray[np.float64]]:
+    """Each side, finite and equally long."""
+    found = [_finite(name, values) for name, values in sides.items()]
+    if len({len(values) for values in found}) > 1:
+        counts = ", ".join(f"{len(values)} values of {name}" for name, values in zip(sides, found, strict=True))
+        raise ValueError(f"{counts}: each has one")
+    return found
+
+
+def _resamples(rng: np.random.Generator, n: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Numbers of pairs drawn with replacement, (m, n) at a time, ``resamples`` rows in all."""
+    rows = max(1, _BATCH_CELLS // n)
+    for start in range(0, resamples, rows):
+        yield rng.integers(n, size=(min(rows, resamples - start), n))
+
+
+def _middle(drawn: NDArray[np.float64], confidence: float) -> Interval:
+    """The percentile interval of what was drawn, without NaN."""
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    return Correlation(float(found.statistic), float(found.pvalue), float(low), float(high), n)
+    return Interval(float(low), float(high))
 
 
-def _rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Spearman's rho of each row of (m, n) values, (m,); NaN where one side is constant."""
+def _rank_correlation(
+    x: NDArray[np.float64], y: NDArray[np.float64], strata: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Spearman's rho of each row of (m, n) values, (m,), within strata if given; NaN where one side is constant."""
     ranks = [rankdata(values, axis=1) for values in (x, y)]
-    a, b = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    a, b = (rank - _mean_of_each(rank, strata) for rank in ranks)
     scale = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    rho: NDArray[np.float64] = (a * b).sum(axis=1) / np.where(scale > 0, scale, np.nan)
+    rho: NDArray[np.float64] = (a * b).sum(axis=1) / np.where(scale > _NO_SPREAD, scale, np.nan)
     return rho
+
+
+def _mean_of_each(ranks: NDArray[np.float64], strata: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """The mean of a row's ranks, or of those in each one's stratum; broadcasts to (m, n)."""
+    if strata is None:
+        return np.asarray(ranks.mean(axis=1, keepdims=True))
+    means = np.zeros_like(ranks)
+    for stratum in np.unique(strata):
+        inside = strata == stratum
+        count = np.maximum(inside.sum(axis=1, keepdims=True), 1)
+        means += inside * (np.where(inside, ranks, 0.0).sum(axis=1, keepdims=True) / count)
+    return means
 
 
 def sign_test(differences: Values) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,17 @@ def test_a_group_without_an_action_is_left_out_of_that_part(run: Path, rewrite: 
     assert [group.energy["action"] is None for group in groups] == [False, True, False, False]
     figures = correlations(groups)["pooled"]
     assert (figures["action"]["groups"], figures["all"]["groups"]) == (3, 4)
+
+
+def test_what_difficulty_explains_is_no_correlation_among_equal_boards() -> None:
+    """Easy boards have high energies and a large spread, hard ones neither; among equals the order is turned round."""
+    easy = [group(spread, action=energy) for energy, spread in ((5.0, 0.5), (6.0, 0.4), (7.0, 0.3))]
+    hard = [group(spread, action=energy) for energy, spread in ((1.0, 0.2), (2.0, 0.1), (3.0, 0.0))]
+    assert correlations([*easy, *hard])["equal_difficulty"] is None  # unknown
+    assert correlations([replace(each, stratum=1) for each in easy])["equal_difficulty"] is None  # nothing to compare
+    groups = [replace(each, stratum=number) for number, both in ((1, easy), (4, hard)) for each in both]
+    found = correlations(groups)
+    # ranks 4 5 6 1 2 3 against 6 5 4 3 2 1: 1 - 6 * 16 / (6 * 35); less their strata's means, -1 0 1 against 1 0 -1
+    assert found["pooled"]["action"]["rho"] == pytest.approx(1 - 96 / 210)
+    assert found["equal_difficulty"]["action"]["rho"] == pytest.approx(-1)
+    assert found["equal_difficulty"]["all"]["rho"] is None

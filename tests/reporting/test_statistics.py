@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, spearmanr, ttest_1samp, ttest_rel
+from scipy.stats import bootstrap, rankdata, spearmanr, ttest_1samp, ttest_rel
 
 from actfocus_verl.reporting.statistics import (
     cluster_interval,
@@ -12,6 +12,7 @@ from actfocus_verl.reporting.statistics import (
     mean_interval,
     sign_test,
     spearman,
+    spearman_within,
     wilson_interval,
 )
 
@@ -216,10 +217,61 @@ class TestSpearman:
         assert all(math.isnan(value) for value in found[:4])
 
     def test_impossible_pairs(self):
-        with pytest.raises(ValueError, match="3 values of x, 2 of y"):
+        with pytest.raises(ValueError, match="3 values of x, 2 values of y"):
             spearman([1, 2, 3], [1, 2])
         with pytest.raises(ValueError, match="finite ones only"):
             spearman([1, 2, math.nan], [1, 2, 3])
+
+
+class TestSpearmanWithin:
+    def test_by_hand(self):
+        """Rising from stratum to stratum, falling within both; 2 of 36 permutations are as extreme."""
+        found = spearman_within([1, 2, 3, 5, 6, 7], [0.2, 0.1, 0.0, 0.5, 0.4, 0.3], [4, 4, 4, 1, 1, 1])
+        assert (found.rho, found.n) == (pytest.approx(-1), 6)
+        assert found.p == pytest.approx(2 / 36, abs=0.01)  # of 10,000 random ones: four standard errors
+
+    def test_against_a_loop(self):
+        rng = np.random.default_rng(5)
+        strata = rng.integers(0, 4, size=50)
+        x, y = np.round(strata + rng.normal(size=50), 1), np.round(2 * strata + rng.normal(size=50), 1)
+
+        def slow(x, y, strata):
+            ranks = [rankdata(x), rankdata(y)]
+            for side in ranks:
+                for stratum in set(strata.tolist()):
+                    side[strata == stratum] -= side[strata == stratum].mean()
+            return np.corrcoef(*ranks)[0, 1]
+
+        found = spearman_within(x, y, strata)
+        assert found.rho == pytest.approx(slow(x, y, strata), abs=1e-12)
+        drawn, by_chance = [], []
+        for _ in range(3000):
+            chosen = rng.integers(50, size=50)
+            drawn.append(slow(x[chosen], y[chosen], strata[chosen]))
+            permuted = y.copy()
+            for stratum in range(4):
+                permuted[strata == stratum] = rng.permutation(y[strata == stratum])
+            by_chance.append(abs(slow(x, permuted, strata)) >= abs(found.rho))
+        # each bootstrap has its own chance: the standard error of these quantiles is below 0.01
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.03)
+        assert found.p == pytest.approx(np.mean(by_chance), abs=0.04)
+        assert found == spearman_within(x, y, strata)
+
+    def test_one_stratum_is_none(self):
+        x, y = [10, 20, 30, 40, 50], [3, 1, 8, 7, 90]
+        found, plain = spearman_within(x, y, [7] * 5), spearman(x, y)
+        assert (found.rho, found.low, found.high) == pytest.approx((plain.rho, plain.low, plain.high))
+
+    @pytest.mark.parametrize(
+        ("x", "y", "strata"),
+        [([1, 2], [1, 2], [0, 0]), ([1, 2, 3], [3, 4, 5], [0, 1, 2]), ([1, 1, 3], [3, 4, 5], [0, 0, 2])],
+    )
+    def test_what_is_undefined(self, x, y, strata):
+        assert all(math.isnan(value) for value in spearman_within(x, y, strata)[:4])
+
+    def test_impossible_strata(self):
+        with pytest.raises(ValueError, match="3 values of x, 3 values of y, 2 values of strata"):
+            spearman_within([1, 2, 3], [1, 2, 3], [0, 1])
 
 
 def test_coverage_of_the_t_interval_of_three_seeds():
