@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,28 @@ def test_the_numbers_of_the_page_are_the_reports() -> None:
     assert len(quoted) > 10
     assert [number for number in quoted if number not in reports] == []
     assert "4.3 [1.1, 7.5] points above uniform weights, and its placebo 5.1 [2.4, 7.8] points" in text
+
+
+def test_the_figures_of_the_pretrained_model_are_those_measured() -> None:
+    measured = ROOT / "results" / "real_model"
+    diagnosis, played = (json.loads((measured / name).read_bytes()) for name in ("diagnosis.json", "boards.json"))
+
+    def text(figures: Mapping[str, float], name: str, scale: float, digits: int, unit: str = "") -> str:
+        value, low, high = (f"{scale * figures[key]:.{digits}f}" for key in (name, "low", "high"))
+        return f"{value}{unit} [{low}, {high}] |"
+
+    correlation = diagnosis["correlation"]
+    cells = [
+        text(played["summary"]["success"], "rate", 100, 1, " %"),
+        text(diagnosis["gradient_mass"]["actfocus"]["action"], "share", 100, 1, " %"),
+        *(text(figures, "rho", 1, 2) for figures in correlation["pooled"].values()),
+        text(correlation["equal_difficulty"]["action"], "rho", 1, 2),
+    ]
+    assert [cell for cell in cells if f"| {cell}" not in PAGE] == []
+    table1 = (measured / "table1.md").read_text(encoding="utf-8")
+    for tokens in ("362 [343, 373]", "156 [149, 163]", "3.9 [3.8, 4.0]"):
+        assert tokens in table1
+        assert tokens.replace("3.9 [", "3.9 % [") in PAGE
 
 
 def test_the_table_of_kills_is_that_of_the_committed_ones() -> None:
