@@ -39,10 +39,14 @@ class Cell(NamedTuple):
     settings: Json
 
     @classmethod
-    def read(cls, name: str, entry: Json, paper: Json, settings: Json) -> Cell:
-        """Of an entry of a file of cells. One that is `beside` a row of the paper has no numbers of its own."""
+    def read(cls, name: str, entry: Json, paper: Json, settings: Json, episodes: int | None) -> Cell:
+        """Of an entry of a file of cells. One that is `beside` a row of the paper has no numbers of its own.
+
+        settings: of all cells, where the entry has none. episodes: instead of either.
+        """
         source = entry.get("beside", name)
         own = {key: entry.get(key, value) for key, value in settings.items()}
+        own["episodes"] = episodes or own["episodes"]
         return cls(name, entry["env"], entry["model"], paper[source], source, own)
 
 
@@ -50,10 +54,10 @@ def main() -> int:
     arguments = _parse()
     paper, content = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (PAPER, arguments.cells))
     settings = {"world": {}, **content["settings"]}
-    if arguments.episodes:
-        settings["episodes"] = arguments.episodes
-    listed = content[arguments.table].items()
-    cells = [Cell.read(name, entry, paper[arguments.table], settings) for name, entry in listed]
+    cells = [
+        Cell.read(name, entry, paper[arguments.table], settings, arguments.episodes)
+        for name, entry in content[arguments.table].items()
+    ]
     if arguments.tiny:
         # one cell per world, beside the paper's larger model
         cells = list({cell.env: cell._replace(name=f"{cell.env}_tiny") for cell in cells}.values())
@@ -195,12 +199,12 @@ def _fig1(cell: Cell, result: Json) -> Iterator[list[str]]:
 
 
 def _fig2(cell: Cell, result: Json) -> Iterator[list[str]]:
-    found = result["correlation"] or {"pooled": {}, "equal_difficulty": None}
-    for title, parts in (("", found["pooled"]), (", equal difficulty", found["equal_difficulty"] or {})):
-        for part, figures in parts.items():
-            ours = [_interval(figures, "rho", 1.0, ".3f"), _p(figures["p"]), str(figures["groups"])]
-            paper = {} if title else cell.paper.get(part, {})
-            yield [cell.name, part + title, *ours, str(paper.get("rho", "")), _p(paper.get("p"))]
+    from actfocus_verl.diagnosis.display import correlation_rows  # not above: a dry run needs no torch
+
+    for label, figures in correlation_rows(result["correlation"]) if result["correlation"] else ():
+        ours = [_interval(figures, "rho", 1.0, ".3f"), _p(figures["p"]), str(figures["groups"])]
+        paper = cell.paper.get(label, {})
+        yield [cell.name, label, *ours, str(paper.get("rho", "")), _p(paper.get("p"))]
 
 
 def _p(value: float | None) -> str:

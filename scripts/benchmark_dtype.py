@@ -11,7 +11,6 @@ median with a 95 % bootstrap interval over the rounds. The first round is for th
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,9 +19,8 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from benchmark import median_interval, write_result
-from engine_bench import Bench, import_without_ray, infer, make_batch, token_weighted_loss
+from engine_bench import Bench, alone, import_without_ray, infer, make_batch, token_weighted_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOLLM2: dict[str, Any] = {
@@ -85,11 +83,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
     arguments = parser.parse_args()
     import_without_ray("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("cpu:gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        bench = Bench("cpu", tiny=False, folder=Path(folder))
+    with alone("cpu", tiny=False) as bench:
         seconds, first = measure(bench, arguments.rounds, [arguments.length] * arguments.rows)
-        dist.destroy_process_group()
     measured = {
         kind: {
             arm: {

@@ -11,13 +11,11 @@ interval over the rounds. Memory is what torch holds at its peak beyond the weig
 from __future__ import annotations
 
 import argparse
-import tempfile
 from functools import partial
 from pathlib import Path
 
-import torch.distributed as dist
 from benchmark import median_interval, write_result
-from engine_bench import SMALL, Bench, energy_flag, import_without_ray, infer, make_batch, peak_bytes
+from engine_bench import SMALL, Bench, alone, energy_flag, import_without_ray, infer, make_batch, peak_bytes
 from gpu_checks import compare_passes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,11 +44,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "benchmark")
     arguments = parser.parse_args()
     import_without_ray("cpu")
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group("cpu:gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-        bench = Bench("cpu", tiny=False, folder=Path(folder))
+    with alone("cpu", tiny=False) as bench:
         measured = {vocabulary: measure(bench, vocabulary, arguments.rounds) for vocabulary in TOKENS}
-        dist.destroy_process_group()
     write_result(arguments.folder / "energy.json", measured)
 
 

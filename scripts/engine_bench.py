@@ -11,6 +11,7 @@ import importlib.machinery
 import itertools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,6 +222,16 @@ class Bench:
             gc.collect()
             if self.cuda:
                 torch.cuda.empty_cache()
+
+
+@contextmanager
+def alone(device: str, **settings: Any) -> Iterator[Bench]:
+    """A bench in a process group of one, in a temporary folder. settings: the bench's. After `import_without_ray`."""
+    with tempfile.TemporaryDirectory() as folder:
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo"
+        dist.init_process_group(backend, init_method=f"file://{folder}/store", rank=0, world_size=1)
+        yield Bench(device, folder=Path(folder), **settings)
+        dist.destroy_process_group()
 
 
 def make_batch(vocabulary: int, lengths: list[int], *, micro_batch: int | None = None, **settings: Any) -> Any:

@@ -17,14 +17,12 @@ import argparse
 import importlib.metadata
 import json
 import sys
-import tempfile
 import time
 import traceback
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from engine_bench import Bench, Result, import_without_ray
+from engine_bench import Bench, Result, alone, import_without_ray
 from gpu_check_table import tables
 from gpu_checks import Check, checks
 
@@ -49,11 +47,7 @@ def run(device: str, tiny: bool, budget: float, only: list[str], out: Path) -> b
     import_without_ray(device)
     report: Result = machine(device) | {"import_seconds": time.monotonic() - start, "checks": {}}
     print(json.dumps({key: value for key, value in report.items() if key != "checks"}), flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        store = f"file://{folder}/store"
-        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "cpu:gloo"
-        dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
-        bench = Bench(device, tiny, Path(folder), rounds=2 if tiny else 5)
+    with alone(device, tiny=tiny, rounds=2 if tiny else 5) as bench:
         for check in checks(tiny):
             if only and not any(part in check.name for part in only):
                 continue
@@ -61,7 +55,6 @@ def run(device: str, tiny: bool, budget: float, only: list[str], out: Path) -> b
             report["checks"][check.name] = run_one(check, bench, left)
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(report, indent=1) + "\n")
-        dist.destroy_process_group()
     return all(result.get("passed", False) for result in report["checks"].values())
 
 

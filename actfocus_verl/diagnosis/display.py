@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,8 +12,6 @@ from rich.text import Text
 
 from actfocus_verl.diagnosis.gradients import SCORE
 from actfocus_verl.diagnosis.tokens import ROLE_NAMES
-
-EQUAL_DIFFICULTY: Final = ", equal difficulty"
 
 
 def token_progress(console: Console) -> Progress:
@@ -43,17 +41,21 @@ def _tokens(diagnosis: Mapping[str, Any]) -> list[RenderableType]:
     return _by_role(f"{kept}; response tokens per episode: {mean}", "tokens", rows, _percent)
 
 
+def correlation_rows(correlation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Label and figures of each part: over all boards, whose labels are the parts' names, then at equal difficulty."""
+    yield from correlation["pooled"].items()
+    for part, figures in (correlation["equal_difficulty"] or {}).items():
+        yield f"{part}, equal difficulty", figures
+
+
 def _correlation(correlation: Mapping[str, Any]) -> list[RenderableType]:
     table = Table("tokens", "Spearman's rho", "95 % interval", "p", "groups", box=None, pad_edge=False)
-    for title, parts in (("", correlation["pooled"]), (EQUAL_DIFFICULTY, correlation["equal_difficulty"] or {})):
-        for part, figures in parts.items():
-            if figures["rho"] is None:
-                table.add_row(part + title, "undefined", "", "", str(figures["groups"]))
-            else:
-                interval = f"[{figures['low']:.3f}, {figures['high']:.3f}]"
-                table.add_row(
-                    part + title, f"{figures['rho']:.3f}", interval, f"{figures['p']:.2g}", str(figures["groups"])
-                )
+    for label, figures in correlation_rows(correlation):
+        if figures["rho"] is None:
+            table.add_row(label, "undefined", "", "", str(figures["groups"]))
+        else:
+            interval = f"[{figures['low']:.3f}, {figures['high']:.3f}]"
+            table.add_row(label, f"{figures['rho']:.3f}", interval, f"{figures['p']:.2g}", str(figures["groups"]))
     return [_title("Mean energy of a group against the spread of its returns"), table]
 
 

@@ -176,13 +176,14 @@ def step_sample(file: Path, step: int, records: Sequence[Record]) -> StepSample:
         returns=torch.tensor([float(record["return"]) for record in records], dtype=torch.float64),
         groups=[str(record["group"]) for record in records],
         prompts=[list(record["prompt_ids"]) for record in records],
-        sessions=[int(record["session"]) for record in records]
-        if all("session" in record for record in records)
-        else None,
-        strata=[int(record["stratum"]) for record in records]
-        if all("stratum" in record for record in records)
-        else None,
+        sessions=_numbers("session", records),
+        strata=_numbers("stratum", records),
     )
+
+
+def _numbers(name: str, records: Sequence[Record]) -> list[int] | None:
+    """One whole number a record; None where some have none."""
+    return [int(record[name]) for record in records] if all(name in record for record in records) else None
 
 
 def _check_record(file: Path, number: int, record: Record) -> None:

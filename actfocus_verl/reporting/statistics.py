@@ -191,8 +191,8 @@ def _pairs(**sides: Values) -> list[NDArray[np.float64]]:
     """Each side, finite and equally long."""
     found = [_finite(name, values) for name, values in sides.items()]
     if len({len(values) for values in found}) > 1:
-        counts = ", ".join(f"{len(values)} values of {name}" for name, values in zip(sides, found, strict=True))
-        raise ValueError(f"{counts}: each has one")
+        counts = ", ".join(f"{len(values)} of {name}" for name, values in zip(sides, found, strict=True))
+        raise ValueError(f"{counts.replace(' of', ' values of', 1)}: they are pairs")
     return found
 
 

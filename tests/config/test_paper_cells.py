@@ -6,6 +6,7 @@ The numbers are read from cells.json, which test_cells.py holds the configuratio
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -235,3 +236,6 @@ def test_other_models_stand_beside_the_paper_s() -> None:
         )
         assert "max_context_tokens=1280 max_turns=3 max_turn_tokens=128" in done.stderr
         assert ("model=smollm2-135m" in done.stderr) == (table == "table1")
+        done = subprocess.run([*command, "--episodes", "16"], cwd=ROOT, capture_output=True, text=True, check=True)
+        played = re.findall(r" episodes=(\d+)", done.stderr)
+        assert set(played) == {"16"}  # of a cell with a number of its own, too

@@ -65,7 +65,11 @@ def test_energies_are_those_of_the_logits_that_predict_each_token(
 
     shown = result(evaluated)
     assert (shown["steps"], shown["episodes"], shown["groups"]) == ([0], 16, 4)
+    assert {group["name"]: group["stratum"] for group in shown["prompt_groups"]} == {
+        f"board {episode['board']:06d}": episode["stratum"] for episode in episodes
+    }
     assert len(shown["prompt_groups"]) == 4
+    assert shown["correlation"]["equal_difficulty"] is not None
     assert shown["gradient_norms"]["tokens"]["action"]["drawn"] == 2
     assert "Mean energy of a group" in capsys.readouterr().out
 

@@ -217,7 +217,7 @@ class TestSpearman:
         assert all(math.isnan(value) for value in found[:4])
 
     def test_impossible_pairs(self):
-        with pytest.raises(ValueError, match="3 values of x, 2 values of y"):
+        with pytest.raises(ValueError, match="3 values of x, 2 of y"):
             spearman([1, 2, 3], [1, 2])
         with pytest.raises(ValueError, match="finite ones only"):
             spearman([1, 2, math.nan], [1, 2, 3])
@@ -270,7 +270,7 @@ class TestSpearmanWithin:
         assert all(math.isnan(value) for value in spearman_within(x, y, strata)[:4])
 
     def test_impossible_strata(self):
-        with pytest.raises(ValueError, match="3 values of x, 3 values of y, 2 values of strata"):
+        with pytest.raises(ValueError, match="3 values of x, 3 of y, 2 of strata"):
             spearman_within([1, 2, 3], [1, 2, 3], [0, 1])
 
 
