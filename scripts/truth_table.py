@@ -77,6 +77,8 @@ def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) ->
         finished = read_json(Path(model) / RUN_FILE).get("exit_reason") == "finished"
         if not (dry_run or finished) and (status := subprocess.run(train, check=False).returncode):
             return status
+    elif "model" in cell:
+        model = cell["model"]
     else:
         options = [word for key in ("env", "preset", "coupling") for word in (f"--{key}", cell[key])]
         build = [sys.executable, str(ROOT / "scripts" / "build_tiny_policy.py"), *options]
@@ -84,7 +86,7 @@ def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) ->
         model = f"<tiny policy of {name}>"
         if not dry_run:
             model = subprocess.run(build, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-    words = [f"{key}={value}" for key, value in settings.items()]
+    words = [f"{key}={value}" for key, value in {**settings, **cell.get("settings", {})}.items()]
     truth = [sys.executable, "-m", "actfocus_verl.truth", f"model={model}", f"out={out / name}", *words]
     print(f"$ {shlex.join(truth)}", file=sys.stderr, flush=True)
     if dry_run:

@@ -41,6 +41,12 @@ class Options:
         None,
         low=1,
     )
+    dtype: str = option(
+        "bfloat16: gradients under autocast, the weights staying float32", "float32", choices=("float32", "bfloat16")
+    )
+    methods: str | None = option(
+        "methods to judge beside the base, comma-separated, as the table calls them; default: all", None
+    )
     plain: int = option("plain episodes per measured one, for the reference gradient", 20, low=1)
     temperature: float = option("sampling temperature; 0 is greedy", 1.0, low=0.0, high=100.0)
     seed: int = option("random seed of worlds and sampling", 0, low=0)
@@ -132,6 +138,9 @@ def complete(
     arguments = Arguments(options, played)
     if arguments.judges:
         _require_gradients(arguments)
+    elif options.methods is not None:
+        remedy = "Leave it out, or write judge=true"
+        raise ConfigurationError("methods", options.methods, "judges methods, and judge=false", remedy)
     return arguments
 
 

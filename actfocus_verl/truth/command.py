@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Final
@@ -42,6 +42,7 @@ from actfocus_verl.truth.figures import plot_shares
 from actfocus_verl.truth.html_page import build_page, with_largest_changes
 from actfocus_verl.truth.judging import Episodes as JudgedEpisodes
 from actfocus_verl.truth.judging import judge
+from actfocus_verl.truth.methods import chosen_methods
 from actfocus_verl.truth.samples import SampleFile
 from actfocus_verl.truth.token_stage import TokenFile, TokenStage
 
@@ -71,10 +72,11 @@ def measure(words: Sequence[str], console: Console) -> Json:
     weights = local_weights(named, played.platform, console) if local else named.without_weights()
     model = read_model(weights, played.template, opening)
     reference = find_reference(options.reference or (run.model if run else None)) if arguments.judges else None
+    methods = chosen_methods(options.methods)
     settings = _settings(arguments, named, model)
     with FolderClaim("out", played.out):
         file = SampleFile(played.out, settings)
-        measurement = _Measurement(arguments, model, settings["max_context_tokens"], file, console)
+        measurement = _Measurement(arguments, model, settings["max_context_tokens"], methods, file, console)
         measurement.complete()
         measured = measurement.measured
         found = {
@@ -139,9 +141,16 @@ class _Measurement:
     """What a measurement has, and samples of what it lacks."""
 
     def __init__(
-        self, arguments: Arguments, model: ModelFiles, max_context_tokens: int, file: SampleFile, console: Console
+        self,
+        arguments: Arguments,
+        model: ModelFiles,
+        max_context_tokens: int,
+        methods: Collection[str] | None,
+        file: SampleFile,
+        console: Console,
     ) -> None:
         options, played = arguments.options, arguments.played
+        self._methods = methods
         self._model = model
         self._file = file
         self._console = console
@@ -207,7 +216,9 @@ class _Measurement:
                 self._as_step(self._plain, []),
                 temperature=self._temperature,
                 batch=self._batch,
+                names=self._methods,
                 coordinates=self._options.coordinates,
+                autocast=self._options.dtype == "bfloat16",
                 progress=progress,
             )
 

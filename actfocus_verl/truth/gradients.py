@@ -82,6 +82,8 @@ def board_gradients(
     temperature: float,
     done: Callable[[int], None] = lambda _: None,
     coordinates: Coordinates | None = None,
+    *,
+    autocast: bool = False,
 ) -> Gradients:
     """(M, P, D), float32: of M credits `given`, each (B, T), on P boards, for D parameters that require a gradient.
 
@@ -92,15 +94,18 @@ def board_gradients(
         groups: (B,), the board of each episode.
         done: called with the number of episodes after each board.
         coordinates: the parameters; None: all.
+        autocast: multiply matrices in bfloat16, as training with verl's mixed precision does.
     """
     kept = Coordinates(model) if coordinates is None else coordinates
+    device = kept.parameters[0].device.type
     boards = torch.unique(groups)
     gradients = np.zeros((len(given), len(boards), kept.size), dtype=np.float32)
     for place, board in enumerate(boards):
         of_board = (groups == board).nonzero()[:, 0].tolist()
         credited = [row for row in of_board if any(bool(each[row].any()) for each in given)]
-        for rows in passes(step, credited, TOKENS_PER_PASS[kept.parameters[0].device.type]):
-            ids, logits = response_logits(model, step, rows)
+        for rows in passes(step, credited, TOKENS_PER_PASS[device]):
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                ids, logits = response_logits(model, step, rows)
             log_probs = (logits.float() / temperature).log_softmax(dim=-1).gather(2, ids[..., None])[..., 0]
             for number, credit in enumerate(given):
                 of_rows = credit[rows, : log_probs.shape[1]].to(log_probs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,7 +56,9 @@ def judge(
     *,
     temperature: float,
     batch: int,
+    names: Collection[str] | None = None,
     coordinates: int | None = None,
+    autocast: bool = False,
     progress: Progress,
 ) -> Json:
     """The figures of every method, as JSON.
@@ -71,18 +73,20 @@ def judge(
         plain: further episodes on the same boards.
         temperature: of the sampling; > 0.
         batch: boards a training step.
+        names: the methods, see `methods.method_names`; None: all.
         coordinates: parameters, drawn at random, whose gradients are compared. None: all, or SAMPLED where all of them
             would take more than MEMORY.
+        autocast: see `board_gradients`.
         progress: called with the stage, what is done and the total.
     """
     step = measured.step()
     columns = with_logits(model, frozen, step, temperature)
-    methods, left_out = judged_methods(step, columns)
+    methods, left_out = judged_methods(step, columns, names)
     drawn = finders.resampled_boards(len(set(measured.boards)))
     turns = finders.turns_of(measured.changes, measured.boards)
     rows = {method.name: _credit_figures(method, step, turns, measured.boards, drawn) for method in methods}
     kept = _coordinates(model, coordinates, len(set(measured.boards)))
-    gradients = _Gradients(model, kept, temperature, progress)
+    gradients = _Gradients(model, kept, temperature, autocast, progress)
     plain_step = plain.step()
     reference = gradients.of(plain_step, [_plain_credit(measured, plain_step, plain.boards)], "reference gradient")[0]
     found, cosine = _gradient_figures(gradients, step, methods, reference, batch, drawn)
@@ -91,7 +95,7 @@ def judge(
             rows[name][kind] = figure
     return {
         "batch_boards": batch,
-        "parameters": {"compared": kept.size, "all": kept.total},
+        "parameters": {"compared": kept.size, "all": kept.total, "dtype": "bfloat16" if autocast else "float32"},
         "base": " + ".join(BASE),
         "methods": rows,
         "left_out": left_out,
@@ -136,8 +140,12 @@ def _credit_figures(
 class _Gradients:
     """Gradients of the policy, by board."""
 
-    def __init__(self, model: torch.nn.Module, kept: Coordinates, temperature: float, progress: Progress) -> None:
-        self._model, self._kept, self._temperature, self._progress = model, kept, temperature, progress
+    def __init__(
+        self, model: torch.nn.Module, kept: Coordinates, temperature: float, autocast: bool, progress: Progress
+    ) -> None:
+        self._model, self._kept, self._temperature = model, kept, temperature
+        self._autocast = autocast
+        self._progress = progress
 
     def of(self, step: MeasuredStep, given: Sequence[torch.Tensor], stage: str) -> Gradients:
         """(M, P, D), of M credits (B, T)."""
@@ -149,7 +157,8 @@ class _Gradients:
             done += episodes
             self._progress(stage, done, len(groups))
 
-        return board_gradients(self._model, step, given, groups, self._temperature, count, self._kept)
+        given_to = self._model, step, given, groups, self._temperature, count, self._kept
+        return board_gradients(*given_to, autocast=self._autocast)
 
 
 def _coordinates(model: torch.nn.Module, count: int | None, boards: int) -> Coordinates:

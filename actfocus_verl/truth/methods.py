@@ -7,7 +7,7 @@ presets in configs/. What a method takes from the batch (z-scores, quantiles) it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -23,6 +23,7 @@ from actfocus_verl.credit.estimation import ESTIMATORS, Step, build_estimator
 from actfocus_verl.credit.registry import build_weighting, known_weightings
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.weighting import ACTFOCUS, UNIFORM
+from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.truth.steps import TURN_COUNTS, MeasuredStep
 
 GRPO: Final = "grpo"
@@ -57,19 +58,43 @@ class Judged:
 
     @property
     def name(self) -> str:
-        return f"{self.estimator} + {self.weighting}"
+        return _name(self.estimator, self.weighting)
 
 
-def judged_methods(step: MeasuredStep, columns: Mapping[str, Tensor]) -> tuple[list[Judged], dict[str, str]]:
+def method_names() -> list[str]:
+    """Every pair that may be judged, as the table calls it: "grpo + uniform" is the first."""
+    return [_name(estimator, _called(weighting, options)) for estimator, weighting, options in _pairs()]
+
+
+def chosen_methods(text: str | None) -> frozenset[str] | None:
+    """The methods of a comma-separated list, and the base; None for None, which stands for all.
+
+    Raises ConfigurationError for a name that the table does not have.
+    """
+    if text is None:
+        return None
+    known, chosen = method_names(), [" ".join(name.split()) for name in text.split(",")]
+    for name in chosen:
+        if name not in known:
+            remedy = f"Choose from: {', '.join(known)}"
+            raise ConfigurationError("methods", name, "is not a method that can be judged", remedy)
+    return frozenset([_name(*BASE), *chosen])
+
+
+def judged_methods(
+    step: MeasuredStep, columns: Mapping[str, Tensor], names: Collection[str] | None = None
+) -> tuple[list[Judged], dict[str, str]]:
     """The methods with the credit that each gives, and why others of the registries could not be judged.
 
-    columns: the step's, and those of the log-prob passes. First GRPO with every weighting, then every estimator, and
-    last the true advantages, with uniform weights, ActFocus and influence.
+    columns: the step's, and those of the log-prob passes. names: those to judge; None: all. First GRPO with every
+    weighting, then every estimator, and last the true advantages, with uniform weights, ActFocus and influence.
     """
     found: list[Judged] = []
     left_out: dict[str, str] = {}
     for estimator, weighting, options in _pairs():
-        called = " ".join([weighting, *(name for name in VARIANTS if options == VARIANTS[name])])
+        called = _called(weighting, options)
+        if names is not None and _name(estimator, called) not in names:
+            continue
         try:
             advantages, remark = _advantages(estimator, step, columns)
             spec = build_weighting({**_preset("credit", weighting)["credit"], "name": weighting, **options})
@@ -78,13 +103,22 @@ def judged_methods(step: MeasuredStep, columns: Mapping[str, Tensor]) -> tuple[l
             if missing:
                 raise _NotJudgedError(f"needs {' and '.join(missing)}")
         except _NotJudgedError as reason:
-            left_out[f"{estimator} + {called}"] = str(reason)
+            left_out[_name(estimator, called)] = str(reason)
             continue
         credit = compute_token_credit(given, spec)
         shifted = advantages if credit.advantage_shift is None else advantages + credit.advantage_shift
         of_tokens = torch.where(step.segments >= 0, credit.weights * shifted, 0.0)
         found.append(Judged(estimator, called, remark, of_tokens))
     return found, left_out
+
+
+def _name(estimator: str, weighting: str) -> str:
+    return f"{estimator} + {weighting}"
+
+
+def _called(weighting: str, options: Mapping[str, Any]) -> str:
+    """A weighting with the name of its variant."""
+    return " ".join([weighting, *(name for name in VARIANTS if options == VARIANTS[name])])
 
 
 class _NotJudgedError(Exception):

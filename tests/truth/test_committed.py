@@ -26,17 +26,25 @@ def test_the_results_give_the_table_again() -> None:
     assert text == (SCRIPT["RESULTS"] / SCRIPT["TABLE"]).read_text(encoding="utf-8")
 
 
+def _policy(name: str, cell: dict[str, Any]) -> str:
+    """The beginning of the name of its folder."""
+    if "train" in cell:
+        return f"{name}_run"
+    return Path(cell["model"]).name if "model" in cell else "-".join(cell[key] for key in ("env", "preset", "coupling"))
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_result_is_of_its_cell(name: str) -> None:
-    settings = RESULTS[name]["settings"]
-    expected = CONTENT["cells"][name] | CONTENT["settings"]
-    made = (
-        f"{name}_run" if "train" in expected else "-".join(expected.pop(key) for key in ("env", "preset", "coupling"))
-    )
-    assert Path(settings["model"]).name.startswith(made)
-    sampled = {key: value for key, value in expected.items() if key in settings}
-    assert {key: settings[key] for key in sampled} == sampled
-    judged = RESULTS[name]["judged"]
+    settings, judged = RESULTS[name]["settings"], RESULTS[name]["judged"]
+    cell = CONTENT["cells"][name]
+    expected = CONTENT["settings"] | cell.get("settings", {})
+    assert Path(settings["model"]).name.startswith(_policy(name, cell))
+    engine = {f"engine.{key}": value for key, value in settings["engine"].items()}
+    sampled = {**settings, **settings["world"], **engine, **judged.get("parameters", {})}
+    asked = {key: value for key, value in expected.items() if key not in ("batch", "plain", "methods")}
+    assert {key: sampled[key] for key in asked} == asked
+    for method in filter(None, expected.get("methods", "").split(", ")):
+        assert method in judged["methods"].keys() | judged["left_out"].keys()
     assert judged["batch_boards"] == expected["batch"]
     assert judged["reference"]["episodes"] == expected["plain"] * expected["boards"] * expected["episodes"]
 

@@ -18,7 +18,7 @@ from actfocus_verl.truth.decomposition import Changes
 from actfocus_verl.truth.gradients import Coordinates, board_gradients
 from actfocus_verl.truth.judged_display import judged_tables
 from actfocus_verl.truth.judging import Episodes, judge
-from actfocus_verl.truth.methods import BASE, group_advantages, judged_methods
+from actfocus_verl.truth.methods import BASE, chosen_methods, group_advantages, judged_methods, method_names
 from actfocus_verl.truth.segments import Boundary, Kind, Segment
 from actfocus_verl.truth.steps import MeasuredStep, segment_sums, token_segments, with_logits
 from tests.diagnosis.conftest import VOCABULARY, tiny_model
@@ -181,6 +181,17 @@ def test_drawn_coordinates_are_those_of_the_whole_gradient(step: MeasuredStep) -
     np.testing.assert_array_equal(part, whole[:, :, places])
 
 
+def test_gradients_under_autocast_are_those_of_float32_but_for_rounding(step: MeasuredStep) -> None:
+    rng = torch.Generator().manual_seed(0)
+    credit = torch.where(step.segments >= 0, torch.randn(step.segments.shape, generator=rng), 0.0)
+    given = tiny_model(), step, [credit], step.columns[GROUP_IDS], TEMPERATURE
+    exact, rounded = board_gradients(*given)[0], board_gradients(*given, autocast=True)[0]
+    assert rounded.dtype == np.float32
+    for board, each in zip(exact, rounded, strict=True):
+        assert np.linalg.norm(each - board) > 0
+        assert each @ board > 0.99 * np.linalg.norm(each) * np.linalg.norm(board)
+
+
 def test_group_advantages_are_verls() -> None:
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
@@ -214,6 +225,20 @@ def test_every_registered_method_has_a_row_or_a_reason(step: MeasuredStep) -> No
     assert left_out["igpo + uniform"] == "needs answer_scores"
     for method in methods:
         assert not bool((method.credit[step.segments < 0] != 0).any()), method.name
+
+
+def test_named_methods_are_those_of_the_whole_table(step: MeasuredStep) -> None:
+    columns = with_logits(tiny_model(), tiny_model(), step, TEMPERATURE)
+    whole, left_out = judged_methods(step, columns)
+    assert {method.name for method in whole} | left_out.keys() == set(method_names())
+    chosen = chosen_methods("gigpo + uniform,  grpo  + actfocus placebo,carl + uniform")
+    assert chosen == {"grpo + uniform", "gigpo + uniform", "grpo + actfocus placebo", "carl + uniform"}
+    some, why = judged_methods(step, columns, chosen)
+    assert [method.name for method in some] == [method.name for method in whole if method.name in chosen]
+    assert set(why) == {"carl + uniform"}
+    for method in some:
+        (same,) = (each for each in whole if each.name == method.name)
+        torch.testing.assert_close(method.credit, same.credit, rtol=0, atol=0)
 
 
 @pytest.fixture(scope="module")
