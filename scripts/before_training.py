@@ -53,6 +53,9 @@ class Cell(NamedTuple):
 def main() -> int:
     arguments = _parse()
     paper, content = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (PAPER, arguments.cells))
+    if missing := {"settings", arguments.table} - content.keys():
+        print(f"error: {arguments.cells}: has no {' and no '.join(sorted(missing))}", file=sys.stderr)
+        return 2
     settings = {"world": {}, **content["settings"]}
     cells = [
         Cell.read(name, entry, paper[arguments.table], settings, arguments.episodes)

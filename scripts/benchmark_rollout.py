@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/benchmark_rollout.py --rounds 2
 
-A round is a training run of the quickstart (`benchmark_rollout_trainer.py` says what generation took, and which process
+A round is a training run of the experiment (`benchmark_rollout_trainer.py` says what generation took, and which process
 computed how much meanwhile), then vLLM alone, with the same settings in a process of its own: it gets the prompts of a
 step all at once, and each reply's continuation at once, as the world would have answered, and samples as many tokens a
 reply as the run did. Steps are paired; their ratio has a 95 % bootstrap interval. The first step of either is left out.
@@ -64,12 +64,12 @@ def conversations(file: Path) -> list[Conversation]:
     return found
 
 
-def train(folder: Path, steps: int, overrides: Sequence[str]) -> list[dict[str, float]]:
+def train(experiment: str, folder: Path, steps: int, overrides: Sequence[str]) -> list[dict[str, float]]:
     """The metrics of a run's steps, whose conversations are all in `folder`."""
     return run_training(
         "benchmark_rollout_trainer",
         folder,
-        *("experiment=quickstart", "filter.ratio=1", f"trainer.v1.trainer_mode={MODE}"),
+        *(f"experiment={experiment}", "filter.ratio=1", f"trainer.v1.trainer_mode={MODE}"),
         *(f"trainer.total_training_steps={steps}", "run.rollouts_every=1", "run.rollouts_a_step=100000", *overrides),
     )
 
@@ -121,11 +121,11 @@ def steps_of(folder: Path) -> list[Path]:
     return sorted((folder / "rollouts").glob("*.jsonl"), key=lambda file: int(file.stem))
 
 
-def measure(folder: Path, rounds: int, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
+def measure(experiment: str, folder: Path, rounds: int, steps: int, overrides: Sequence[str]) -> dict[str, Any]:
     ratios, speeds, cpu = [], defaultdict(list), defaultdict(list)
     for number in range(rounds):
         run = folder / f"run{number}"
-        lines, seconds = train(run, WARM_UP_STEPS + steps, overrides), alone(run)
+        lines, seconds = train(experiment, run, WARM_UP_STEPS + steps, overrides), alone(run)
         for line, file, own in list(zip(lines, steps_of(run), seconds, strict=True))[WARM_UP_STEPS:]:
             taken = line["benchmark/generation_seconds"]
             sampled = sum(each.sampled for each in conversations(file))
@@ -145,6 +145,7 @@ def measure(folder: Path, rounds: int, steps: int, overrides: Sequence[str]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", default="quickstart", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6, help="measured steps of a round")
     default = ROOT / "outputs" / "benchmark_rollout"
@@ -155,7 +156,7 @@ def main() -> None:
     if arguments.alone:
         print("\n" + json.dumps(asyncio.run(repeat(arguments.alone))))
         return
-    measured = measure(arguments.folder, arguments.rounds, arguments.steps, arguments.overrides)
+    measured = measure(arguments.experiment, arguments.folder, arguments.rounds, arguments.steps, arguments.overrides)
     write_result(arguments.folder / "rollout.json", measured)
 
 
