@@ -208,6 +208,7 @@ def to_output(
             "max_global_steps": max(versions) if versions else None,
             "texts": [asdict(text) for text in trajectory.texts],
             "final_state": trajectory.final_state,
+            "stratum": trajectory.stratum,
             "reward_extra_info": {
                 "success": float(trajectory.success),
                 "turns": float(trajectory.turns),

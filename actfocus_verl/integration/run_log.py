@@ -219,7 +219,7 @@ def _rollout(data: Any, row: int, key: str, step: int, decoder: TokenDecoder) ->
         entry["stop_reason"] = info["stop_reason"]
     if "turn_rewards" in data.keys():  # noqa: SIM118  (a TensorDict iterates over rows)
         entry["turn_rewards"] = _values(data["turn_rewards"][row])
-    entry |= {name: extra[name] for name in ("texts", "final_state", TURN_CALLS) if name in extra}
+    entry |= {name: extra[name] for name in ("texts", "final_state", "stratum", TURN_CALLS) if name in extra}
     if FORK in info:
         entry["replayed_turns"] = max(int(info[FORK]), 0)
     length = data["responses"][row].numel()

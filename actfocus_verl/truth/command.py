@@ -240,7 +240,7 @@ class _Measurement:
             kinds=[segment.kind for segment in episode.segments],
             turns=[segment.start.turn for segment in episode.segments],
             continuations=np.array(returns).reshape(len(returns), SETS, -1),
-            stratum=episode.stratum,
+            stratum=episode.played.trajectory.stratum,
         )
 
     async def _sample_on_server(self, address: str) -> None:

@@ -62,7 +62,7 @@ class Judged:
 
 
 def method_names() -> list[str]:
-    """Every pair that may be judged, as the table calls it: "grpo + uniform" is the first."""
+    """Every pair that may be judged, as the table calls it."""
     return [_name(estimator, _called(weighting, options)) for estimator, weighting, options in _pairs()]
 
 

@@ -61,6 +61,7 @@ def test_grpo_with_actfocus_trains_and_writes_its_folder(start: Callable[..., Ru
     sampled = zip(rollout["token_texts"], rollout["turn_ids"], strict=True)
     assert "".join(text for text, turn in sampled if turn >= 0) == "".join(turn["reply"] for turn in rollout["texts"])
     assert rollout["final_state"]
+    assert rollout["stratum"] > 0  # by which `diagnose` tells the boards' difficulty from the tokens' energy
     weighted = [
         role for role, weight in zip(rollout["token_roles"], rollout["token_weights"], strict=True) if weight > 0
     ]

@@ -79,7 +79,7 @@ def rows() -> dict[str, dict[str, Any]]:
             scores = torch.zeros(len(row["responses"]))
             scores[-1] = value
             info = {"success": float(value == 1.0), "turns": 2.0, "valid_action_rate": 0.5, "stop_reason": "failure"}
-            extra = {"texts": [], "final_state": "S", "reward_extra_info": info}
+            extra = {"texts": [], "final_state": "S", "stratum": 3, "reward_extra_info": info}
             rows[f"{group}_{session}_0"] = row | {
                 "uid": group,
                 "token_roles": roles,

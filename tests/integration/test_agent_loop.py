@@ -15,6 +15,7 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_
 from verl.workers.rollout.replica import TokenOutput
 
 from actfocus_verl.credit.tokens import TokenRole
+from actfocus_verl.environments import make_world
 from actfocus_verl.environments.base import StepResult
 from actfocus_verl.environments.frozen_lake import FrozenLake
 from actfocus_verl.errors import ConfigurationError
@@ -192,6 +193,12 @@ def test_the_state_after_the_last_turn_travels_with_the_texts(
     seen = [int(text["state"]) for text in output.extra_fields["texts"]]
     assert seen == sorted(seen)
     assert int(output.extra_fields["final_state"]) > seen[-1]
+
+
+def test_the_difficulty_of_the_board_travels_with_the_episode(tokenizer: PreTrainedTokenizerFast) -> None:
+    output = play(ListServer(tokenizer.encode(REPLY)), tokenizer, split="train", index=3)
+    board = make_world("frozen_lake", preset="clean", split="train", index=3, episode_seed=0)
+    assert output.extra_fields["stratum"] == board.stratum() > 0
 
 
 def test_a_server_without_weight_versions_is_fine() -> None:

@@ -166,7 +166,7 @@ def test_a_step_is_recorded(make_trainer: MakeTrainer, queue: LocalQueue, rows: 
     assert len(first["token_texts"]) == len(first["responses"])
     assert "".join(first["token_texts"]) == trainer.tokenizer.decode(first["responses"])
     assert first["prompt_text"] == trainer.tokenizer.decode(first["prompt_ids"])
-    assert first["final_state"] == "S"
+    assert (first["final_state"], first["stratum"]) == ("S", 3)
 
 
 def test_a_rule_that_holds_makes_the_next_step_the_last(

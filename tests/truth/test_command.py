@@ -126,7 +126,10 @@ def test_a_served_policy_is_asked_by_token_ids(
         (["boards=1"], "boards=1: must be an integer >= 2."),
         (["server_model=tiny"], "server_model='tiny': needs a server."),
         (["repeats=2"], "repeats=2: is not a known key. Known: model, out, "),
-        (["judge=true", "methods=grpo + focus"], "methods='grpo + focus': is not a method that can be judged. Choose from: grpo + uniform, "),
+        (
+            ["judge=true", "methods=grpo + focus"],
+            "methods='grpo + focus': is not a method that can be judged. Choose from: grpo + actfocus, ",
+        ),
         (["methods=grpo + actfocus"], "methods='grpo + actfocus': judges methods, and judge=false."),
         (["colour=red"], "env.colour='red': unknown key of Coin."),
         (["env=tests.truth.made_up:Silent"], "env='tests.truth.made_up:Silent': does not say how its randomness"),
