@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,9 +17,9 @@ from actfocus_verl.rollout import Trajectory
 from actfocus_verl.truth import finders
 from actfocus_verl.truth.decomposition import Changes
 from actfocus_verl.truth.gradients import Coordinates, Gradients, board_gradients, gram, inner_products
-from actfocus_verl.truth.methods import BASE, TRUTH, Judged, judged_methods
+from actfocus_verl.truth.methods import BASE, TRUTH, Judged, judged_methods, needed_columns
 from actfocus_verl.truth.segments import Kind, Segment
-from actfocus_verl.truth.steps import MeasuredStep, measured_step, segment_sums, with_logits
+from actfocus_verl.truth.steps import MeasuredStep, Progress, measured_step, segment_sums, with_logits
 
 CREDIT_KINDS: Final = (Kind.REASONING, Kind.ACTION, Kind.FORMAT)
 MEMORY: Final = 2 << 30
@@ -28,7 +28,6 @@ SAMPLED: Final = 1 << 20
 """Parameters that stand for those of a larger model."""
 
 Json = dict[str, Any]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ def judge(
         coordinates: parameters, drawn at random, whose gradients are compared. None: all, or SAMPLED where all of them
             would take more than MEMORY.
         autocast: see `board_gradients`.
-        progress: called with the stage, what is done and the total.
+        progress: see `Progress`.
     """
     step = measured.step()
-    columns = with_logits(model, frozen, step, temperature)
+    columns = with_logits(model, frozen, step, temperature, needed_columns(names), progress)
     methods, left_out = judged_methods(step, columns, names)
     drawn = finders.resampled_boards(len(set(measured.boards)))
     turns = finders.turns_of(measured.changes, measured.boards)

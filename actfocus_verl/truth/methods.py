@@ -20,7 +20,7 @@ from torch import Tensor
 from actfocus_verl.columns import GROUP_IDS, INFLUENCE, TURN_IDS, TURN_REWARDS, VALUES
 from actfocus_verl.credit.episodes import Episodes
 from actfocus_verl.credit.estimation import ESTIMATORS, Step, build_estimator
-from actfocus_verl.credit.registry import build_weighting, known_weightings
+from actfocus_verl.credit.registry import WeightingSpec, build_weighting, known_weightings
 from actfocus_verl.credit.token_weights import compute_token_credit
 from actfocus_verl.credit.weighting import ACTFOCUS, UNIFORM
 from actfocus_verl.errors import ConfigurationError
@@ -81,6 +81,16 @@ def chosen_methods(text: str | None) -> frozenset[str] | None:
     return frozenset([_name(*BASE), *chosen])
 
 
+def needed_columns(names: Collection[str] | None = None) -> set[str]:
+    """What the weightings of these methods read; None: of all."""
+    weightings = [
+        _weighting(weighting, options)
+        for estimator, weighting, options in _pairs()
+        if names is None or _name(estimator, _called(weighting, options)) in names
+    ]
+    return {name for weighting in weightings for name in weighting.required_columns}
+
+
 def judged_methods(
     step: MeasuredStep, columns: Mapping[str, Tensor], names: Collection[str] | None = None
 ) -> tuple[list[Judged], dict[str, str]]:
@@ -97,7 +107,7 @@ def judged_methods(
             continue
         try:
             advantages, remark = _advantages(estimator, step, columns)
-            spec = build_weighting({**_preset("credit", weighting)["credit"], "name": weighting, **options})
+            spec = _weighting(weighting, options)
             given = {**columns, "advantages": advantages}
             missing = [name for name in spec.required_columns if name not in given]
             if missing:
@@ -110,6 +120,11 @@ def judged_methods(
         of_tokens = torch.where(step.segments >= 0, credit.weights * shifted, 0.0)
         found.append(Judged(estimator, called, remark, of_tokens))
     return found, left_out
+
+
+def _weighting(name: str, options: Mapping[str, Any]) -> WeightingSpec:
+    """The weighting with the settings of its preset, and its own over them."""
+    return build_weighting({**_preset("credit", name)["credit"], "name": name, **options})
 
 
 def _name(estimator: str, weighting: str) -> str:

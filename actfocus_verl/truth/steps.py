@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ from actfocus_verl.truth.decomposition import Changes, Floats
 from actfocus_verl.truth.segments import Segment
 
 TURN_COUNTS: Final = "turn_counts"
+
+_T = TypeVar("_T")
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, what is done of it, and the total."""
 
 TokenBatch = tuple[Tensor, Tensor]
 """Token ids (b, L), right-padded with 0, and for each row the position of its first response token (b,)."""
@@ -128,12 +133,19 @@ def token_segments(trajectory: Trajectory, segments: Sequence[Segment]) -> list[
 
 @torch.no_grad()
 def with_logits(
-    model: torch.nn.Module, frozen: torch.nn.Module, step: MeasuredStep, temperature: float
+    model: torch.nn.Module,
+    frozen: torch.nn.Module,
+    step: MeasuredStep,
+    temperature: float,
+    needed: Collection[str] | None = None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Tensor]:
     """The step's columns with those that the actor's and the frozen reference's passes give.
 
     Log-probs and entropy are those of the sampling distribution, at `temperature`; the reference's signals are those of
     its raw logits, as in training.
+
+    needed: columns that methods read, of those that take passes of their own; None: all.
 
     Raises ConfigurationError where the two have different vocabularies.
     """
@@ -141,7 +153,7 @@ def with_logits(
     shape = step.segments.shape
     names = ("old_log_probs", "ref_log_prob", ENTROPY, *LOGIT_SIGNALS)
     columns = {name: torch.zeros(shape, dtype=torch.float32) for name in names}
-    for row, length in enumerate(step.lengths):
+    for row, length in _counted(list(enumerate(step.lengths)), "log-probs", progress):
         ids, logits_TV = response_logits(model, step, [row])
         scaled_TV = logits_TV[0, :length].float() / temperature
         found = {"old_log_probs": _log_probs(scaled_TV, ids), ENTROPY: entropy(scaled_TV)}
@@ -150,9 +162,10 @@ def with_logits(
         found |= {name: signal(frozen_TV) for name, signal in LOGIT_SIGNALS.items()}
         for name, values in found.items():
             columns[name][row, :length] = values.cpu()
-    columns[RELEVANCE] = relevance(model, step)
-    if step.feedback:
-        columns[HINDSIGHT_LOG_PROBS] = _hindsight(model, step, columns["old_log_probs"], temperature)
+    if needed is None or RELEVANCE in needed:
+        columns[RELEVANCE] = relevance(model, step, progress)
+    if step.feedback and (needed is None or HINDSIGHT_LOG_PROBS in needed):
+        columns[HINDSIGHT_LOG_PROBS] = _hindsight(model, step, columns["old_log_probs"], temperature, progress)
         columns[TRAINING_STEP] = torch.ones(shape[0], dtype=torch.int64)
     return {**step.columns, **columns, **_influence({**step.columns, **columns})}
 
@@ -163,11 +176,14 @@ def _log_probs(logits_TV: Tensor, ids: Tensor) -> Tensor:
     return chosen
 
 
-def _hindsight(model: torch.nn.Module, step: MeasuredStep, old_log_probs: Tensor, temperature: float) -> Tensor:
+def _hindsight(
+    model: torch.nn.Module, step: MeasuredStep, old_log_probs: Tensor, temperature: float, progress: Progress
+) -> Tensor:
     """(B, T): the log-probs of replies with the feedback on them in their prompt, `old_log_probs` in turns without."""
     found = old_log_probs.clone()
     device = next(model.parameters()).device
-    for row, (prompt, feedback) in enumerate(zip(step.prompts, step.feedback, strict=True)):
+    episodes = list(enumerate(zip(step.prompts, step.feedback, strict=True)))
+    for row, (prompt, feedback) in _counted(episodes, "log-probs with feedback", progress):
         own = {name: step.columns[name][row] for name in ("responses", "response_mask", TURN_IDS)}
         for places, informed in informed_prompts({"prompts": torch.tensor(prompt), **own, **feedback}).values():
             ids = torch.cat([informed, own["responses"][places]]).to(device)
@@ -193,14 +209,15 @@ def _influence(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return {INFLUENCE: torch.full(groups.shape, share, dtype=torch.float32)}
 
 
-def relevance(model: Any, step: MeasuredStep) -> Tensor:
+def relevance(model: Any, step: MeasuredStep, progress: Progress) -> Tensor:
     """(B, T), float32: how much each response token's embedding moves the logits of the actions after it.
 
     The norm of the gradient of ``sum over ACTION tokens a of (logit_a - mean logit)`` with respect to the embedding.
     """
     found = torch.zeros(step.segments.shape, dtype=torch.float32)
     embed = model.get_input_embeddings()
-    for row, (prompt, length) in enumerate(zip(step.prompts, step.lengths, strict=True)):
+    episodes = list(enumerate(zip(step.prompts, step.lengths, strict=True)))
+    for row, (prompt, length) in _counted(episodes, "relevance", progress):
         action = (step.columns[TOKEN_ROLES][row, :length] == TokenRole.ACTION).nonzero()[:, 0]
         if not len(action):
             continue
@@ -235,6 +252,13 @@ def response_logits(model: torch.nn.Module, step: MeasuredStep, rows: Sequence[i
     places = (first[:, None] + torch.arange(longest, device=device)).clamp(max=logits.shape[1] - 1)
     chosen = logits[torch.arange(len(rows), device=device)[:, None], places]
     return responses[:, :longest].to(device), chosen
+
+
+def _counted(parts: Sequence[_T], stage: str, progress: Progress) -> Iterator[_T]:
+    """The parts of a stage, of which progress is told once each is done."""
+    for done, part in enumerate(parts, start=1):
+        yield part
+        progress(stage, done, len(parts))
 
 
 def _padded(rows: Sequence[Sequence[float]], value: int = 0, dtype: torch.dtype = torch.int64) -> Tensor:

@@ -11,14 +11,21 @@ import pytest
 import torch
 from rich.console import Console, Group
 
-from actfocus_verl.columns import ENTROPY, GROUP_IDS, HINDSIGHT_LOG_PROBS
+from actfocus_verl.columns import ENTROPY, GROUP_IDS, HINDSIGHT_LOG_PROBS, RELEVANCE, TRAINING_STEP
 from actfocus_verl.credit.tokens import TokenRole
 from actfocus_verl.rollout import InformedContext, Reply, StopReason, Trajectory, TurnText
 from actfocus_verl.truth.decomposition import Changes
 from actfocus_verl.truth.gradients import Coordinates, board_gradients
 from actfocus_verl.truth.judged_display import judged_tables
 from actfocus_verl.truth.judging import Episodes, judge
-from actfocus_verl.truth.methods import BASE, chosen_methods, group_advantages, judged_methods, method_names
+from actfocus_verl.truth.methods import (
+    BASE,
+    chosen_methods,
+    group_advantages,
+    judged_methods,
+    method_names,
+    needed_columns,
+)
 from actfocus_verl.truth.segments import Boundary, Kind, Segment
 from actfocus_verl.truth.steps import MeasuredStep, segment_sums, token_segments, with_logits
 from tests.diagnosis.conftest import VOCABULARY, tiny_model
@@ -236,6 +243,9 @@ def test_named_methods_are_those_of_the_whole_table(step: MeasuredStep) -> None:
     some, why = judged_methods(step, columns, chosen)
     assert [method.name for method in some] == [method.name for method in whole if method.name in chosen]
     assert set(why) == {"carl + uniform"}
+    assert needed_columns(chosen) == {"energy"} | needed_columns({"grpo + uniform"})
+    few = with_logits(tiny_model(), tiny_model(), step, TEMPERATURE, needed_columns(chosen))
+    assert columns.keys() - few.keys() == {RELEVANCE, HINDSIGHT_LOG_PROBS, TRAINING_STEP}
     for method in some:
         (same,) = (each for each in whole if each.name == method.name)
         torch.testing.assert_close(method.credit, same.credit, rtol=0, atol=0)
@@ -253,7 +263,8 @@ def judged(episodes: Episodes) -> dict[str, Any]:
         batch=8,
         progress=lambda stage, done, total: stages.append((stage, done, total)),
     )
-    assert next(stage for stage, done, total in stages if done == total) == "reference gradient"
+    finished = [stage for stage, done, total in stages if done == total]
+    assert finished[:4] == ["log-probs", "relevance", "log-probs with feedback", "reference gradient"]
     return found
 
 
