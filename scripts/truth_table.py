@@ -130,7 +130,10 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
         yield f"{result['episodes']} episodes on {result['boards']} boards of {where}, {result['continuations']}"
         reference = judged["reference"]
         yield f"continuations per boundary; reference gradient of {reference['episodes']} other episodes, its cosine"
-        yield f"with the expected gradient of the measured changes {_figure(reference['cosine'])}."
+        if _gradient(judged, judged["base"], "alignment") is None:
+            yield "with any gradient unknown, since its squared length, without the boards' noise, is not estimated above 0."
+        else:
+            yield f"with the expected gradient of the measured changes {_figure(reference['cosine'])}."
         yield ""
         yield from _table(
             [*KINDS, "null"], [[_figure(result["shares"][kind]) for kind in KINDS] + [_figure(result["null"])]]

@@ -156,7 +156,7 @@ def alignment(products: Products, reference: Floats, batch: int, drawn: Floats) 
         <E g, G> = mean of <g_p, G_q>, p != q        |G|^2 = mean of <G_p, G_q>, p != q
         E |g|^2  = (1 - 1 / batch) mean of <g_p, g_q>, p != q  +  mean of |g_p|^2 / batch
 
-    reference (P, P): <G_p, G_q>.
+    reference (P, P): <G_p, G_q>. NaN where an estimated squared length is not above 0.
     """
 
     pairs = drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)  # 0 where one board alone was drawn
@@ -168,7 +168,8 @@ def alignment(products: Products, reference: Floats, batch: int, drawn: Floats) 
     within = drawn @ np.diag(products.own) / drawn.sum(axis=1)
     length = (1 - 1 / batch) * between(products.own) + within / batch
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Alignment(between(products.with_reference) / np.sqrt(between(reference) * length))
+        # Two roots: an estimated squared length may be negative, and the product of two such would look like a length.
+        return Alignment(between(products.with_reference) / (np.sqrt(between(reference)) * np.sqrt(length)))
 
 
 def agreement(products: Products, reference: Floats, drawn: Floats) -> Json | None:

@@ -20,8 +20,13 @@ def judged_tables(judged: Json) -> Iterator[RenderableType]:
     yield _credit(methods)
     yield Text()
     yield _gradients(methods, judged["base"])
+    if methods[judged["base"]]["gradient"]["alignment"] is None:
+        yield Text(
+            "No alignment can be given: the reference gradient's squared length, estimated without the boards' own"
+        )
+        yield Text("noise, is not above 0. More boards or plain= episodes would show it.")
     reference = judged["reference"]
-    cosine = figure(reference["cosine"])
+    cosine = figure(reference["cosine"]) or "unknown"
     yield Text(f"alignment: with the policy gradient of {reference['episodes']} other episodes; of the measured")
     yield Text(f"changes' expected gradient with it: {cosine}. Batches of {judged['batch_boards']} boards.")
     proxy = {name.removeprefix("spearman_"): rho for name, rho in judged["proxy"].items() if name != "groups"}

@@ -30,6 +30,7 @@ EXCEPTIONS: Final = {
     "agent.command=": "is a fragment, of an agent in another language; tests/gateway/test_agents.py runs commands",
     "scripts/kill_campaign.py": "takes two hours; test_kill_campaign.py is its short form",
     "scripts/install_slurm.sh": "needs root and installs SLURM",
+    "--experiment smollm2": "needs the cold start of recipes/real_model.sh, half an hour",
     "bash scripts/test.sh": "is what runs this test",
     "'.[gpu]'": "needs an NVIDIA GPU",
     "platform=gpu": "needs an NVIDIA GPU and the model hub",

@@ -91,6 +91,17 @@ def test_products_of_one_board_do_not_count() -> None:
     assert of_two == pytest.approx(expected / math.sqrt(2.5 * (3 / 2 + 7 / 2)))
 
 
+def test_there_is_no_cosine_of_gradients_whose_lengths_are_not_above_nothing() -> None:
+    """Orthogonal noise of two boards gives squared lengths below 0; two of them must not pass for one length."""
+    gradients = np.array([[2.0, 1.0], [-2.0, 1.0]], dtype=np.float32)
+    reference = np.array([[1.0, 0.5], [-1.0, 0.5]], dtype=np.float32)
+    products, own = inner_products(gradients, reference), gram(reference, reference)
+    assert own[0, 1] < 0
+    assert products.own[0, 1] < 0
+    assert agreement(products, own, ONE) is None
+    assert np.isnan(alignment(products, own, 8, ONE).values).all()
+
+
 def test_adam_divides_by_the_root_of_the_second_moment() -> None:
     """One parameter a thousand times as large as the other counts no more than it."""
     gradients = np.array([[1000.0, 1.0], [1000.0, -1.0]], dtype=np.float32)
