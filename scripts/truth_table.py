@@ -131,7 +131,7 @@ def _document(found: dict[str, Json]) -> Iterator[str]:
         reference = judged["reference"]
         yield f"continuations per boundary; reference gradient of {reference['episodes']} other episodes, its cosine"
         if _gradient(judged, judged["base"], "alignment") is None:
-            yield "with any gradient unknown, since its squared length, without the boards' noise, is not estimated above 0."
+            yield "with any gradient unknown, since its squared length, without the boards' own noise, is not above 0."
         else:
             yield f"with the expected gradient of the measured changes {_figure(reference['cosine'])}."
         yield ""
