@@ -129,13 +129,13 @@ class EpisodePlayer:
         self._settings = settings
         self._codec = codec
         self._sampler = sampler
-        self._boards: dict[int, tuple[str, float | None]] = {}
+        self._boards: dict[int, tuple[str, int, float | None]] = {}
 
     async def play(self, key: EpisodeKey) -> EpisodeRecord:
         """Play one episode to its end."""
         settings, seed = self._settings, episode_seed(self._settings.seed, key)
         world = await beside_loop(is_slow(settings.env), self._world, key, seed)
-        board_hash, optimal_return = self._boards[key.board]
+        board_hash, stratum, optimal_return = self._boards[key.board]
         episode = Episode(
             world,
             self._codec,
@@ -147,7 +147,7 @@ class EpisodePlayer:
             board=key.board,
             repeat=key.repeat,
             board_hash=board_hash,
-            stratum=trajectory.stratum,
+            stratum=stratum,
             episode_seed=seed,
             episode_return=trajectory.episode_return,
             optimal_return=optimal_return,
@@ -175,7 +175,7 @@ class EpisodePlayer:
             **settings.overrides,
         )
         if key.board not in self._boards:
-            self._boards[key.board] = (world.board_hash(), _finite(world.optimal_return()))
+            self._boards[key.board] = (world.board_hash(), world.stratum(), _finite(world.optimal_return()))
         return world
 
 

@@ -66,7 +66,7 @@ class EpisodeAgentLoop(AgentLoopBase):
         except RewardError as error:
             return self.without_reward(error, kwargs, policy)
         probes = self._probes(trajectory, episode.world.limits.max_turn_tokens) if self.asks_answers else {}
-        return to_output(trajectory, policy, probes | self.feedback(trajectory))
+        return to_output(trajectory, policy, episode.world.stratum(), probes | self.feedback(trajectory))
 
     @cached_property
     def asks_answers(self) -> bool:
@@ -191,9 +191,12 @@ def require_room(longest: int, max_turn_tokens: int) -> None:
 
 
 def to_output(
-    trajectory: Trajectory, policy: ServerPolicy, probes: dict[str, list[int]] | None = None
+    trajectory: Trajectory, policy: ServerPolicy, stratum: int, probes: dict[str, list[int]] | None = None
 ) -> TokenColumnsOutput:
-    """Return the trajectory as verl's output. The scalar reward is the episode return, on the last token."""
+    """Return the trajectory as verl's output. The scalar reward is the episode return, on the last token.
+
+    stratum: `World.stratum` of its board, for the record of the run.
+    """
     versions = policy.weight_versions
     return TokenColumnsOutput(
         prompt_ids=trajectory.prompt_ids,
@@ -208,7 +211,7 @@ def to_output(
             "max_global_steps": max(versions) if versions else None,
             "texts": [asdict(text) for text in trajectory.texts],
             "final_state": trajectory.final_state,
-            "stratum": trajectory.stratum,
+            "stratum": stratum,
             "reward_extra_info": {
                 "success": float(trajectory.success),
                 "turns": float(trajectory.turns),

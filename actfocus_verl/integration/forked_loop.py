@@ -47,20 +47,23 @@ class ForkedAgentLoop(EpisodeAgentLoop):
         try:
             with waiting_elsewhere():
                 point = await group.fork_point(session)
-            played, fork = await self._play(policy, point, kwargs)
+            played, fork, stratum = await self._play(policy, point, kwargs)
         except RewardError as error:
             return self.without_reward(error, kwargs, policy)
         finally:
             if group.settle(session, played) == self.rollout_config.n:
                 del _groups[uid]
-        output = to_output(played.trajectory, policy, self.feedback(played.trajectory))
+        output = to_output(played.trajectory, policy, stratum, self.feedback(played.trajectory))
         output.extra_fields["reward_extra_info"][FORK] = float(fork)
         return output
 
     async def _play(
         self, policy: ServerPolicy, point: ForkPoint | None, row: Mapping[str, Any]
-    ) -> tuple[PlayedEpisode, int]:
-        """The episode and its entry FORK. If the replay fails, it is played from the beginning: the row is needed."""
+    ) -> tuple[PlayedEpisode, int, int]:
+        """The episode, its entry FORK, and the stratum of its board.
+
+        If the replay fails, it is played from the beginning: the row is needed.
+        """
         seed, mismatch = self.episode_seed(row), False
         if point is not None:
             try:
@@ -68,13 +71,14 @@ class ForkedAgentLoop(EpisodeAgentLoop):
                     self.slow, point.replay, lambda first_seed: self.episode(row, first_seed), seed
                 )
                 trajectory = await episode.play_on(policy, context)
-                return PlayedEpisode(trajectory, point.seeds(seed), forked=True), point.turn
+                return PlayedEpisode(trajectory, point.seeds(seed), forked=True), point.turn, episode.world.stratum()
             except ReplayMismatchError as error:
                 mismatch = True
                 logger.warning("a fork of %s/%s is played from the beginning: %s", row["split"], row["index"], error)
         episode = await beside_loop(self.slow, self.episode, row, seed)
         trajectory = await episode.play(policy)
-        return PlayedEpisode(trajectory, ((0, seed),)), MISMATCH if mismatch else 0
+        fork = MISMATCH if mismatch else 0
+        return PlayedEpisode(trajectory, ((0, seed),)), fork, episode.world.stratum()
 
 
 def fork_metrics(infos: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -196,7 +196,6 @@ class Episode:
             known_answers=self._answers,
             informed=self._informed,
             final_anchor=self.world.anchor(),
-            stratum=self.world.stratum(),
         )
 
     def _ask(self) -> list[Message]:

@@ -90,7 +90,6 @@ class Trajectory:
     turn_starts (K): response tokens before each reply. known_answers (K): the world's to the state each turn saw, None
     where it was not asked or knows none; empty like turn_starts where nobody kept them.
     informed (K): each turn's context with the feedback on it; empty where nobody kept them.
-    stratum: the difficulty of its board, `World.stratum`.
     """
 
     prompt_ids: list[int]
@@ -116,7 +115,6 @@ class Trajectory:
     known_answers: list[str | None] = field(default_factory=list)
     informed: list[InformedContext] = field(default_factory=list)
     final_anchor: int = 0
-    stratum: int = 0
 
     def __post_init__(self) -> None:
         columns = [self.response_mask, self.token_roles, self.turn_ids]

@@ -218,7 +218,7 @@ class _Measurement:
                 batch=self._batch,
                 names=self._methods,
                 coordinates=self._options.coordinates,
-                autocast=self._options.dtype == "bfloat16",
+                dtype=self._options.dtype,
                 progress=progress,
             )
 
@@ -240,7 +240,7 @@ class _Measurement:
             kinds=[segment.kind for segment in episode.segments],
             turns=[segment.start.turn for segment in episode.segments],
             continuations=np.array(returns).reshape(len(returns), SETS, -1),
-            stratum=episode.played.trajectory.stratum,
+            stratum=episode.stratum,
         )
 
     async def _sample_on_server(self, address: str) -> None:

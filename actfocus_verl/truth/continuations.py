@@ -57,11 +57,12 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Replayed:
-    """An episode that was replayed to its end; segments: what its boundaries are cut by."""
+    """An episode that was replayed to its end; segments: what its boundaries are cut by. stratum: of its board."""
 
     key: EpisodeKey
     played: PlayedEpisode
     segments: Sequence[Segment]
+    stratum: int = 0
 
 
 class Continuations:
@@ -74,6 +75,7 @@ class Continuations:
         self._settings = settings
         self._codec = codec
         self._count = count
+        self._strata: dict[int, int] = {}
 
     def require_reseed(self) -> None:
         """Raise ConfigurationError where the world does not say how its randomness is drawn anew."""
@@ -96,6 +98,8 @@ class Continuations:
         """
         seed = episode_seed(self._settings.seed, key)
         episode = self._episode(key, seed, give_feedback=True)
+        if key.board not in self._strata:
+            self._strata[key.board] = episode.world.stratum()
         context: list[int] | None = episode.start()
         for ids, reason in sampled.replies:
             if context is None:
@@ -109,7 +113,7 @@ class Continuations:
             if getattr(again, name) != getattr(sampled, name):
                 raise self._mismatch(f"its {called} differ")
         segments = episode_segments(self._codec, trajectory.replies)
-        return Replayed(key, PlayedEpisode(trajectory, ((0, seed),)), segments)
+        return Replayed(key, PlayedEpisode(trajectory, ((0, seed),)), segments, self._strata[key.board])
 
     async def returns(self, episode: Replayed, boundary: int, sampler: Sampler) -> list[float]:
         """The returns of the continuations from before segment `boundary`, in the order of their seeds.

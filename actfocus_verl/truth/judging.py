@@ -57,7 +57,7 @@ def judge(
     batch: int,
     names: Collection[str] | None = None,
     coordinates: int | None = None,
-    autocast: bool = False,
+    dtype: str = "float32",
     progress: Progress,
 ) -> Json:
     """The figures of every method, as JSON.
@@ -75,7 +75,7 @@ def judge(
         names: the methods, see `methods.method_names`; None: all.
         coordinates: parameters, drawn at random, whose gradients are compared. None: all, or SAMPLED where all of them
             would take more than MEMORY.
-        autocast: see `board_gradients`.
+        dtype: of the gradients' passes; bfloat16 is autocast.
         progress: see `Progress`.
     """
     step = measured.step()
@@ -85,7 +85,7 @@ def judge(
     turns = finders.turns_of(measured.changes, measured.boards)
     rows = {method.name: _credit_figures(method, step, turns, measured.boards, drawn) for method in methods}
     kept = _coordinates(model, coordinates, len(set(measured.boards)))
-    gradients = _Gradients(model, kept, temperature, autocast, progress)
+    gradients = _Gradients(model, kept, temperature, dtype, progress)
     plain_step = plain.step()
     reference = gradients.of(plain_step, [_plain_credit(measured, plain_step, plain.boards)], "reference gradient")[0]
     found, cosine = _gradient_figures(gradients, step, methods, reference, batch, drawn)
@@ -94,7 +94,7 @@ def judge(
             rows[name][kind] = figure
     return {
         "batch_boards": batch,
-        "parameters": {"compared": kept.size, "all": kept.total, "dtype": "bfloat16" if autocast else "float32"},
+        "parameters": {"compared": kept.size, "all": kept.total, "dtype": dtype},
         "base": " + ".join(BASE),
         "methods": rows,
         "left_out": left_out,
@@ -140,10 +140,10 @@ class _Gradients:
     """Gradients of the policy, by board."""
 
     def __init__(
-        self, model: torch.nn.Module, kept: Coordinates, temperature: float, autocast: bool, progress: Progress
+        self, model: torch.nn.Module, kept: Coordinates, temperature: float, dtype: str, progress: Progress
     ) -> None:
         self._model, self._kept, self._temperature = model, kept, temperature
-        self._autocast = autocast
+        self._autocast = dtype == "bfloat16"
         self._progress = progress
 
     def of(self, step: MeasuredStep, given: Sequence[torch.Tensor], stage: str) -> Gradients:

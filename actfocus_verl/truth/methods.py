@@ -7,11 +7,11 @@ presets in configs/. What a method takes from the batch (z-scores, quantiles) it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from omegaconf import OmegaConf
@@ -63,7 +63,7 @@ class Judged:
 
 def method_names() -> list[str]:
     """Every pair that may be judged, as the table calls it."""
-    return [_name(estimator, _called(weighting, options)) for estimator, weighting, options in _pairs()]
+    return [pair.name for pair in _pairs()]
 
 
 def chosen_methods(text: str | None) -> frozenset[str] | None:
@@ -78,17 +78,12 @@ def chosen_methods(text: str | None) -> frozenset[str] | None:
         if name not in known:
             remedy = f"Choose from: {', '.join(known)}"
             raise ConfigurationError("methods", name, "is not a method that can be judged", remedy)
-    return frozenset([_name(*BASE), *chosen])
+    return frozenset([_Pair(*BASE).name, *chosen])
 
 
 def needed_columns(names: Collection[str] | None = None) -> set[str]:
     """What the weightings of these methods read; None: of all."""
-    weightings = [
-        _weighting(weighting, options)
-        for estimator, weighting, options in _pairs()
-        if names is None or _name(estimator, _called(weighting, options)) in names
-    ]
-    return {name for weighting in weightings for name in weighting.required_columns}
+    return {column for pair in _pairs(names) for column in pair.spec().required_columns}
 
 
 def judged_methods(
@@ -101,54 +96,64 @@ def judged_methods(
     """
     found: list[Judged] = []
     left_out: dict[str, str] = {}
-    for estimator, weighting, options in _pairs():
-        called = _called(weighting, options)
-        if names is not None and _name(estimator, called) not in names:
-            continue
+    for pair in _pairs(names):
         try:
-            advantages, remark = _advantages(estimator, step, columns)
-            spec = _weighting(weighting, options)
+            advantages, remark = _advantages(pair.estimator, step, columns)
+            spec = pair.spec()
             given = {**columns, "advantages": advantages}
             missing = [name for name in spec.required_columns if name not in given]
             if missing:
                 raise _NotJudgedError(f"needs {' and '.join(missing)}")
         except _NotJudgedError as reason:
-            left_out[_name(estimator, called)] = str(reason)
+            left_out[pair.name] = str(reason)
             continue
         credit = compute_token_credit(given, spec)
         shifted = advantages if credit.advantage_shift is None else advantages + credit.advantage_shift
         of_tokens = torch.where(step.segments >= 0, credit.weights * shifted, 0.0)
-        found.append(Judged(estimator, called, remark, of_tokens))
+        found.append(Judged(pair.estimator, pair.called, remark, of_tokens))
     return found, left_out
-
-
-def _weighting(name: str, options: Mapping[str, Any]) -> WeightingSpec:
-    """The weighting with the settings of its preset, and its own over them."""
-    return build_weighting({**_preset("credit", name)["credit"], "name": name, **options})
 
 
 def _name(estimator: str, weighting: str) -> str:
     return f"{estimator} + {weighting}"
 
 
-def _called(weighting: str, options: Mapping[str, Any]) -> str:
-    """A weighting with the name of its variant."""
-    return " ".join([weighting, *(name for name in VARIANTS if options == VARIANTS[name])])
-
-
 class _NotJudgedError(Exception):
     """Why a method has no row."""
 
 
-def _pairs() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Estimator, weighting, and options of the weighting beside its preset's."""
-    for weighting in sorted(known_weightings(), key=lambda name: (name not in _WITH_ALL, name)):
-        yield GRPO, weighting, {}
-        for variant in _VARIANTS_OF.get(weighting, ()):
-            yield GRPO, weighting, VARIANTS[variant]
+class _Pair(NamedTuple):
+    """Estimator and weighting; variant: of the weighting, a key of VARIANTS, or empty."""
+
+    estimator: str
+    weighting: str
+    variant: str = ""
+
+    @property
+    def called(self) -> str:
+        """The weighting with the name of its variant."""
+        return f"{self.weighting} {self.variant}".strip()
+
+    @property
+    def name(self) -> str:
+        return _name(self.estimator, self.called)
+
+    def spec(self) -> WeightingSpec:
+        """The weighting with the settings of its preset, and the variant's over them."""
+        preset = _preset("credit", self.weighting)["credit"]
+        return build_weighting({**preset, "name": self.weighting, **VARIANTS.get(self.variant, {})})
+
+
+def _pairs(names: Collection[str] | None = None) -> list[_Pair]:
+    """Those of the names; None: all."""
+    every = [
+        _Pair(GRPO, weighting, variant)
+        for weighting in sorted(known_weightings(), key=lambda name: (name not in _WITH_ALL, name))
+        for variant in ("", *_VARIANTS_OF.get(weighting, ()))
+    ]
     for estimator in (*sorted(ESTIMATORS.known()), TRUTH):
-        for weighting in _WITH_ALL:
-            yield estimator, weighting, {}
+        every += [_Pair(estimator, weighting) for weighting in _WITH_ALL]
+    return [pair for pair in every if names is None or pair.name in names]
 
 
 def _advantages(name: str, step: MeasuredStep, columns: Mapping[str, Tensor]) -> tuple[Tensor, str]:

@@ -106,8 +106,9 @@ def _log_episodes(log: RunLog, queue: LocalQueue, step: int, random: np.random.G
     for group, replies in enumerate(REPLIES.values()):
         for session, board in enumerate(BOARDS):
             policy = ListPolicy([tokenizer.encode(reply) for reply in replies], log_probs=False)
-            trajectory = play(dry_lake(board), codec, policy)
-            row = to_output(trajectory, ServerPolicy(None, {})).as_dict()
+            world = dry_lake(board)
+            trajectory = play(world, codec, policy)
+            row = to_output(trajectory, ServerPolicy(None, {}), world.stratum()).as_dict()
             rows[f"board{group}_{session}_{step}"] = row | _credit(row["token_roles"], random)
     log.rollouts(queue.fill(rows), list(rows), step, tokenizer)
 

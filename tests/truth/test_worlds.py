@@ -25,7 +25,7 @@ def test_random_moves_in_a_real_world(
 ) -> None:
     """FrozenLake slips, Sokoban draws nothing. The policy's reasoning decides nothing but whether an answer follows.
 
-    The seed is fixed, and with it every figure: eighteen intervals of 95 % do not hold with every one.
+    The seed is fixed, and with it every figure: thirteen intervals of 95 % do not hold with every one.
     """
     engine.replies = [SAYS.format(said, answer) for said, answer in product(("go", "left"), ANSWERS)] + BROKEN
     more = [f"env={env}", "preset=clean", "max_turns=3", "boards=32", "episodes=16", "continuations=2", "seed=1"]
