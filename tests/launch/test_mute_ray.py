@@ -28,13 +28,9 @@ FOR_EVER = 3600.0
 
 
 @pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Those of a run, which ignores both signals at its end."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def handlers(signal_handlers: None) -> None:
+    """That of a run."""
     signal.signal(signal.SIGTERM, command._interrupt)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
