@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 from tests.cluster.nodes import ADDRESSES, NAMES, Nodes, wait_until
@@ -95,3 +96,13 @@ class Slurm:
     def job(self, identity: str) -> dict[str, str]:
         """What `scontrol` knows of a job: JobState, Restarts, NodeList, ..."""
         return dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "job", identity)))
+
+    def start_requeued(self, identity: str) -> None:
+        """Start a requeued job now; SLURM lets it wait two minutes.
+
+        Not before its first attempt has left the nodes, nor in the second in which it was killed there: a node would
+        take the new start for the killed one, and the job fails with "Job credential revoked".
+        """
+        wait_until(lambda: self.job(identity)["JobState"] == "PENDING", "end of the first attempt", 90)
+        time.sleep(2)
+        self.call("scontrol", "update", f"JobId={identity}", "StartTime=now")

@@ -32,7 +32,7 @@ def test_the_recipe_trains_over_two_nodes_is_requeued_and_resumes(slurm: Slurm, 
     first = json.loads((run / "run.json").read_text())
     assert first["exit_reason"] == "interrupted"
     done = len(metrics.read_text().splitlines())
-    slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM lets a requeued job wait two minutes
+    slurm.start_requeued(job)
     wait_until(lambda: slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), "end", SECONDS, log)
 
     assert slurm.job(job)["JobState"] == "COMPLETED", log.read_text()[-4000:]
