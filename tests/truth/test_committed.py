@@ -51,7 +51,8 @@ def test_a_result_is_of_its_cell(name: str) -> None:
 
 def test_no_result_has_a_path_of_the_machine() -> None:
     for name in RESULTS:
-        assert "/" not in json.dumps(RESULTS[name]["settings"]["model"])
+        assert '"/' not in json.dumps(RESULTS[name])
+        assert "/" not in RESULTS[name]["settings"]["model"]
 
 
 @pytest.mark.parametrize("study", CONTENT["trained"], ids=lambda study: f"{study['matrix']}-{study['cell']}")
