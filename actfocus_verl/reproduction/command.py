@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--minutes", type=float, help="start no run that is expected to end after this many minutes")
-    command.add_argument("--mix-versions", action="store_true", help="allow runs of other code or settings in a cell")
+    command.add_argument("--mix-versions", action="store_true", help="allow runs of other code, settings or weights")
     command.add_argument(
         "--training", default=shlex.join(TRAINING), help="training command, to which a run's settings are appended"
     )

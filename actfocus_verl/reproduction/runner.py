@@ -33,7 +33,7 @@ from actfocus_verl.reproduction.folders import (
     read_json,
 )
 from actfocus_verl.reproduction.matrix import Run
-from actfocus_verl.reproduction.summary import Summary, summarise, to_text
+from actfocus_verl.reproduction.summary import Summary, other_weights, summarise, to_text
 from actfocus_verl.reproduction.version import current_version, difference
 from actfocus_verl.run_files import CHECKPOINTS_FOLDER, RUN_FILE, tracked_step
 
@@ -52,7 +52,7 @@ class Options:
     """training, evaluation: the commands a run's settings are appended to.
 
     minutes: start no run that would end later than that.
-    mix_versions: let runs of other code or settings stand in a cell beside new ones.
+    mix_versions: let runs of other code, settings or starting weights stand in a cell beside new ones.
     """
 
     training: Sequence[str] = TRAINING
@@ -78,7 +78,7 @@ def run_missing(workspace: Workspace, runs: Sequence[Run], options: Options, say
 
     Raises:
         ConfigurationError: a cell holds runs of other code or other settings, and `mix_versions` is off; before the run
-            that would mix them is started.
+            that would mix them is started. Or a run did not start from the weights of the others; its folder is kept.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the training has ended; it resumes next time.
     """
     outcome = Outcome([], {}, [])
@@ -160,9 +160,19 @@ def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options
         summary = summarise(workspace.matrix.name, run, places, start, source)
     except ConfigurationError as error:
         return str(error)
+    if not options.mix_versions:
+        _require_the_same_weights(workspace, run, summary)
     write_text(places.summary, to_text(summary))
     say(f"{run}: done in {summary['cost']['seconds'] / 60:.1f} min, {_success(summary)}")
     return None
+
+
+def _require_the_same_weights(workspace: Workspace, run: Run, summary: Summary) -> None:
+    """Not before the training, which builds a tiny policy that is not there yet."""
+    for name in other_weights([*finished_summaries(workspace), summary]):
+        problem = f"started from other weights of {name} than finished runs of the matrix: another machine built them"
+        remedy = "Delete its folder and copy the policy's from that machine, or add --mix-versions"
+        raise ConfigurationError("run", str(run), problem, remedy)
 
 
 def _success(summary: Summary) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.evaluation.folder import EVALUATION_FILE
+from actfocus_verl.evaluation.models import weights_digest
 from actfocus_verl.files import json_text
 from actfocus_verl.reporting.run_folder import Evaluation, Record, RunFolder
 from actfocus_verl.reproduction.folders import Places, read_json
@@ -201,13 +202,30 @@ def _time(text: str) -> datetime:
 
 
 def _policy(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Name of the model; of a tiny policy also its size and its play statistics before training."""
+    """Name of the model; of a tiny policy also its size and a hash of its weights."""
     path = _get(config, "model.path")
     if path is None:
         return {}
     report = read_json(Path(path) / TINY_POLICY_FILE)
-    found: dict[str, Any] = {"name": Path(path).name if report else path}
+    if not report:
+        return {"name": path}
+    found: dict[str, Any] = {"name": Path(path).name}
     found |= {key: report[key] for key in ("parameters", "vocabulary") if key in report}
+    return found | {"weights": weights_digest(path)}
+
+
+def other_weights(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """By the name of a tiny policy, the runs that did not start from the same weights as the first of that name.
+
+    A name stands for settings, and another machine builds other weights of them. Summaries of earlier versions do not
+    have them, and are left out.
+    """
+    first: dict[str, str] = {}
+    found: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        policy = summary["policy"]
+        if "weights" in policy and first.setdefault(policy["name"], policy["weights"]) != policy["weights"]:
+            found.setdefault(policy["name"], []).append(summary)
     return found
 
 

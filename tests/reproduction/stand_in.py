@@ -82,6 +82,7 @@ def config(given: dict[str, str]) -> str:
             "filter": {"name": "none", "ratio": 1.0},
             "platform": {"name": "cpu"},
             "tiny_policy": {"env": "frozen_lake"},
+            "model": {"path": os.environ.get("STAND_IN_POLICY")},
             "data": {"train_batch_size": 8},
             "actor_rollout_ref": {"actor": {"optim": {"lr": 1e-4}}, "rollout": {"n": 8}},
             "trainer": {"total_training_steps": STEPS, "test_freq": STEPS},

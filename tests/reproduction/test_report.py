@@ -310,6 +310,13 @@ class TestFiles:
         assert "Not finished: small/actfocus (seed 2)." in text
         assert "Runs of different code or settings are mixed in: small/actfocus." in text
 
+    def test_other_starting_weights_are_told(self, tmp_path: Path) -> None:
+        policies = [{"policy": {"name": "tiny", "weights": weights}} for weights in ("1", "1", "2")]
+        runs = [each | policy for each, policy in zip(SUMMARIES[:3], policies, strict=True)]
+        text = write_report(MATRIX, runs, tmp_path)[0].read_text()
+        last = f"{runs[2]['experiment']} (seed {runs[2]['seed']})"
+        assert f"Started from other weights of tiny than the runs before them: {last}." in text
+
     def test_a_section_without_a_run(self, tmp_path: Path) -> None:
         matrix = Matrix("m", (0,), {"a": (UNIFORM,), "b": (ACTFOCUS,)})
         text = write_report(matrix, SUMMARIES[:1], tmp_path)[0].read_text()

@@ -270,6 +270,24 @@ class TestVersions:
         with pytest.raises(ConfigurationError, match="other code or settings: the experiment's settings"):
             run_all()
 
+    def test_other_starting_weights_are_not_mixed(
+        self, workspace: Workspace, run_all: RunAll, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """As of a policy that another machine has built; in any cell, since cells are compared by seed."""
+        policy = tmp_path / "lake-1a"
+        policy.mkdir()
+        (policy / "tiny_policy.json").write_text('{"parameters": 7}')
+        (policy / "model.safetensors").write_bytes(b"built here")
+        monkeypatch.setenv("STAND_IN_POLICY", str(policy))
+        self._first_run(workspace)
+        (policy / "model.safetensors").write_bytes(b"built there")
+        with pytest.raises(ConfigurationError, match="started from other weights of lake-1a than finished runs"):
+            run_all()
+        assert len(summaries(workspace)) == 1
+        assert len(journal(workspace)) == 2 * STEPS
+        assert run_all(mix_versions=True).failed == {}
+        assert len(journal(workspace)) == 6 * STEPS  # the refused run is not trained again
+
     def test_a_commit_that_changes_no_run_is_no_other_code(self, workspace: Workspace, run_all: RunAll) -> None:
         path = self._first_run(workspace)
         summary = read_json(path)

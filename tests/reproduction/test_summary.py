@@ -12,7 +12,7 @@ import yaml
 from actfocus_verl.errors import ConfigurationError
 from actfocus_verl.reproduction.folders import Places
 from actfocus_verl.reproduction.matrix import Experiment, Run
-from actfocus_verl.reproduction.summary import _seconds, summarise, to_text
+from actfocus_verl.reproduction.summary import Summary, _seconds, other_weights, summarise, to_text
 
 RUN = Run(Experiment("small/mine", "mine", ("credit.alpha=0.3",)), 4)
 START = {"code": {"source": "s", "commit": "c", "packages": {}}, "settings_digest": "d", "mixed_versions": False}
@@ -110,8 +110,12 @@ def test_the_policy_is_described(folder: Folder, tmp_path: Path) -> None:
     policy = tmp_path / "lake-loose-1a"
     policy.mkdir()
     (policy / "tiny_policy.json").write_text('{"parameters": 7, "vocabulary": 3, "seconds": 1}')
+    (policy / "model.safetensors").write_bytes(b"one")
     folder.config["model"] = {"path": str(policy)}
-    assert folder.summarise()["policy"] == {"name": "lake-loose-1a", "parameters": 7, "vocabulary": 3}
+    described = folder.summarise()["policy"]
+    assert described == {"name": "lake-loose-1a", "parameters": 7, "vocabulary": 3, "weights": described["weights"]}
+    (policy / "model.safetensors").write_bytes(b"two")
+    assert folder.summarise()["policy"]["weights"] != described["weights"]
     folder.config["model"] = {"path": "Qwen/Qwen2.5-3B-Instruct"}
     assert folder.summarise()["policy"] == {"name": "Qwen/Qwen2.5-3B-Instruct"}
 
@@ -134,3 +138,10 @@ def test_an_incomplete_run_has_no_summary(folder: Folder, change: Any, message: 
     change(folder)
     with pytest.raises(ConfigurationError, match=message):
         folder.summarise()
+
+
+def test_runs_that_started_from_other_weights_of_a_policy_are_found() -> None:
+    names = [("lake", "1"), ("lake", "1"), ("sudoku", "2"), ("lake", "3"), ("lake", None), ("Qwen", None)]
+    runs: list[Summary] = [{"policy": {"name": name} | ({"weights": each} if each else {})} for name, each in names]
+    assert other_weights(runs) == {"lake": [runs[3]]}
+    assert other_weights(runs[:3]) == {}

@@ -25,7 +25,7 @@ from actfocus_verl.reproduction.report.document import (
 )
 from actfocus_verl.reproduction.report.figures import curves_figure, sweep_figure
 from actfocus_verl.reproduction.report.numbers import NONE
-from actfocus_verl.reproduction.summary import Summary
+from actfocus_verl.reproduction.summary import Summary, other_weights
 
 _READING = (
     "Success is in percent of the held-out episodes of one evaluation. Numbers over seeds are means, with the 95 % "
@@ -114,6 +114,10 @@ def _opening(matrix: Matrix, cells: Mapping[str, Cell]) -> list[Block]:
     mixed = [name for name, cell in cells.items() if mixed_versions(cell)]
     if mixed:
         blocks.append(Text(f"Runs of different code or settings are mixed in: {', '.join(mixed)}."))
+    runs = [run for cell in cells.values() for run in cell.runs.values()]
+    for name, unlike in other_weights(runs).items():
+        listed = (f"{run['experiment']} (seed {run['seed']})" for run in unlike)
+        blocks.append(Text(f"Started from other weights of {name} than the runs before them: {', '.join(listed)}."))
     return blocks
 
 
