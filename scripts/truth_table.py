@@ -155,6 +155,8 @@ def summary(found: dict[str, Json]) -> Iterator[str]:
     rows = [
         [f"decided by {kind}", *(_figure(result["shares"][kind]) for result in found.values())] for kind in KINDS[:4]
     ]
+    rows.append(["check: the shares sum to 1", *(_figure(result["shares"]["sum"]) for result in found.values())])
+    rows.append(["check: the null is 0", *(_figure(result["null"]) for result in found.values())])
     judged = [result["judged"] for result in found.values()]
     rows.append(
         [
