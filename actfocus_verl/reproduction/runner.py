@@ -169,7 +169,8 @@ def _work(workspace: Workspace, run: Run, places: Places, lock: RunLock, options
 
 def _require_the_same_weights(workspace: Workspace, run: Run, summary: Summary) -> None:
     """Not before the training, which builds a tiny policy that is not there yet."""
-    for name in other_weights([*finished_summaries(workspace), summary]):
+    name = summary["policy"].get("name")
+    if name in other_weights([*finished_summaries(workspace), summary]):
         problem = f"started from other weights of {name} than finished runs of the matrix: another machine built them"
         remedy = "Delete its folder and copy the policy's from that machine, or add --mix-versions"
         raise ConfigurationError("run", str(run), problem, remedy)

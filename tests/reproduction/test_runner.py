@@ -274,19 +274,26 @@ class TestVersions:
         self, workspace: Workspace, run_all: RunAll, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         """As of a policy that another machine has built; in any cell, since cells are compared by seed."""
-        policy = tmp_path / "lake-1a"
-        policy.mkdir()
-        (policy / "tiny_policy.json").write_text('{"parameters": 7}')
-        (policy / "model.safetensors").write_bytes(b"built here")
-        monkeypatch.setenv("STAND_IN_POLICY", str(policy))
+        weights = self._policy(tmp_path / "lake-1a", monkeypatch)
         self._first_run(workspace)
-        (policy / "model.safetensors").write_bytes(b"built there")
+        weights.write_bytes(b"built there")
         with pytest.raises(ConfigurationError, match="started from other weights of lake-1a than finished runs"):
             run_all()
         assert len(summaries(workspace)) == 1
         assert len(journal(workspace)) == 2 * STEPS
         assert run_all(mix_versions=True).failed == {}
         assert len(journal(workspace)) == 6 * STEPS  # the refused run is not trained again
+
+    def test_mixed_weights_of_one_policy_refuse_no_run_of_another(
+        self, workspace: Workspace, run_all: RunAll, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        weights = self._policy(tmp_path / "lake-1a", monkeypatch)
+        self._first_run(workspace)
+        weights.write_bytes(b"built there")
+        run_missing(workspace, workspace.matrix.runs()[1:2], replace(OPTIONS, mix_versions=True), lambda line: None)
+        self._policy(tmp_path / "sudoku-2b", monkeypatch)
+        assert run_all().failed == {}
+        assert len(summaries(workspace)) == 6
 
     def test_a_commit_that_changes_no_run_is_no_other_code(self, workspace: Workspace, run_all: RunAll) -> None:
         path = self._first_run(workspace)
@@ -343,6 +350,15 @@ class TestVersions:
         write_json(folder / "run.json", {"exit_reason": "finished"})
         with pytest.raises(ConfigurationError, match="was not started by this script"):
             run_all()
+
+    def _policy(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A tiny policy that runs start from, from now on; returns the file of its weights."""
+        folder.mkdir()
+        (folder / "tiny_policy.json").write_text('{"parameters": 7}')
+        monkeypatch.setenv("STAND_IN_POLICY", str(folder))
+        weights = folder / "model.safetensors"
+        weights.write_bytes(b"built here")
+        return weights
 
     def _first_run(self, workspace: Workspace) -> Path:
         first = workspace.matrix.runs()[0]
